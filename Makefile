@@ -1,0 +1,34 @@
+# `make demo` and `make test` do all their own set-up: a private uv (unless one is on PATH) and .venv.
+PYTHON ?= python3
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+INSTALL := $(UV) pip install --quiet --python .venv --constraint constraints.txt --editable .
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+demo: .venv/.runtime  ## forecast a 70B-parameter, 1.4T-token model from the Chinchilla runs
+	.venv/bin/bayescale forecast chinchilla --params 70e9 --tokens 1.4e12
+
+test: lint  ## format, lint, types, then the whole suite
+	.venv/bin/pytest -n 2 --dist loadgroup
+
+lint: .venv/.dev
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+clean:
+	rm -rf .venv .uv
+
+.venv/.runtime: pyproject.toml constraints.txt | $(UV)
+	$(UV) venv --quiet --allow-existing .venv
+	$(INSTALL)
+	touch $@
+
+.venv/.dev: .venv/.runtime
+	$(INSTALL) --group dev
+	touch $@
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9

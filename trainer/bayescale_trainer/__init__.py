@@ -1,0 +1,1 @@
+"""Train ladders of small transformers whose final losses are valid scaling data."""
