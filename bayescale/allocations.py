@@ -166,9 +166,7 @@ def _reach_along_path(fit: "Fit", loss: float, seed: int) -> dict[str, np.ndarra
         losses = _law_losses(fit, (total - difference) / 2, (total + difference) / 2)
         middle = np.median(_refined_minimum(losses, difference)[0])
         path[:, i] = (total - middle) / 2, (total + middle) / 2
-    losses = np.minimum.accumulate(
-        expected_loss(fit, path, np.random.default_rng(seed)), axis=1
-    )
+    losses = np.minimum.accumulate(expected_loss(fit, path, np.random.default_rng(seed)), axis=1)
     reached = (losses[:, 0] >= loss) & (losses[:, -1] <= loss)
     log_compute = np.array([np.interp(-loss, -row, grid) for row in losses])
     found = _described(fit, log_compute, np.interp(log_compute, grid, path[0]), np.full(len(losses), loss))
@@ -178,7 +176,8 @@ def _reach_along_path(fit: "Fit", loss: float, seed: int) -> dict[str, np.ndarra
 def _differences(fit: "Fit") -> np.ndarray:
     """x_D - x_N on the grid of tokens per parameter."""
     centre = fit.model.centre
-    return np.linspace(*np.log(_RATIO_RANGE), _GRID) - np.log(centre["D"] / centre["N"])
+    low, high = np.log(_RATIO_RANGE)
+    return np.linspace(low, high, _GRID) - np.log(centre["D"] / centre["N"])
 
 
 def _refined_minimum(losses: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -197,9 +196,7 @@ def _log_total(fit: "Fit", log_compute: Any) -> Any:
     return log_compute - np.log(k * centre["N"] * centre["D"])
 
 
-def _described(
-    fit: "Fit", log_compute: Any, x_n: np.ndarray, loss: np.ndarray
-) -> dict[str, np.ndarray]:
+def _described(fit: "Fit", log_compute: Any, x_n: np.ndarray, loss: np.ndarray) -> dict[str, np.ndarray]:
     compute = np.broadcast_to(np.exp(log_compute), x_n.shape)
     params = fit.model.centre["N"] * np.exp(x_n)
     tokens = compute / (fit.table.meta.flops_per_param_token * params)

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from bayescale.errors import TableError
-from bayescale.runs import RunTable, TableMeta, read_frame, make_table, read_runs, write_runs
+from bayescale.runs import RunTable, TableMeta, make_table, read_frame, read_runs, write_runs
 
 _PACKAGE = Path(__file__).parent
 # In a wheel the tables lie inside the package, in a checkout beside it.

@@ -19,7 +19,7 @@ from bayescale.errors import FitError
 from bayescale.files import written_aside
 from bayescale.inference.diagnostics import Diagnostics, diagnose
 from bayescale.laws import Law, Prior, find_law
-from bayescale.model.coordinates import LogParameters, Whitened
+from bayescale.model.coordinates import Coordinates, LogParameters, Whitened
 from bayescale.model.model import Model, Noise, make_model
 from bayescale.runs import RunTable, TableMeta
 
@@ -105,15 +105,13 @@ class Fit:
         BayescaleError
             If the file cannot be written.
         """
-        coordinates = self.model.coordinates
-        whitened = isinstance(coordinates, Whitened)
         header = {
             "format": _FORMAT,
             "law": self.law.to_dict(),
             "table": self.table.meta.model_dump(),
             "options": dict(self.options),
             "diagnostics": self.diagnostics.to_dict(),
-            "whitened": {"mode": coordinates.mode, "scale": coordinates.scale} if whitened else None,
+            "whitened": _whitening(self.model.coordinates),
         }
         tree = self.posterior.copy()
         tree["run_table"] = xr.DataTree(_frame_to_dataset(self.table.frame))
@@ -209,13 +207,9 @@ def fit(
         if value < least:
             raise FitError(f"{name} is {value}; expected at least {least}")
     found = find_law(law, columns=list(map(str, table.frame.columns)), priors=priors)
-    model = make_model(
-        table, found, noise=noise, discrepancy=discrepancy, group_effect=group_effect
-    )
+    model = make_model(table, found, noise=noise, discrepancy=discrepancy, group_effect=group_effect)
     model, unvisited = prepare(model, seed)
-    sampled = sample_nuts(
-        model, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress
-    )
+    sampled = sample_nuts(model, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress)
     if unvisited:
         blocks = sampled.z[..., model.layout["law_coordinates"]].reshape(-1, unvisited[0].size)
         unvisited = [m for m in unvisited if not _visited(m, blocks)]
@@ -263,9 +257,7 @@ def prior_predictive(
     from bayescale.model.pymc_model import build_pymc_model
 
     found = find_law(law, columns=list(map(str, table.frame.columns)), priors=priors)
-    model = make_model(
-        table, found, noise=noise, discrepancy=discrepancy, group_effect=group_effect
-    )
+    model = make_model(table, found, noise=noise, discrepancy=discrepancy, group_effect=group_effect)
     with build_pymc_model(model, naive=True):
         tree = pm.sample_prior_predictive(draws=draws, random_seed=seed)
     loss = np.exp(tree["prior_predictive"]["log_loss"])
@@ -291,20 +283,22 @@ def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
     block = model.law_only().layout["law_coordinates"]
     start = modes[0].point[block]
     shares = np.exp([m.log_mass - modes[0].log_mass for m in modes[1:]])
-    others = [
-        m.point[block] for m, s in zip(modes[1:], shares, strict=True) if s > OTHER_MODE_SHARE
-    ]
+    others = [m.point[block] for m, s in zip(modes[1:], shares, strict=True) if s > OTHER_MODE_SHARE]
     if isinstance(model.coordinates, LogParameters):
         scale = np.linalg.cholesky(modes[0].covariance[block, block])
         others = [np.linalg.solve(scale, o - start) for o in others]
-        coordinates = Whitened(
-            model.coordinates, tuple(start.tolist()), tuple(map(tuple, scale.tolist()))
-        )
+        coordinates = Whitened(model.coordinates, tuple(start.tolist()), tuple(map(tuple, scale.tolist())))
         model = replace(model, coordinates=coordinates)
         start = np.zeros_like(start)
     if model.discrepancy is not None or model.group is not None:
         others = []
     return replace(model, start=start), others
+
+
+def _whitening(coordinates: Coordinates) -> dict[str, Any] | None:
+    if not isinstance(coordinates, Whitened):
+        return None
+    return {"mode": coordinates.mode, "scale": coordinates.scale}
 
 
 def _visited(mode: np.ndarray, draws: np.ndarray) -> bool:
@@ -319,7 +313,7 @@ def _tree(model: Model, table: RunTable, z: np.ndarray, stats: xr.Dataset) -> xr
     posterior = dict(point.values)
     posterior |= model.centred.published_parameters(point.values, model.centre)
     posterior |= {name: model.scale(flat, name) for name in model.scale_priors}
-    dims = {name: ("chain", "draw") for name in posterior}
+    dims: dict[str, tuple[str, ...]] = {name: ("chain", "draw") for name in posterior}
     if point.weights is not None:
         posterior["discrepancy_weights"] = point.weights
         dims["discrepancy_weights"] = ("chain", "draw", "knot")
@@ -341,9 +335,7 @@ def _tree(model: Model, table: RunTable, z: np.ndarray, stats: xr.Dataset) -> xr
             "unconstrained_posterior": xr.Dataset({"z": (("chain", "draw", "coordinate"), z)}, index),
             "sample_stats": stats,
             "observed_data": xr.Dataset({"log_loss": ("run", model.log_loss)}),
-            "constant_data": xr.Dataset(
-                {n: ("run", v) for n, v in zip(inputs, values, strict=True)}
-            ),
+            "constant_data": xr.Dataset({n: ("run", v) for n, v in zip(inputs, values, strict=True)}),
         }
     )
 

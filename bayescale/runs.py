@@ -49,7 +49,16 @@ _ALIASES = {
     "params": ("n", "n_params", "num_params", "parameters", "model_size", "size", "nparams"),
     "tokens": ("d", "n_tokens", "num_tokens", "train_tokens", "data", "dataset_size", "t"),
     "compute": ("c", "flops", "flop", "training_flop", "train_flops", "total_flops", "budget"),
-    "loss": ("val_loss", "eval_loss", "validation_loss", "test_loss", "final_loss", "ce", "bpb", "ppl"),
+    "loss": (
+        "val_loss",
+        "eval_loss",
+        "validation_loss",
+        "test_loss",
+        "final_loss",
+        "ce",
+        "bpb",
+        "ppl",
+    ),
 }
 
 
@@ -188,19 +197,17 @@ def read_runs(
         Naming file, row and column, what was found and what was expected.
     """
     path = Path(path)
-    meta, mapping = _read_meta(path)
+    about, mapping = _read_meta(path)
     mapping = {**mapping, **(columns or {})}
     told = {"loss_unit": loss_unit, "tokens_per_byte": tokens_per_byte}
     try:
-        meta = TableMeta(**{**meta, **{k: v for k, v in told.items() if v is not None}})
+        meta = TableMeta(**{**about, **{k: v for k, v in told.items() if v is not None}})
     except pydantic.ValidationError as error:
         raise TableError(_explain(error, path)) from error
     check_unit(meta.loss_unit, meta.tokens_per_byte)
     raw = _rename(read_frame(path), mapping, path)
     first_row = 2 if _suffix(path) in (".csv", ".tsv") else 1  # line numbers, where files have lines
-    return make_table(
-        raw, meta, where=str(path), drop_missing=drop_missing, first_row=first_row
-    )
+    return make_table(raw, meta, where=str(path), drop_missing=drop_missing, first_row=first_row)
 
 
 def make_table(
@@ -407,9 +414,7 @@ def _numbers(raw: pd.DataFrame, where: str, first_row: int) -> pd.DataFrame:
     return frame
 
 
-def _validate(
-    frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: str, first_row: int
-) -> None:
+def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: str, first_row: int) -> None:
     import pandera.pandas as pa
     from pandera.errors import SchemaErrors
 

@@ -46,9 +46,7 @@ def worst_plausible(unit: str) -> float:
     return _WORST_PLAUSIBLE.get(unit, float("inf"))
 
 
-def to_nats_per_token(
-    loss: np.ndarray, unit: LossUnit, tokens_per_byte: float | None = None
-) -> np.ndarray:
+def to_nats_per_token(loss: np.ndarray, unit: LossUnit, tokens_per_byte: float | None = None) -> np.ndarray:
     """Convert losses to nats/token; a loss of unit ``other`` stays as it is.
 
     Parameters
@@ -76,9 +74,7 @@ def error_to_nats_per_token(
     return np.asarray(error, float) * _nats_per_token(unit, tokens_per_byte)
 
 
-def from_nats_per_token(
-    loss: np.ndarray, unit: LossUnit, tokens_per_byte: float | None = None
-) -> np.ndarray:
+def from_nats_per_token(loss: np.ndarray, unit: LossUnit, tokens_per_byte: float | None = None) -> np.ndarray:
     """Inverse of `to_nats_per_token`."""
     check_unit(unit, tokens_per_byte)
     if unit == "perplexity":

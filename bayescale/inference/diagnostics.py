@@ -95,12 +95,15 @@ def _worst(posterior: xr.Dataset, measure: str, worst: Any) -> tuple[float, str]
     from arviz_stats.base import array_stats
 
     values: dict[str, float] = {}
+    kinds: dict[str, dict[str, Any]] = {
+        "ess_bulk": {"method": "bulk"},
+        "ess_tail": {"method": "tail", "prob": 0.9},
+    }
+    function = array_stats.rhat if measure == "rhat" else array_stats.ess
     for name, variable in posterior.data_vars.items():
         draws = variable.transpose("chain", "draw", ...).values
         flat = draws.reshape(*draws.shape[:2], -1)
-        kind = {"ess_bulk": {"method": "bulk"}, "ess_tail": {"method": "tail", "prob": 0.9}}.get(measure, {})
-        function = array_stats.rhat if measure == "rhat" else array_stats.ess
-        found = np.asarray(function(flat, chain_axis=0, draw_axis=1, **kind))
+        found = np.asarray(function(flat, chain_axis=0, draw_axis=1, **kinds.get(measure, {})))
         values[str(name)] = float(worst(np.where(np.isfinite(found), found, np.nan)))
     # A constant or NaN diagnostic is the worst there is.
     name = max(values, key=lambda n: (np.isnan(values[n]), values[n] if worst is np.max else -values[n]))

@@ -44,8 +44,8 @@ def find_modes(model: Model, *, starts: int = 12, seed: int = 0) -> list[Mode]:
     pool = pool[np.argsort(density)[::-1][: starts * 10]][::10]
     modes: list[Mode] = []
     for start in pool:
-        found = optimize.minimize(
-            lambda z: -model.log_density(z[None])[0],
+        found = optimize.minimize(  # type: ignore[call-overload]
+            lambda z: -float(model.log_density(z[None])[0]),
             start,
             jac=lambda z: -_gradient(model, z),
             method="BFGS",

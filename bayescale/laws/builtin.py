@@ -49,9 +49,7 @@ KAPLAN = Law(
     parameters=(
         Parameter("alpha", BARE_EXPONENT_PRIOR, "", "exponent in params at unlimited tokens"),
         Parameter("beta", BARE_EXPONENT_PRIOR, "", "exponent in tokens at unlimited params"),
-        Parameter(
-            "N_c", BARE_TERM_PRIOR, "params", "scale of params", at_centre="(N_c/N)**alpha"
-        ),
+        Parameter("N_c", BARE_TERM_PRIOR, "params", "scale of params", at_centre="(N_c/N)**alpha"),
         Parameter("D_c", BARE_TERM_PRIOR, "tokens", "scale of tokens", at_centre="(D_c/D)**beta"),
     ),
     citation="Kaplan et al. 2020, arXiv:2001.08361, equation 1.5",
@@ -82,12 +80,8 @@ def _power(name: str, title: str, symbol: str, floor: bool, citation: str) -> La
         formula=("E + " if floor else "") + f"A*{symbol}**-alpha",
         parameters=(
             *((_E,) if floor else ()),
-            Parameter(
-                "A", TERM_PRIOR if floor else BARE_TERM_PRIOR, "nats/token", f"loss at {symbol} = 1"
-            ),
-            Parameter(
-                "alpha", EXPONENT_PRIOR if floor else BARE_EXPONENT_PRIOR, "", f"exponent in {what}"
-            ),
+            Parameter("A", TERM_PRIOR if floor else BARE_TERM_PRIOR, "nats/token", f"loss at {symbol} = 1"),
+            Parameter("alpha", EXPONENT_PRIOR if floor else BARE_EXPONENT_PRIOR, "", f"exponent in {what}"),
         ),
         citation=citation,
         nests=(name.removesuffix("-floor"),) if floor else (),

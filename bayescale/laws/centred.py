@@ -52,8 +52,7 @@ class CentredLaw:
         for name, solved in self._solved.items():
             expression = expression.subs(self.law.symbol(name), solved)
         ratios = {
-            self.law.symbol(i): self._centre_symbol(i) * sp.exp(self.ratio_symbol(i))
-            for i in self.law.inputs
+            self.law.symbol(i): self._centre_symbol(i) * sp.exp(self.ratio_symbol(i)) for i in self.law.inputs
         }
         expression = sp.expand_power_base(expression.subs(ratios), force=True)
         return sp.powsimp(sp.powdenest(expression, force=True), force=True)

@@ -59,7 +59,7 @@ def parse_formula(formula: str, real: frozenset[str] = frozenset()) -> sp.Expr:
                 return -convert(operand)
             case ast.UnaryOp(ast.UAdd(), operand):
                 return convert(operand)
-            case ast.Constant(value) if type(value) in (int, float) and abs(value) < 1e300:
+            case ast.Constant(int() | float() as value) if type(value) is not bool and abs(value) < 1e300:
                 return sp.Integer(value) if type(value) is int else sp.Float(value)
             case ast.Name(name):
                 return sp.Symbol(name, real=True) if name in real else sp.Symbol(name, positive=True)

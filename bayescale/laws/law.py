@@ -180,9 +180,7 @@ class Law:
     @classmethod
     def from_dict(cls, data: Mapping) -> "Law":
         """Inverse of `to_dict`."""
-        parameters = tuple(
-            Parameter(**(p | {"prior": parse_prior(p["prior"])})) for p in data["parameters"]
-        )
+        parameters = tuple(Parameter(**(p | {"prior": parse_prior(p["prior"])})) for p in data["parameters"])
         return cls(**(dict(data) | {"parameters": parameters, "nests": tuple(data["nests"])}))
 
 

@@ -29,7 +29,9 @@ class Sampled(NamedTuple):
 class Coordinates(Protocol):
     """A map from unconstrained coordinates to a law's sampled parameters."""
 
-    names: tuple[str, ...]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates."""
 
     def to_sampled(self, z: Any, xp: Any) -> Sampled:
         """Map coordinates, last axis `len(names)`, to parameters."""

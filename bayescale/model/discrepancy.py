@@ -104,15 +104,14 @@ class Discrepancy:
         return weights, -log_diagonal(factor, xp)
 
     def unexplained(self, axes: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """Return a Cholesky factor of what the knots leave unexplained, (draw, point, point), tau = 1."""
+        """Return a square root of what the knots leave unexplained, (draw, point, point), at tau = 1."""
         kernel = np.ones((len(length), axes.shape[1], axes.shape[1]))
         for x in axes:
             kernel *= np.exp(-0.5 * (np.subtract.outer(x, x) / length[:, None, None]) ** 2)
         basis = self.basis(axes, length, np)
         rest = kernel - basis @ basis.mT
-        # Symmetric square root: the rest is singular wherever a target sits on the table.
-        values, vectors = np.linalg.eigh(rest)
-        return vectors * np.sqrt(np.clip(values, 0, None))[:, None, :]
+        # The rest vanishes wherever a target sits on the table, hence the jitter.
+        return np.linalg.cholesky(rest + 1e-7 * np.eye(axes.shape[1]))
 
 
 def _row_products(left: Any, right: Any, xp: Any) -> Any:

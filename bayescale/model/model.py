@@ -180,9 +180,7 @@ class Model:
         target = xp.log(reducible / xp.maximum(loss - floor, 1e-300))
         variance = scales["noise_sd"][..., None] ** 2 + self.known_noise**2
         precision = (reducible / observed) ** 2 / variance
-        weights, log_jacobian = self.discrepancy.weights(
-            discrepancy_standard, basis, target, precision, xp
-        )
+        weights, log_jacobian = self.discrepancy.weights(discrepancy_standard, basis, target, precision, xp)
         loss = self.with_misfit(loss, sampled.values, (basis @ weights[..., None])[..., 0], xp)
         log_jacobian = log_jacobian + sampled.log_jacobian
         return Point(sampled.values, sampled.logs, loss, weights, log_jacobian)
