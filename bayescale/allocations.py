@@ -112,7 +112,7 @@ def allocate(fit: "Fit", *, compute: Any = None, loss: Any = None, seed: int = 0
     if at_edge > 0.01 and not closed:
         warnings.append(f"{at_edge:.0%} of the posterior has its optimum at the edge of the search")
     most = fit.table.column("compute").max() if "compute" in fit.table.frame else np.inf
-    if (far := np.log10(np.nanmedian(draws["compute"].values) / most)) > 0:
+    if (far := np.log10(_quantile(draws["compute"].values, 0.5) / most)) > 0:
         warnings.append(f"compute lies {far:.1f} decades above the table")
     return Allocation(draws, closed, warnings)
 

@@ -75,7 +75,8 @@ def _mode_at(model: Model, point: np.ndarray) -> Mode | None:
     opposite = point + (offsets[:, None] - offsets[None]).reshape(-1, size)
     values = [model.log_density(z).reshape(size, size) for z in (corners, opposite)]
     mirrored = model.log_density(2 * point - corners).reshape(size, size)
-    hessian = (values[0] + mirrored - values[1] - values[1].T) / (4 * step**2)
+    with np.errstate(invalid="ignore"):
+        hessian = (values[0] + mirrored - values[1] - values[1].T) / (4 * step**2)
     curvature = -(hessian + hessian.T) / 2
     eigenvalues = np.linalg.eigvalsh(curvature) if np.all(np.isfinite(curvature)) else np.zeros(1)
     if eigenvalues.min() <= 0:
@@ -88,7 +89,8 @@ def _mode_at(model: Model, point: np.ndarray) -> Mode | None:
 def _gradient(model: Model, z: np.ndarray) -> np.ndarray:
     offsets = np.eye(len(z)) * _STEP
     values = model.log_density(np.concatenate([z + offsets, z - offsets]))
-    gradient = (values[: len(z)] - values[len(z) :]) / (2 * _STEP)
+    with np.errstate(invalid="ignore"):  # -inf on both sides, far from any mode
+        gradient = (values[: len(z)] - values[len(z) :]) / (2 * _STEP)
     return np.nan_to_num(gradient, nan=0.0, posinf=1e6, neginf=-1e6)
 
 

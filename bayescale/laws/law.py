@@ -88,11 +88,7 @@ class Law:
         free = {s.name for s in self.expression.free_symbols}
         if unused := set(names) - free:
             raise LawError(f"law {self.name!r}: {sorted(unused)} do not occur in {self.formula!r}")
-        if not self.inputs:
-            raise LawError(
-                f"law {self.name!r}: {self.formula!r} has no input; write N (params), D (tokens), "
-                "C (compute), U (unique tokens) or a column's name"
-            )
+        _require_inputs(self.formula, self.inputs)
 
     @cached_property
     def expression(self) -> sp.Expr:
@@ -230,6 +226,7 @@ def law_from_formula(
     expression = parse_formula(formula, real)
     symbols = {s.name: s for s in expression.free_symbols}
     inputs = {n for n in symbols if n in INPUT_COLUMNS or n in set(columns)}
+    _require_inputs(formula, inputs)
     names = sorted(symbols.keys() - inputs)
     if unknown := given.keys() - set(names):
         raise LawError(f"prior given for {sorted(unknown)}, but {formula!r} has {', '.join(names)}")
@@ -254,6 +251,14 @@ def law_from_formula(
     law = Law(name, formula, tuple(parameters), title="user's formula")
     _refuse_growth(law, given)
     return law
+
+
+def _require_inputs(formula: str, inputs: Iterable[str]) -> None:
+    if not tuple(inputs):
+        raise LawError(
+            f"formula {formula!r} has no input; write N (params), D (tokens), C (compute), U (unique tokens) "
+            "or a column's name"
+        )
 
 
 def _only_in_exponents(expression: sp.Expr, parameter: sp.Symbol, inputs: set[sp.Symbol]) -> bool:
