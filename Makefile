@@ -10,7 +10,7 @@ demo: .venv/.runtime  ## forecast a 70B-parameter, 1.4T-token model from the Chi
 	.venv/bin/bayescale forecast chinchilla --params 70e9 --tokens 1.4e12
 
 test: lint  ## format, lint, types, then the whole suite
-	.venv/bin/pytest -n 2 --dist loadgroup
+	.venv/bin/pytest -n 2 --dist loadfile
 
 lint: .venv/.dev
 	.venv/bin/ruff format --check .

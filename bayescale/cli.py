@@ -364,7 +364,6 @@ def _fit(
         discrepancy=discrepancy,
         group_effect=group_effect,
         draws=draws,
-        tune=1500,
         seed=seed,
         progress=sys.stderr.isatty(),
     )

@@ -162,7 +162,7 @@ def fit(
     noise: Noise = "student-t",
     discrepancy: bool = True,
     group_effect: str | None = None,
-    draws: int = 1000,
+    draws: int = 1500,
     tune: int = 1000,
     chains: int = 4,
     seed: int = 0,

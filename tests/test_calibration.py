@@ -1,7 +1,6 @@
 """Simulation-based calibration: over tables drawn from the prior, ranks of the truth are uniform."""
 
 import numpy as np
-import pytest
 
 from bayescale.inference.nuts import compile_nuts, sample_nuts
 from bayescale.laws import BUILTIN
@@ -12,7 +11,6 @@ TABLES = 100
 THIN = 8  # draws this far apart are nearly independent, as ranks need
 
 
-@pytest.mark.xdist_group("calibration")
 def test_intervals_cover_as_often_as_they_say():
     model = make_model(simulated_table(rows=40), BUILTIN["chinchilla"], discrepancy=False)
     compiled = compile_nuts(model)

@@ -77,7 +77,6 @@ def test_check_prints_codes_and_citations():
     assert "arXiv:" in done.stdout
 
 
-@pytest.mark.xdist_group("cli_fit")
 def test_forecast_and_allocate_from_a_saved_fit(fit_nc, tmp_path):
     done = run("forecast", fit_nc, "--params", "70e9", "--tokens", "1.4e12", "--json",
                "--plot", tmp_path / "f.svg")  # fmt: skip
@@ -96,7 +95,6 @@ def test_forecast_and_allocate_from_a_saved_fit(fit_nc, tmp_path):
     assert "FLOP" in done.stdout
 
 
-@pytest.mark.xdist_group("cli_fit")
 def test_fits_made_on_the_way_are_kept(runs_csv, tmp_path):
     how = ("--no-discrepancy", "--draws", "300", "--params", "1e9", "--tokens", "2e10", "--json")
     first = run("forecast", runs_csv, *how, BAYESCALE_CACHE=str(tmp_path))
@@ -107,7 +105,6 @@ def test_fits_made_on_the_way_are_kept(runs_csv, tmp_path):
     assert json.loads(first.stdout)["law"] == "chinchilla"
 
 
-@pytest.mark.xdist_group("cli_fit")
 def test_failed_diagnostics_exit_1_and_say_so(tmp_path):
     write_runs(simulated_table(rows=12), tmp_path / "few.csv")
     done = run("fit", tmp_path / "few.csv", "--no-discrepancy", "--draws", "10")
@@ -115,7 +112,6 @@ def test_failed_diagnostics_exit_1_and_say_so(tmp_path):
     assert "do not rely on this fit" in done.stdout
 
 
-@pytest.mark.xdist_group("cli_fit")
 def test_interrupting_a_fit_leaves_nothing(runs_csv, tmp_path):
     output = tmp_path / "fit.nc"
     process = subprocess.Popen(

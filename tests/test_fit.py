@@ -13,7 +13,6 @@ TRUTH = {"E": 1.8, "A": 480.0, "B": 2000.0, "alpha": 0.35, "beta": 0.366}
 BESIROGLU_95 = {"alpha": (0.317, 0.373), "beta": (0.331, 0.415), "E": (1.769, 1.871)}
 
 
-@pytest.mark.xdist_group("law_only_fit")
 def test_plain_law_on_chinchilla_agrees_with_besiroglu(law_only_fit):
     assert law_only_fit.diagnostics.passed, law_only_fit.diagnostics.failures
     means = law_only_fit.summary()["mean"]
@@ -21,7 +20,6 @@ def test_plain_law_on_chinchilla_agrees_with_besiroglu(law_only_fit):
         assert low < means[name] < high
 
 
-@pytest.mark.xdist_group("law_only_fit")
 def test_student_t_keeps_the_floor_when_outliers_come_back(law_only_fit):
     everything = bs.load("chinchilla", outliers=True)
     with_outliers = bs.fit(everything, discrepancy=False, seed=1).summary()["mean"]["E"]
@@ -33,13 +31,11 @@ def test_student_t_keeps_the_floor_when_outliers_come_back(law_only_fit):
     assert normal[1] - normal[0] == pytest.approx(0.12, abs=0.02)
 
 
-@pytest.mark.xdist_group("law_only_fit")
 def test_arviz_works_on_the_posterior(law_only_fit):
     summary = arviz_stats.summary(law_only_fit.posterior, var_names=["alpha", "E"])
     assert list(summary.index) == ["alpha", "E"]
 
 
-@pytest.mark.xdist_group("law_only_fit")
 def test_allocation_in_closed_form_is_the_minimum(law_only_fit):
     allocation = law_only_fit.allocate(compute=5.76e23)
     assert allocation.closed_form
@@ -59,7 +55,6 @@ def test_allocation_in_closed_form_is_the_minimum(law_only_fit):
     assert medians["params"] == pytest.approx(72e9, rel=0.15)
 
 
-@pytest.mark.xdist_group("law_only_fit")
 def test_compute_for_a_loss_inverts_the_allocation(law_only_fit):
     forward = law_only_fit.allocate(compute=1e22).draws
     sample = 7
@@ -71,7 +66,6 @@ def test_compute_for_a_loss_inverts_the_allocation(law_only_fit):
     assert any("does not reach" in w for w in unreachable.warnings)
 
 
-@pytest.mark.xdist_group("law_only_fit")
 def test_forecast_shapes_units_and_flags(law_only_fit):
     forecast = law_only_fit.forecast(params=[1e9, 70e9], tokens=[2e10, 1.4e12])
     assert forecast.draws["loss"].dims == ("chain", "draw", "target")
@@ -89,7 +83,6 @@ def test_forecast_shapes_units_and_flags(law_only_fit):
     assert by_compute["expected_loss"][0] == rows["expected_loss"][0]
 
 
-@pytest.mark.xdist_group("law_only_fit")
 @pytest.mark.parametrize(
     ("inputs", "match"),
     [
@@ -105,7 +98,6 @@ def test_bad_targets_are_errors(law_only_fit, inputs, match):
         law_only_fit.forecast(**inputs)
 
 
-@pytest.mark.xdist_group("full_fit")
 def test_full_model_recovers_known_parameters(full_fit):
     assert full_fit.diagnostics.passed, full_fit.diagnostics.failures
     summary = full_fit.summary()
@@ -114,7 +106,6 @@ def test_full_model_recovers_known_parameters(full_fit):
     assert summary["mean"]["noise_sd"] == pytest.approx(0.003, rel=0.4)
 
 
-@pytest.mark.xdist_group("full_fit")
 def test_full_model_forecasts_the_truth_more_widely_outside_the_table(full_fit):
     forecast = full_fit.forecast(params=[1e9, 70e9], tokens=[2e10, 1.4e12]).summary()
     truth = 1.8 + 480 * forecast["params"] ** -0.35 + 2000 * forecast["tokens"] ** -0.366
@@ -123,7 +114,6 @@ def test_full_model_forecasts_the_truth_more_widely_outside_the_table(full_fit):
     assert width[1] > 5 * width[0]
 
 
-@pytest.mark.xdist_group("full_fit")
 def test_allocation_with_discrepancy_is_searched(full_fit):
     allocation = full_fit.allocate(compute=1e21)
     assert not allocation.closed_form
@@ -136,7 +126,6 @@ def test_allocation_with_discrepancy_is_searched(full_fit):
     assert compute == pytest.approx(1e21, rel=0.1)
 
 
-@pytest.mark.xdist_group("full_fit")
 def test_saved_fits_come_back_whole(full_fit, tmp_path):
     full_fit.save(tmp_path / "fit.nc")
     assert [p.name for p in tmp_path.iterdir()] == ["fit.nc"]
@@ -153,7 +142,6 @@ def test_saved_fits_come_back_whole(full_fit, tmp_path):
     )
 
 
-@pytest.mark.xdist_group("full_fit")
 def test_damaged_and_foreign_files_are_errors(full_fit, tmp_path):
     path = tmp_path / "fit.nc"
     full_fit.save(path)
@@ -172,7 +160,6 @@ def test_damaged_and_foreign_files_are_errors(full_fit, tmp_path):
         bs.load_fit(tmp_path / "absent.nc")
 
 
-@pytest.mark.xdist_group("full_fit")
 def test_fit_from_a_later_format_names_both_versions(full_fit, tmp_path, monkeypatch):
     monkeypatch.setattr("bayescale.fitting._FORMAT", 99)
     full_fit.save(tmp_path / "later.nc")
@@ -181,7 +168,6 @@ def test_fit_from_a_later_format_names_both_versions(full_fit, tmp_path, monkeyp
         bs.load_fit(tmp_path / "later.nc")
 
 
-@pytest.mark.xdist_group("small_fits")
 def test_failed_diagnostics_mark_every_output():
     fit = bs.fit(simulated_table(rows=15), discrepancy=False, draws=15, tune=20, chains=2)
     assert not fit.diagnostics.passed
@@ -190,7 +176,6 @@ def test_failed_diagnostics_mark_every_output():
     assert all(any("do not rely on this fit" in w for w in o.warnings) for o in outputs)
 
 
-@pytest.mark.xdist_group("small_fits")
 def test_collinear_table_leaves_exponents_to_their_priors():
     fit = bs.fit(bs.load("cerebras-gpt"), discrepancy=False, seed=1)
     spread = fit.summary()["sd"]
@@ -199,7 +184,6 @@ def test_collinear_table_leaves_exponents_to_their_priors():
     assert spread["beta"] > 0.4 * prior_sd
 
 
-@pytest.mark.xdist_group("small_fits")
 def test_whitened_law_and_group_effect_fit():
     table = simulated_table(rows=40)
     table.frame["family"] = np.arange(40) % 5
@@ -208,7 +192,6 @@ def test_whitened_law_and_group_effect_fit():
     assert fit.summary()["mean"]["E"] == pytest.approx(1.8, abs=0.5)
 
 
-@pytest.mark.xdist_group("small_fits")
 def test_users_formula_with_its_own_prior():
     table = simulated_table(rows=40)
     fit = bs.fit(table, "L0 + a*N**-p + b*D**-q", priors={"L0": "LogNormal(1.8, 0.01)"}, discrepancy=False)
@@ -216,7 +199,6 @@ def test_users_formula_with_its_own_prior():
     assert fit.summary()["sd"]["L0"] < 0.02
 
 
-@pytest.mark.xdist_group("small_fits")
 def test_prior_predictive_covers_plausible_losses_and_not_the_data():
     tree = bs.prior_predictive(bs.load("cerebras-gpt"), discrepancy=False, draws=500)
     loss = tree["prior_predictive"]["loss"]

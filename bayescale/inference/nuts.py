@@ -9,8 +9,8 @@ import xarray as xr
 
 from bayescale.model.model import Model
 
-# Acceptance to aim for: first the cheap one, then, if transitions diverged, once more with short steps.
-TARGET_ACCEPT = (0.95, 0.99)
+# Acceptance to aim for: then, if transitions diverged, once more with shorter steps.
+TARGET_ACCEPT = (0.98, 0.995)
 
 
 @dataclass(frozen=True)

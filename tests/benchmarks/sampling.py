@@ -60,7 +60,10 @@ def textbook(table: bs.RunTable):
 def first_draws() -> None:
     """Time a fresh `bayescale fit` process, whose caches this run has warmed."""
     started = time.perf_counter()
-    imports = "import time; t = time.perf_counter(); import bayescale.fitting, nutpie, pymc; print(time.perf_counter() - t)"
+    imports = (
+        "import time; t = time.perf_counter(); import bayescale.fitting, nutpie, pymc; "
+        "print(time.perf_counter() - t)"
+    )
     imported = float(
         subprocess.run([sys.executable, "-c", imports], capture_output=True, text=True, check=True).stdout
     )
