@@ -348,13 +348,11 @@ def _fit(
     seed: int,
     output: Path | None,
 ) -> "Fit":
-    from bayescale.files import written_aside
+    from bayescale.files import require_writable
     from bayescale.fitting import fit as make
 
-    if output:  # an unwritable place is said before the fit, not after it
-        with written_aside(output.with_name(f".{output.name}.probe")):
-            pass
-        output.with_name(f".{output.name}.probe").unlink()
+    if output:
+        require_writable(output)
     _say(f"Fitting {law} to the {len(table)} runs of {table.name} by NUTS, a minute or two ...")
     fitted = make(
         table,

@@ -9,6 +9,22 @@ from pathlib import Path
 from bayescale.errors import BayescaleError
 
 
+def require_writable(path: str | Path) -> None:
+    """Raise unless a file can be made at `path`; said before long work, not after it.
+
+    Raises
+    ------
+    BayescaleError
+        If the folder does not exist or cannot be written, or `path` is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise BayescaleError(f"{path}: cannot write here (it is a folder); choose a file's path")
+    handle, name = _open_aside(path)
+    os.close(handle)
+    Path(name).unlink()
+
+
 @contextmanager
 def written_aside(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to `path` when the block succeeds.
@@ -19,13 +35,7 @@ def written_aside(path: str | Path) -> Iterator[Path]:
         If the folder does not exist or cannot be written.
     """
     path = Path(path)
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise BayescaleError(
-            f"{path}: cannot write here ({error.strerror}); choose a folder that exists and that "
-            "you may write to"
-        ) from error
+    handle, name = _open_aside(path)
     os.close(handle)
     aside = Path(name)
     try:
@@ -42,3 +52,13 @@ def written_aside(path: str | Path) -> Iterator[Path]:
             ) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _open_aside(path: Path) -> tuple[int, str]:
+    try:
+        return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise BayescaleError(
+            f"{path}: cannot write here ({error.strerror}); choose a folder that exists and that you may "
+            "write to"
+        ) from error

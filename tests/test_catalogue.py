@@ -1,4 +1,7 @@
+import functools
+import http.server
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -71,3 +74,53 @@ def test_table_not_pulled_says_how_to_pull(monkeypatch, tmp_path):
     monkeypatch.setenv("BAYESCALE_CACHE", str(tmp_path))
     with pytest.raises(TableError, match="bayescale tables pull gadre-c4"):
         bs.load("gadre-c4")
+
+
+@pytest.fixture
+def server(published):
+    """Serve the published originals on loopback, in place of their hosts."""
+    handler = functools.partial(QuietHandler, directory=str(published))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def moved_to(server, name, **changes):
+    details = catalogue.entry_details(name)
+    sources = [s | {"url": f"{server}/{s['file']}"} | changes for s in details["source"]]
+    return details | {"source": sources}
+
+
+def test_download_is_verified_and_cached(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("BAYESCALE_CACHE", str(tmp_path))
+    here = moved_to(server, "scalebench-parallel")
+    monkeypatch.setattr(catalogue, "entry_details", lambda name: here)
+    assert len(bs.pull("scalebench-parallel")) == 48
+    assert len(bs.load("scalebench-parallel")) == 48
+
+
+def test_download_with_a_wrong_checksum_is_an_error(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("BAYESCALE_CACHE", str(tmp_path))
+    here = moved_to(server, "scalebench-parallel", sha256="0" * 64)
+    monkeypatch.setattr(catalogue, "entry_details", lambda name: here)
+    with pytest.raises(TableError, match="could not be fetched and verified"):
+        bs.pull("scalebench-parallel")
+    assert not (tmp_path / "tables").exists()
+    assert not list((tmp_path / "originals").glob("scalebench*"))
+
+
+def test_every_downloadable_original_names_a_pinned_commit():
+    for name in PULLED:
+        for source in catalogue.entry_details(name)["source"]:
+            assert len(source["sha256"]) == 64
+            if "url" in source:
+                commit = source["url"].split("/")[5]
+                assert len(commit) == 40, source["url"]

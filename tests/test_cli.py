@@ -140,6 +140,7 @@ BAD = [
     (("fit", "good.csv", "--law", "E + A*N**a"), "write N**-a"),
     (("fit", "good.csv", "--prior", "E=Cauchy(1, 1)"), "prior 'Cauchy(1, 1)' cannot be read"),
     (("fit", "good.csv", "-o", "absent/fit.nc"), "cannot write here"),
+    (("fit", "good.csv", "-o", "."), "it is a folder"),
     (("fit", "one.csv"), "has 1 run(s)"),
     (("forecast", "cut.nc", "--params", "1e9", "--tokens", "1e9"), "truncated"),
     (("forecast", "absent.nc", "--params", "1e9", "--tokens", "1e9"), "no such file"),
