@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bayescale.allocations import Allocation, allocate
+    from bayescale.backtesting import Backtest, backtest
     from bayescale.catalogue import load, pull, tables
     from bayescale.checks import Finding, check
     from bayescale.errors import BayescaleError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Public name to module; imported when first used, so that `bayescale --help` loads no PyMC.
 _PUBLIC = {
     "Allocation": "allocations",
+    "Backtest": "backtesting",
     "BayescaleError": "errors",
     "Finding": "checks",
     "Fit": "fitting",
@@ -37,6 +39,7 @@ _PUBLIC = {
     "RunTable": "runs",
     "TableMeta": "runs",
     "allocate": "allocations",
+    "backtest": "backtesting",
     "check": "checks",
     "fit": "fitting",
     "forecast": "forecasts",
@@ -53,6 +56,7 @@ _PUBLIC = {
 
 __all__ = [
     "Allocation",
+    "Backtest",
     "BayescaleError",
     "Finding",
     "Fit",
@@ -67,6 +71,7 @@ __all__ = [
     "RunTable",
     "TableMeta",
     "allocate",
+    "backtest",
     "check",
     "fit",
     "forecast",

@@ -287,6 +287,52 @@ def allocate(
     _exit(fitted)
 
 
+@app.command()
+def backtest(
+    source: TableSource,
+    law: LawOption = "chinchilla",
+    splits: Annotated[str, typer.Option(help="Train on runs up to C_max/3, /10, /30.")] = "3,10,30",
+    against: Annotated[
+        str, typer.Option(help="Peers to score beside the default model.")
+    ] = "law-only,huber-bootstrap",
+    seed: SeedOption = 0,
+    columns: ColumnsOption = None,
+    loss_unit: UnitOption = None,
+    tokens_per_byte: BytesOption = None,
+    drop_missing: DropOption = False,
+    keep_outliers: OutliersOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """How often would these bands have held? Hide the expensive runs, fit the cheap ones, score."""
+    from bayescale.backtesting import backtest as run
+    from bayescale.catalogue import cache_folder
+
+    table = _table(source, columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers)
+    result = run(
+        table,
+        law,
+        factors=[_number(f, "--splits") for f in splits.split(",")],
+        methods=["discrepancy", *(m for m in against.split(",") if m)],
+        seed=seed,
+        folder=cache_folder() / "backtests",
+        progress=_say,
+    )
+    by_split = result.summary(("factor", "method")).reset_index()
+    overall = result.summary().reset_index()
+    failed = result.scores.loc[~result.scores["passed"].astype(bool), ["factor", "method"]]
+    failures = failed.drop_duplicates().to_dict("records")
+    if as_json:
+        data = {"table": table.name, "overall": overall.to_dict("records")}
+        data |= {"splits": by_split.to_dict("records"), "failed_diagnostics": failures}
+        print(json.dumps(data, indent=2))
+        return
+    _print_frame(by_split, f"{table.name}, split by split (scores in % of loss)")
+    _print_frame(overall, "mean over splits")
+    _print_warnings(
+        [f"do not rely on {f['method']} at factor {f['factor']:g}: diagnostics failed" for f in failures]
+    )
+
+
 def _table(
     source: str,
     columns: str | None,

@@ -1,0 +1,207 @@
+"""Backtest: hide the expensive runs of a table, fit the cheap ones, and score the forecasts.
+
+How often would these bands have held? A split at factor f trains on runs with C <= C_max / f and scores every
+more expensive run. Each split's scores are kept when made, so that an interrupted backtest goes on.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayescale.errors import FitError
+from bayescale.files import written_aside
+from bayescale.laws import Law, find_law
+from bayescale.runs import RunTable
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+FACTORS = (3.0, 10.0, 30.0)
+# Fewer runs than this to train on say more about priors than about forecasts.
+MIN_TRAIN = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Backtest:
+    """Scores of forecasts of held-out expensive runs.
+
+    Attributes
+    ----------
+    scores : pandas.DataFrame
+        A row per held-out run and method: table, factor, method, passed (diagnostics), loss, median,
+        pit (share of draws below the loss), crps and interval_score_90 (nats/token), low_90, high_90.
+    """
+
+    scores: pd.DataFrame
+
+    def summary(self, by: Sequence[str] = ("method",)) -> pd.DataFrame:
+        """Return coverage, errors and widths averaged over held-out runs, split by split, then overall.
+
+        Every split counts alike, whatever its number of runs; scores are in per cent of the loss.
+        """
+        rows = self.scores.copy()
+        for level in LEVELS:
+            rows[f"coverage_{level:.0%}"] = (rows["pit"] - 0.5).abs() <= level / 2
+        percent = 100 / rows["loss"]
+        rows["crps_%"] = rows["crps"] * percent
+        rows["interval_score_%"] = rows["interval_score_90"] * percent
+        rows["abs_error_%"] = (rows["median"] - rows["loss"]).abs() * percent
+        rows["bias_%"] = (rows["median"] - rows["loss"]) * percent
+        rows["half_width_%"] = (rows["high_90"] - rows["low_90"]) / 2 * percent
+        measures = [c for c in rows if str(c).startswith("coverage") or str(c).endswith("_%")]
+        keys = list(dict.fromkeys((*by, "method", "table", "factor")))
+        splits = rows.groupby(keys)[measures].mean()
+        out = splits.groupby(list(by)).mean()
+        out.insert(0, "splits", splits.groupby(list(by)).size())
+        return out
+
+
+def backtest(
+    table: RunTable,
+    law: str | Law = "chinchilla",
+    *,
+    factors: Sequence[float] = FACTORS,
+    methods: Sequence[str] = ("discrepancy", "law-only", "huber-bootstrap"),
+    seed: int = 0,
+    folder: str | Path | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Backtest:
+    """Score forecasts of a table's expensive runs made from its cheap ones.
+
+    Parameters
+    ----------
+    table : RunTable
+        The runs; needs compute.
+    law : str or Law
+        The law.
+    factors : sequence of float
+        Train on runs with C <= C_max / factor. Factors that leave under 12 runs, or no run to score, are
+        passed over.
+    methods : sequence of str
+        Among ``discrepancy`` (the default model), ``law-only`` and ``huber-bootstrap``.
+    seed : int
+        Of fits and forecasts.
+    folder : path, optional
+        Where each split's scores are kept and looked for.
+    progress : callable, optional
+        Told what is being done.
+
+    Raises
+    ------
+    FitError
+        If a method is unknown or no factor leaves a split.
+    """
+    if unknown := set(methods) - _METHODS.keys():
+        raise FitError(f"method {sorted(unknown)[0]!r} is unknown; expected some of {', '.join(_METHODS)}")
+    found = find_law(law, columns=list(map(str, table.frame.columns)))
+    compute = table.column("compute")
+    splits = []
+    for factor in factors:
+        cheap = compute <= compute.max() / factor
+        if cheap.sum() >= MIN_TRAIN and not cheap.all():
+            splits.append((factor, table.where(cheap), table.where(~cheap)))
+    if not splits:
+        raise FitError(
+            f"table {table.name!r}: no factor of {list(factors)} leaves {MIN_TRAIN} cheaper runs to train on "
+            "and a run to score; a backtest needs more runs or another factor"
+        )
+    parts = []
+    for factor, train, test in splits:
+        for method in methods:
+            runs = f"{len(train)} runs up to C_max/{factor:g}, {len(test)} to score"
+            progress(f"{table.name}: {method} on {runs}")
+            make = partial(_score, method, train, test, found, seed)
+            part = _kept(folder, train, test, [found.to_dict(), method, seed], make)
+            parts.append(part.assign(table=table.name, factor=factor, method=method))
+    return Backtest(pd.concat(parts, ignore_index=True))
+
+
+def crps(draws: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Return the continuous ranked probability score of draws, shape (draw, target), per target.
+
+    E|X - y| - E|X - X'|/2 (Gneiting & Raftery 2007), the second term from sorted draws.
+    """
+    ordered = np.sort(draws, axis=0)
+    count = len(ordered)
+    weights = (2 * np.arange(1, count + 1) - count - 1) / count**2
+    return np.abs(draws - value).mean(axis=0) - weights @ ordered
+
+
+def _score(method: str, train: RunTable, test: RunTable, law: Law, seed: int) -> pd.DataFrame:
+    inputs = {c: test.column(c) for c in law.columns}
+    draws, passed = _METHODS[method](train, law, inputs, seed)
+    loss = test.column("loss")
+    low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+    missed = np.maximum(0, low - loss) + np.maximum(0, loss - high)
+    return pd.DataFrame(
+        {
+            "passed": passed,
+            "loss": loss,
+            "median": np.median(draws, axis=0),
+            "pit": (draws < loss).mean(axis=0),
+            "crps": crps(draws, loss),
+            "low_90": low,
+            "high_90": high,
+            "interval_score_90": high - low + 2 / 0.1 * missed,
+        }
+    )
+
+
+def _bayesian(
+    train: RunTable, law: Law, inputs: dict[str, np.ndarray], seed: int, *, discrepancy: bool
+) -> tuple[np.ndarray, bool]:
+    from bayescale.fitting import fit
+
+    fitted = fit(train, law, discrepancy=discrepancy, seed=seed)
+    draws = fitted.forecast(seed=seed, **inputs).draws["loss"].values
+    return draws.reshape(-1, draws.shape[-1]), fitted.diagnostics.passed
+
+
+def _discrepancy(train: RunTable, law: Law, inputs: dict[str, np.ndarray], seed: int) -> Any:
+    return _bayesian(train, law, inputs, seed, discrepancy=True)
+
+
+def _law_only(train: RunTable, law: Law, inputs: dict[str, np.ndarray], seed: int) -> Any:
+    return _bayesian(train, law, inputs, seed, discrepancy=False)
+
+
+def _huber_bootstrap(train: RunTable, law: Law, inputs: dict[str, np.ndarray], seed: int) -> Any:
+    from bayescale.pointfit import point_fit
+
+    fitted = point_fit(train, law, starts=20, bootstrap=400, seed=seed)
+    return fitted.forecast(seed=seed, **inputs)["loss"].values, True
+
+
+_METHODS: dict[str, Callable[..., tuple[np.ndarray, bool]]] = {
+    "discrepancy": _discrepancy,
+    "law-only": _law_only,
+    "huber-bootstrap": _huber_bootstrap,
+}
+
+
+def _kept(
+    folder: str | Path | None,
+    train: RunTable,
+    test: RunTable,
+    how: list[Any],
+    make: Callable[[], pd.DataFrame],
+) -> pd.DataFrame:
+    """Return the scores kept in `folder` for this split, or make and keep them."""
+    if folder is None:
+        return make()
+    digest = sha256((train.frame.to_csv() + test.frame.to_csv()).encode())
+    digest.update(json.dumps([how, train.meta.model_dump(), version("bayescale")]).encode())
+    path = Path(folder) / f"{digest.hexdigest()[:32]}.json"
+    if path.is_file():
+        return pd.read_json(path, orient="table").reset_index(drop=True)
+    scores = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as aside:
+        scores.to_json(aside, orient="table", index=False, double_precision=15)
+    return scores

@@ -1,0 +1,64 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayescale as bs
+from bayescale.backtesting import Backtest, crps
+from tests.conftest import simulated_table
+
+
+def test_crps_is_its_definition():
+    rng = np.random.default_rng(0)
+    draws, value = rng.normal(size=(50, 3)), np.array([0.0, 1.0, -3.0])
+    pairs = np.abs(draws[:, None] - draws[None]).mean(axis=(0, 1))
+    np.testing.assert_allclose(crps(draws, value), np.abs(draws - value).mean(axis=0) - pairs / 2)
+
+
+def test_scores_are_averaged_split_by_split():
+    def rows(factor, pits):
+        count = len(pits)
+        fixed = dict.fromkeys(("loss", "median", "crps", "low_90", "high_90", "interval_score_90"), 1.0)
+        return pd.DataFrame(
+            {"pit": pits, "factor": factor, "table": "t", "method": "m", **fixed}, range(count)
+        )
+
+    scores = pd.concat([rows(3, [0.5, 0.5, 0.5, 0.5]), rows(10, [0.99])])
+    summary = Backtest(scores).summary().loc["m"]
+    assert summary["splits"] == 2
+    assert summary["coverage_90%"] == 0.5
+
+
+def test_point_fit_covers_on_a_table_that_obeys_its_law(tmp_path):
+    said = []
+    how = {"methods": ["huber-bootstrap"], "factors": [3, 10], "folder": tmp_path, "progress": said.append}
+    result = bs.backtest(simulated_table(rows=80), **how)
+    # Normal noise, law true: about 20 held-out runs a split, so 90% +- 4 sd of .067.
+    assert result.summary()["coverage_90%"].item() > 0.63
+    assert result.summary()["abs_error_%"].item() < 0.6
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_interrupted_backtest_goes_on(tmp_path, monkeypatch):
+    table = simulated_table(rows=80)
+    how = {"methods": ["huber-bootstrap"], "folder": tmp_path}
+    whole = bs.backtest(table, factors=[3, 10], **how)
+    assert len(list(tmp_path.iterdir())) == 2
+
+    def made_again(*_):
+        raise AssertionError("a split that was kept is made again")
+
+    monkeypatch.setattr("bayescale.backtesting._score", made_again)
+    again = bs.backtest(table, factors=[3, 10], **how)
+    pd.testing.assert_frame_equal(again.scores, whole.scores)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"methods": ["magic"]}, "method 'magic' is unknown"),
+        ({"factors": [1e9]}, "leaves 12 cheaper runs"),
+    ],
+)
+def test_impossible_backtests_are_errors(options, match):
+    with pytest.raises(bs.BayescaleError, match=match):
+        bs.backtest(simulated_table(rows=30), **options)
