@@ -23,22 +23,29 @@ class Evaluation:
     Parameters
     ----------
     loss, loss_se : float
-        Mean cross-entropy, and its standard error over windows. The windows are the same for every run of a
-        ladder, so this error is mostly common to them: differences between runs are known better.
+        The run's loss and its standard error over windows. Where the truth is known it is the entropy rate plus
+        `kl`: the cross-entropy with its expectation over each target taken exactly instead of sampled once. It
+        estimates what `cross_entropy` estimates, without the luck of the drawn targets. Elsewhere it is
+        `cross_entropy`.
+    cross_entropy, cross_entropy_se : float
+        Mean of -log p(target) over the validation tokens. They are the same for every run of a ladder, so most of
+        this error is common to them: differences between runs are known better.
     tokens : int
         Tokens predicted.
     kl, kl_se : float or None
-        Mean KL(truth, model) over positions, exact given the contexts, where the source knows the truth.
-    truth : float or None
-        Mean surprisal of the same tokens under the truth: the entropy rate plus this sample's luck.
+        Mean KL(truth, model) over positions, exact given the contexts.
+    true_surprisal : float or None
+        Mean of -log p(target) of the same tokens under the truth: the entropy rate plus this sample's luck.
     """
 
     loss: float
     loss_se: float
+    cross_entropy: float
+    cross_entropy_se: float
     tokens: int
-    kl: float | None
-    kl_se: float | None
-    truth: float | None
+    kl: float | None = None
+    kl_se: float | None = None
+    true_surprisal: float | None = None
 
 
 def evaluate(stack: Stack, source: Source) -> list[Evaluation]:
@@ -51,7 +58,7 @@ def evaluate(stack: Stack, source: Source) -> list[Evaluation]:
     ]
     loss, kl, truth = (torch.cat(part, dim=1).double() for part in zip(*pieces, strict=True))
     return [
-        _summary(loss[run], kl[run], truth[0], source.validation_windows * shape.context)
+        _summary(source, source.validation_windows * shape.context, loss[run], kl[run], truth[0])
         for run in range(runs)
     ]
 
@@ -78,15 +85,20 @@ def _scores(stack: Stack, source: Source, index: np.ndarray) -> tuple[Tensor, Te
     return loss, kl.cpu() / stack.shape.context, surprisal
 
 
-def _summary(loss: Tensor, kl: Tensor, truth: Tensor, tokens: int) -> Evaluation:
-    known = not bool(truth.isnan().any())
+def _summary(source: Source, tokens: int, loss: Tensor, kl: Tensor, truth: Tensor) -> Evaluation:
+    sampled, sampled_se = loss.mean().item(), _standard_error(loss)
+    if source.entropy_rate is None:
+        return Evaluation(sampled, sampled_se, sampled, sampled_se, tokens)
+    mean, error = kl.mean().item(), _standard_error(kl)
     return Evaluation(
-        loss=loss.mean().item(),
-        loss_se=_standard_error(loss),
+        loss=source.entropy_rate + mean,
+        loss_se=error,
+        cross_entropy=sampled,
+        cross_entropy_se=sampled_se,
         tokens=tokens,
-        kl=kl.mean().item() if known else None,
-        kl_se=_standard_error(kl) if known else None,
-        truth=truth.mean().item() if known else None,
+        kl=mean,
+        kl_se=error,
+        true_surprisal=truth.mean().item(),
     )
 
 

@@ -20,53 +20,15 @@ import torch
 from .batches import batch
 from .device import measure
 from .evaluate import Evaluation, evaluate
-from .records import Outcome, Record, record_of
+from .outcome import Outcome, record_of
+from .records import Record
 from .run import Run
-from .sources.source import Source, digest
+from .sources import Source
 from .stack import Stack
+from .task import Progress, Task
 
 PROBE_EVERY = 16  # steps between looks at the gradient noise and for runs that blew up
 REPORT_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Task:
-    """Runs trained together: rows of a stack, and for each row the branches of its trunk.
-
-    Parameters
-    ----------
-    branches : tuple of tuple of Run
-        branches[b][row], by ascending steps; a ladder without trunks has one branch.
-    """
-
-    branches: tuple[tuple[Run, ...], ...]
-
-    @property
-    def runs(self) -> tuple[Run, ...]:
-        """All runs, branch by branch."""
-        return tuple(run for branch in self.branches for run in branch)
-
-    @property
-    def id(self) -> str:
-        """Hash of its runs' ids."""
-        return digest([run.id for run in self.runs])
-
-    @property
-    def steps(self) -> int:
-        """Steps to train, each branch's cooldown included and the trunk counted once."""
-        last = self.branches[-1][0].steps
-        return last + sum(branch[0].cooldown_steps for branch in self.branches[:-1])
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A look at a task in training."""
-
-    task: str
-    branch: int
-    step: int
-    loss: float
-    tokens_per_second: float
 
 
 @dataclass
@@ -76,7 +38,7 @@ class _Position:
     branch: int = 0
     step: int = 0
     state: Any = None  # of the stack
-    trunk: Any = None  # (step, state) to go back to after this branch
+    trunk: Any = None  # (step, state, probes so far) to go back to after this branch
     probes: list[tuple[int, Any]] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     seconds: float = 0.0
