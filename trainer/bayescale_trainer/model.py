@@ -76,13 +76,17 @@ def views(shape: Shape, flat: Tensor) -> dict[str, Tensor]:
     return found
 
 
+def _at_least_fp32(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 class _RMSNorm(torch.autograd.Function):
     """x / rms(x) over the last axis; by hand because eager autograd saves and runs twice as much."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = (scale.square_().div_(x.shape[-1]).add_(EPS)).rsqrt_().to(x.dtype)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_at_least_fp32(x))
+        scale = norm.square_().div_(x.shape[-1]).add_(EPS).rsqrt_().to(x.dtype)
         y = x * scale
         ctx.save_for_backward(y, scale)
         return y
@@ -180,7 +184,6 @@ def logits(shape: Shape, weights: Mapping[str, Tensor], tokens: Tensor, turn: An
 
 def cross_entropy(predicted: Tensor, targets: Tensor) -> Tensor:
     """Return -log p(target), nats, in the shape of `targets`."""
-    flat = F.cross_entropy(
-        predicted.flatten(0, -2).float(), targets.flatten().long(), reduction="none"
-    )
+    wide = predicted.flatten(0, -2).to(_at_least_fp32(predicted))
+    flat = F.cross_entropy(wide, targets.flatten(), reduction="none")
     return flat.view(targets.shape)

@@ -89,32 +89,21 @@ def record_of(run: Run, source: Source, machine: Device, outcome: Outcome) -> Re
         "shape": run.shape.as_dict(),
         "params_by_kind": counts,
         "flops": {"forward_per_token": forward_flops(run.shape), **compute},
-        "training": _training(run, outcome),
+        "training": {
+            **run.training(),
+            "train_loss": outcome.train_loss,
+            "gradient_norm": outcome.gradient_norm,
+            "gradient_noise_scale_tokens": outcome.noise_scale,
+        },
         "measured": _measured(run, machine, outcome),
         "versions": {
             "trainer": TRAINER_VERSION,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a subclass of str, which a checkpoint may not hold
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
     }
     return _finite(record)
-
-
-def _training(run: Run, outcome: Outcome) -> Record:
-    spec = asdict(run)
-    own = ("batch_tokens", "steps", "warmup_steps", "cooldown_steps", "schedule", "final_share")
-    return {
-        "optimiser": "adamw",
-        **{name: spec[name] for name in own},
-        **{name: spec[name] for name in ("ends_at", "beta1", "beta2", "weight_decay", "clip")},
-        "learning_rate": dict(run.learning_rate),
-        "precision": run.precision,
-        "epochs": run.tokens / run.unique_tokens,
-        "train_loss": outcome.train_loss,
-        "gradient_norm": outcome.gradient_norm,
-        "gradient_noise_scale_tokens": outcome.noise_scale,
-    }
 
 
 def _measured(run: Run, machine: Device, outcome: Outcome) -> Record:

@@ -21,13 +21,13 @@ from .sources import Source
 from .stack import Stack
 from .task import Progress, Task
 
-TIMED_STEPS = 2
+TIMED_STEPS = 4
 
 
 def short(number: float, unit: str = "") -> str:
     """Print a number with three digits and a decimal prefix: 41200 is 41.2k."""
     for limit, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= limit:
+        if abs(number) >= 0.9995 * limit:  # 999,999 is 1M, not 1e+03k
             return f"{number / limit:.3g}{prefix}{unit}"
     return f"{number:.3g}{unit}"
 
@@ -54,12 +54,15 @@ def step_seconds(task: Task, source: Source, device: str) -> float:
 def forecast_seconds(tasks: Sequence[Task], source: Source, device: str) -> dict[str, float]:
     """Forecast the time of each task, by id, from a few of its steps measured on this machine."""
     validation = source.validation_windows * tasks[0].runs[0].shape.context
-    seconds = {}
+    seconds: dict[str, float] = {}
+    steps: dict[tuple[str, int], float] = {}
     for task in tasks:
-        step = step_seconds(task, source, device)
+        alike = (task.runs[0].stack_key, len(task.branches[0]))
+        if alike not in steps:
+            steps[alike] = step_seconds(task, source, device)
         # An evaluation is a forward pass, a third of a step's work.
         evaluation = validation / task.runs[0].batch_tokens / 3 * len(task.branches)
-        seconds[task.id] = step * (task.steps + evaluation)
+        seconds[task.id] = steps[alike] * (task.steps + evaluation)
     return seconds
 
 

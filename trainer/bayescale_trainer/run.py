@@ -88,6 +88,19 @@ class Run:
         shared = ("steps", "tokens", "cooldown_steps") if self.trunk else ()
         return digest({name: spec[name] for name in spec if name not in own + shared})
 
+    def training(self) -> dict[str, Any]:
+        """Return optimiser and schedule in full, for a record."""
+        own = (
+            "batch_tokens", "steps", "warmup_steps", "cooldown_steps", "schedule", "final_share",
+            "ends_at", "beta1", "beta2", "weight_decay", "clip", "precision",
+        )  # fmt: skip
+        return {
+            "optimiser": "adamw",
+            "learning_rate": dict(self.learning_rate),
+            "epochs": self.tokens / self.unique_tokens,
+            **{name: getattr(self, name) for name in own},
+        }
+
     def share(self, step: int) -> float:
         """Return the share of the peak learning rate at a step."""
         return rules.schedule_share(

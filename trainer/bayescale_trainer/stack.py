@@ -85,20 +85,25 @@ class Stack:
             return logits(self.shape, self.weights, windows[..., :-1], self._turn)
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that later steps depend on, on the CPU."""
-        kept = self.optimiser
-        return {
-            "master": kept.master.cpu().clone(),
-            "mean": kept.mean.cpu().clone(),
-            "square": kept.square.cpu().clone(),
-        }
+        """Return all that later steps and the record depend on, on the CPU."""
+        return {name: tensor.cpu().clone() for name, tensor in self._kept().items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take up a state that `state` returned."""
-        self.optimiser.master.copy_(state["master"])
-        self.optimiser.mean.copy_(state["mean"])
-        self.optimiser.square.copy_(state["square"])
+        for name, tensor in self._kept().items():
+            tensor.copy_(state[name])
         self._round()
+
+    def _kept(self) -> dict[str, Tensor]:
+        kept = self.optimiser
+        # Loss and norm of the last step are kept for a task that resumes at its end.
+        return {
+            "master": kept.master,
+            "mean": kept.mean,
+            "square": kept.square,
+            "norm": kept.norm,
+            "losses": self.losses,
+        }
 
     def _eager(self, windows: Tensor) -> None:
         self._backward(windows)
