@@ -6,8 +6,8 @@ import pytest
 import torch
 from bayescale_trainer.evaluate import evaluate
 from bayescale_trainer.ladder import tasks_of
-from bayescale_trainer.records import MEASURED
 from bayescale_trainer.recipe import Recipe
+from bayescale_trainer.records import MEASURED
 from bayescale_trainer.run import plan_run
 from bayescale_trainer.shape import shape_of_width
 from bayescale_trainer.sources import ZipfBigram, ZipfFacts
@@ -138,7 +138,9 @@ def test_branches_of_a_trunk_equal_runs_trained_alone():
 def test_a_run_that_blows_up_is_recorded_and_its_neighbour_unharmed():
     good, bad = _run(seed=0), _run(seed=1)
     solo = _train(good)[good.id]
-    bad = dataclasses.replace(bad, learning_rate=(("embedding", 1e38), ("matrix", 1e38), ("head", 1e38)))
+    bad = dataclasses.replace(
+        bad, learning_rate=(("embedding", 1e38), ("matrix", 1e38), ("head", 1e38))
+    )
     (task,) = [Task(((good, bad),))]
     first, second = train(task, SOURCE)
     assert second["status"] == "nan"
@@ -196,7 +198,9 @@ def test_the_truth_itself_has_no_kl(monkeypatch):
     monkeypatch.setattr(
         stack,
         "predict",
-        lambda windows: torch.from_numpy(SOURCE.conditional(windows[0].numpy())).log().clamp(min=-60)[None],
+        lambda windows: (
+            torch.from_numpy(SOURCE.conditional(windows[0].numpy())).log().clamp(min=-60)[None]
+        ),
     )
     (scored,) = evaluate(stack, SOURCE)
     assert scored.kl == pytest.approx(0, abs=1e-5)
@@ -214,9 +218,7 @@ def test_a_captured_step_equals_an_eager_one():
         graph.step(stacked, step, 1.0)
         eager.optimiser.set_step(step, 1.0)
         eager._eager(stacked.cuda())
-    torch.testing.assert_close(
-        graph.optimiser.master, eager.optimiser.master, rtol=1e-3, atol=1e-4
-    )
+    torch.testing.assert_close(graph.optimiser.master, eager.optimiser.master, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")

@@ -8,8 +8,8 @@ import time
 import pytest
 from bayescale_trainer.cli import main
 from bayescale_trainer.ladder import LadderError, read_ladder, tasks_of
-from bayescale_trainer.records import MEASURED, append_records, read_records
 from bayescale_trainer.recipe import RecipeError
+from bayescale_trainer.records import MEASURED, append_records, read_records
 from bayescale_trainer.train import train
 
 RUNS = """
@@ -35,7 +35,7 @@ def _runs(path, tmp_path):
 
 
 def test_groups_multiply_out_and_equal_runs_are_one(write_ladder, tmp_path):
-    again = '[[runs]]\nparams = 2e3\ntokens = [4e3]\nseeds = 2\nlearning_rate_factor = [0.5, 1]\n'
+    again = "[[runs]]\nparams = 2e3\ntokens = [4e3]\nseeds = 2\nlearning_rate_factor = [0.5, 1]\n"
     runs = _runs(write_ladder(RUNS + RUNS + again), tmp_path)
     assert len(runs) == len({run.id for run in runs}) == 8 + 2
     assert {run.learning_rate_factor for run in runs} == {0.5, 1.0}
@@ -196,7 +196,9 @@ def test_a_users_text_is_trained_on_and_scored_in_bits_per_byte(write_ladder, tm
     assert record["kl"] is None
     assert record["unique_tokens"] == 3_000
     assert record["training"]["epochs"] == pytest.approx(record["tokens"] / 3_000)
-    assert record["validation"]["bits_per_byte"] == pytest.approx(record["loss"] / 0.693147, rel=1e-4)
+    assert record["validation"]["bits_per_byte"] == pytest.approx(
+        record["loss"] / 0.693147, rel=1e-4
+    )
     assert record["loss"] < 3.0
 
 

@@ -4,7 +4,14 @@ from dataclasses import replace
 import pytest
 import torch
 from bayescale_trainer.flops import forward_flops, training_flops
-from bayescale_trainer.model import cross_entropy, logits, rotation, start_weights, views, weights_of
+from bayescale_trainer.model import (
+    cross_entropy,
+    logits,
+    rotation,
+    start_weights,
+    views,
+    weights_of,
+)
 from bayescale_trainer.shape import shape_of_size, shape_of_width
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -81,7 +88,9 @@ def test_gradient_agrees_with_finite_differences(shape):
     tokens = torch.randint(0, shape.vocabulary, (1, 2, 7))
 
     def loss(flat):
-        return cross_entropy(_predict(shape, flat, tokens[..., :-1]), tokens[..., 1:]).double().mean()
+        return (
+            cross_entropy(_predict(shape, flat, tokens[..., :-1]), tokens[..., 1:]).double().mean()
+        )
 
     (gradient,) = torch.autograd.grad(loss(flat), flat)
     for _ in range(3):
@@ -90,7 +99,9 @@ def test_gradient_agrees_with_finite_differences(shape):
         step = 1e-3
         with torch.no_grad():
             slope = (loss(flat + step * direction) - loss(flat - step * direction)) / (2 * step)
-        assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=0.02, abs=2e-4)
+        assert (gradient * direction).sum().item() == pytest.approx(
+            slope.item(), rel=0.02, abs=2e-4
+        )
 
 
 def test_untied_head_starts_at_the_uniform_loss():

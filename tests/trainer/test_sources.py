@@ -34,7 +34,7 @@ def test_conditionals_are_distributions_and_their_entropy_is_the_rate(source):
 
 @pytest.mark.parametrize("source", SYNTHETIC)
 def test_no_context_predicts_better_than_the_exact_conditional(source):
-    """Frequencies counted in much text, given the exact number of previous tokens, agree with it."""
+    """Frequencies counted in much text, given the token before, agree with it."""
     windows = source.windows(np.arange(40_000), "train")
     column = 1  # targets one token into the window: the context is one token
     first = np.bincount(windows[:, 0], minlength=source.vocabulary).argmax()
@@ -133,5 +133,3 @@ def test_bad_sources_are_refused_in_words(tmp_path, options, message):
         options = {"validation_tokens": 100, **options}
     with pytest.raises(SourceError, match=message):
         open_source(options, 12, tmp_path, tmp_path)
-
-

@@ -17,8 +17,8 @@ _WINDOWS_PER_SEED = 1 << 36
 def batch(run: Run, source: Source, step: int) -> Tokens:
     """Return the windows of a step, (batch windows, context + 1).
 
-    Endless text is read in order, from a place that the seed picks. A pool is read in epochs, each in an order of
-    its own that seed and epoch pick.
+    Endless text is read in order, from a place that the seed picks. A pool is read in epochs, each
+    in an order of its own that seed and epoch pick.
     """
     count = run.batch_tokens // run.shape.context
     index = np.arange(step * count, (step + 1) * count)

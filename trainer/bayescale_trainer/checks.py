@@ -1,7 +1,8 @@
-"""The validity list: what makes losses poor scaling data, found in a ladder before or in records after.
+"""The validity list: what makes losses poor scaling data, in a ladder or in its records.
 
-Each check looks at plain records; a ladder's runs are turned into records without results, and checks that need a
-result (divergence, gradient noise, the best learning rate) then find nothing to say.
+Each check looks at plain records; a ladder's runs are turned into records without results, and
+checks that need a result (divergence, gradient noise, the best learning rate) then find nothing to
+say.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LEAST_SIZES = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: a stable code, a sentence that names numbers and a remedy, and who showed that it matters."""
+    """One fault: a stable code, a sentence with numbers and a remedy, and who showed it."""
 
     code: str
     sentence: str
@@ -99,13 +100,16 @@ def _learning_rate(records: Sequence[Record]) -> Iterator[Finding]:
     for record in records:
         sweeps[record["params"], record["tokens"], record["seed"]].append(record)
     sweeps = {
-        at: runs for at, runs in sweeps.items() if len({r["learning_rate_factor"] for r in runs}) >= 3
+        at: runs
+        for at, runs in sweeps.items()
+        if len({r["learning_rate_factor"] for r in runs}) >= 3
     }
     citation = "arXiv:2406.19146"
     if len({params for params, _, _ in sweeps}) < 2:
         yield Finding(
             "learning-rate-not-swept",
-            f"the learning rate is swept at {len({p for p, _, _ in sweeps})} sizes; sweep it at two or more "
+            f"the learning rate is swept at {len({p for p, _, _ in sweeps})} sizes; sweep "
+            "it at two or more "
             "(learning_rate_factor = [0.5, 1, 2]): one tuned at a single size bends the law",
             citation,
         )
@@ -116,7 +120,8 @@ def _learning_rate(records: Sequence[Record]) -> Iterator[Finding]:
             best = scored[0]["learning_rate_factor"]
             yield Finding(
                 "learning-rate-at-edge",
-                f"at N {params:,}, D {tokens:,} the best learning rate is {best:g} times the rule's, the edge of "
+                f"at N {params:,}, D {tokens:,} the best learning rate is {best:g} times "
+                "the rule's, the edge of "
                 "the sweep: widen the sweep or change [recipe] learning_rate",
                 citation,
             )
@@ -131,7 +136,8 @@ def _schedule(records: Sequence[Record]) -> Iterator[Finding]:
     if bad:
         yield Finding(
             "schedule-not-ended",
-            f"{len(bad)} runs stop before their learning rate has fallen: set [recipe] ends_at = 1 and final_share "
+            f"{len(bad)} runs stop before their learning rate has fallen: set [recipe] "
+            "ends_at = 1 and final_share "
             f"at most {LARGEST_FINAL_SHARE:g}, or use trunk and cooldown",
             "arXiv:2203.15556",
         )
@@ -159,8 +165,10 @@ def _batch(records: Sequence[Record]) -> Iterator[Finding]:
         scale = worst["training"]["gradient_noise_scale_tokens"]
         yield Finding(
             "batch-above-critical",
-            f"{len(above)} of {len(known)} runs have batches above their gradient-noise scale (worst: N "
-            f"{worst['params']:,}, D {worst['tokens']:,}: {worst['batch_tokens']:,} tokens against {scale:,.0f}): "
+            f"{len(above)} of {len(known)} runs have batches above their gradient-noise "
+            "scale (worst: N "
+            f"{worst['params']:,}, D {worst['tokens']:,}: {worst['batch_tokens']:,} tokens "
+            f"against {scale:,.0f}): "
             "their tokens teach less than the law assumes; lower the batch",
             "arXiv:1812.06162",
         )
@@ -174,7 +182,8 @@ def _seeds(records: Sequence[Record]) -> Iterator[Finding]:
     if len(repeated) < LEAST_SEED_PAIRS:
         yield Finding(
             "too-few-seeds",
-            f"seeds repeat at {len(repeated)} model sizes, expected {LEAST_SEED_PAIRS} or more (seeds = [0, 1]): "
+            f"seeds repeat at {len(repeated)} model sizes, expected {LEAST_SEED_PAIRS} or "
+            "more (seeds = [0, 1]): "
             "without repeats noise cannot be told from misfit",
             "arXiv:2502.18969",
         )
@@ -193,7 +202,8 @@ def _one_of_each(records: Sequence[Record]) -> Iterator[Finding]:
         if len(found) > 1:
             yield Finding(
                 f"mixed-{subject}",
-                f"{len(found)} kinds of {subject} in one table ({', '.join(found)}): fit them apart, or as groups",
+                f"{len(found)} kinds of {subject} in one table ({', '.join(found)}): fit "
+                "them apart, or as groups",
                 citation,
             )
 
@@ -203,7 +213,8 @@ def _epochs(records: Sequence[Record]) -> Iterator[Finding]:
     if many:
         yield Finding(
             "data-repeated",
-            f"{len(many)} runs repeat their text more than {MOST_EPOCHS:g} times: use a law with unique tokens, or "
+            f"{len(many)} runs repeat their text more than {MOST_EPOCHS:g} times: use a law "
+            "with unique tokens, or "
             "more text",
             "arXiv:2305.16264",
         )
@@ -215,14 +226,16 @@ def _sizes(records: Sequence[Record]) -> Iterator[Finding]:
         if len(found) < LEAST_SIZES:
             yield Finding(
                 f"too-few-{axis}",
-                f"{len(found)} values of {name}, expected {LEAST_SIZES} or more: its exponent is not identified",
+                f"{len(found)} values of {name}, expected {LEAST_SIZES} or more: its "
+                "exponent is not identified",
                 "arXiv:2404.10102",
             )
     ratios = {round(record["tokens"] / record["params"], 0) for record in records}
     if len(ratios) == 1 and len(records) > 1:
         yield Finding(
             "fixed-ratio",
-            f"D/N is {ratios.pop():g} in every run: the terms in N and D cannot be told apart; vary it",
+            f"D/N is {ratios.pop():g} in every run: the terms in N and D cannot be told "
+            "apart; vary it",
             "arXiv:2404.10102",
         )
 
@@ -235,7 +248,8 @@ def _status(records: Sequence[Record]) -> Iterator[Finding]:
             worst = [f"N {r['params']:,} D {r['tokens']:,}" for r in runs]
             yield Finding(
                 f"run-{status}",
-                f"{len(worst)} runs ended as {status} ({'; '.join(worst[:3])}): leave them out of fits, and lower "
+                f"{len(worst)} runs ended as {status} ({'; '.join(worst[:3])}): leave them "
+                "out of fits, and lower "
                 "the learning rate",
                 "arXiv:2309.14322",
             )
@@ -247,12 +261,14 @@ def _trunks(records: Sequence[Record]) -> Iterator[Finding]:
     if trunks and len(branches) > len(trunks):
         yield Finding(
             "shared-trunk",
-            f"{len(branches)} runs branch from {len(trunks)} trunks, so they share noise: fit with a group effect "
+            f"{len(branches)} runs branch from {len(trunks)} trunks, so they share noise: "
+            "fit with a group effect "
             "per trunk, and do not count them as independent",
             "arXiv:2405.18392",
         )
 
 
 CHECKS = (
-    _status, _learning_rate, _schedule, _warmup, _batch, _seeds, _one_of_each, _epochs, _sizes, _trunks,
+    _status, _learning_rate, _schedule, _warmup, _batch, _seeds, _one_of_each, _epochs, _sizes,
+    _trunks,
 )  # fmt: skip

@@ -22,8 +22,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m bayescale_tra
     Returns
     -------
     int
-        Exit status: 0, 1 if a run blew up or `--check` found a fault, 2 for input that cannot be used,
-        130 when interrupted.
+        Exit status: 0, 1 if a run blew up or `--check` found a fault, 2 for input that cannot be
+        used, 130 when interrupted.
     """
     options = _parser(prog).parse_args(argv)
     from .checks import check
@@ -45,21 +45,30 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m bayescale_tra
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Train the runs of a ladder and write their records. Stopped at any point, the same command "
-        "goes on where it ended; finished runs are not trained again.",
+        description="Train the runs of a ladder and write their records. Stopped at any point, "
+        "the same command goes on where it ended; finished runs are not trained again.",
     )
-    parser.add_argument("ladder", type=Path, help="the ladder (TOML); with --check, also run records (JSON lines)")
+    parser.add_argument(
+        "ladder", type=Path, help="the ladder (TOML); with --check, also run records (JSON lines)"
+    )
     parser.add_argument(
         "-o", "--out", type=Path, help="output folder (default: the ladder's name, where you are)"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print every run with N, D, FLOPs and time, and the total"
+        "--dry-run",
+        action="store_true",
+        help="print every run with N, D, FLOPs and time, and the total",
     )
     parser.add_argument(
-        "--check", action="store_true", help="say what would make, or makes, these losses invalid scaling data"
+        "--check",
+        action="store_true",
+        help="say what would make, or makes, these losses invalid scaling data",
     )
     parser.add_argument(
-        "--executor", choices=("process", "ray"), default="process", help="where to train (default: %(default)s)"
+        "--executor",
+        choices=("process", "ray"),
+        default="process",
+        help="where to train (default: %(default)s)",
     )
     return parser
 
@@ -88,7 +97,11 @@ def _train(options: argparse.Namespace) -> int:
     except ExecutorError as error:
         raise LadderError(str(error)) from None
     failed = [record for record in records if record["status"] != "finished"]
-    print(f"{len(records)} runs in {folder / 'runs.jsonl'}, as a run table in {folder / 'runs.csv'}")
+    print(
+        f"{len(records)} runs in {folder / 'runs.jsonl'}, as a run table in {folder / 'runs.csv'}"
+    )
     if failed:
-        print(f"{len(failed)} of them blew up (status nan or diverged): a fit should leave them out")
+        print(
+            f"{len(failed)} of them blew up (status nan or diverged): a fit should leave them out"
+        )
     return 1 if failed else 0

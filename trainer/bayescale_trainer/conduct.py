@@ -1,8 +1,9 @@
 """Train a ladder: what is left of it, wherever it was stopped.
 
-The output folder holds `runs.jsonl` (the records, appended as runs end), `runs.csv` and `runs.toml` (the same as a run
-table), and, while tasks are in training, their checkpoints. A run is done when its record is on the disk; until then
-its task's checkpoint stays. So a kill at any moment loses at most the time since the last checkpoint.
+The output folder holds `runs.jsonl` (the records, appended as runs end), `runs.csv` and `runs.toml`
+(the same as a run table), and, while tasks are in training, their checkpoints. A run is done when
+its record is on the disk; until then its task's checkpoint stays. So a kill at any moment loses at
+most the time since the last checkpoint.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise LadderError(
-                f"another ladder is training in {folder}: wait for it, or give another folder with --out"
+                f"another ladder is training in {folder}: wait for it, or give another "
+                "folder with --out"
             ) from None
         yield

@@ -9,7 +9,8 @@ from functools import cache
 
 import torch
 
-# Dense peak FLOP/s of bf16 matrix products, from the makers' datasheets; fp32 has no tensor-core entry.
+# Dense peak FLOP/s of bf16 matrix products, from the makers' datasheets; fp32 has no tensor-core
+# entry.
 DATASHEET_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "B200": 2250e12}
 CEILING_SECONDS = 0.1
 

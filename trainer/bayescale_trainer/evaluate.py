@@ -1,4 +1,4 @@
-"""The validation loss of a stack, its standard error and, where the truth is known, its exact KL."""
+"""The validation loss of a stack, its standard error and, where it is known, the exact KL."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ class Evaluation:
     Parameters
     ----------
     loss, loss_se : float
-        The run's loss and its standard error over windows. Where the truth is known it is the entropy rate plus
-        `kl`: the cross-entropy with its expectation over each target taken exactly instead of sampled once. It
-        estimates what `cross_entropy` estimates, without the luck of the drawn targets. Elsewhere it is
-        `cross_entropy`.
+        The run's loss and its standard error over windows. Where the truth is known it is the
+        entropy rate plus `kl`: the cross-entropy with its expectation over each target taken
+        exactly instead of sampled once. It estimates what `cross_entropy` estimates, without the
+        luck of the drawn targets. Elsewhere it is `cross_entropy`.
     cross_entropy, cross_entropy_se : float
-        Mean of -log p(target) over the validation tokens. They are the same for every run of a ladder, so most of
-        this error is common to them: differences between runs are known better.
+        Mean of -log p(target) over the validation tokens. They are the same for every run of a
+        ladder, so most of this error is common to them: differences between runs are known better.
     tokens : int
         Tokens predicted.
     kl, kl_se : float or None
         Mean KL(truth, model) over positions, exact given the contexts.
     true_surprisal : float or None
-        Mean of -log p(target) of the same tokens under the truth: the entropy rate plus this sample's luck.
+        Mean of -log p(target) of the same tokens under the truth: the entropy rate plus this
+        sample's luck.
     """
 
     loss: float
@@ -64,7 +65,7 @@ def evaluate(stack: Stack, source: Source) -> list[Evaluation]:
 
 
 def _scores(stack: Stack, source: Source, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """Return per-window means of loss (runs, n), KL (runs, n) and true surprisal (1, n); NaN if unknown."""
+    """Return means by window: loss (runs, n), KL (runs, n), true surprisal (1, n)."""
     windows = source.windows(index, "validation")
     tokens = torch.from_numpy(windows).to(stack.device)
     stacked = tokens.expand(len(stack.losses), -1, -1)
@@ -103,4 +104,8 @@ def _summary(source: Source, tokens: int, loss: Tensor, kl: Tensor, truth: Tenso
 
 
 def _standard_error(window_means: Tensor) -> float:
-    return (window_means.std() / len(window_means) ** 0.5).item() if len(window_means) > 1 else math.nan
+    return (
+        (window_means.std() / len(window_means) ** 0.5).item()
+        if len(window_means) > 1
+        else math.nan
+    )

@@ -1,7 +1,8 @@
 """Where a ladder's tasks are trained: a pool of processes on this machine, or a Ray cluster.
 
-An executor is a function: it takes tasks and a workplace, and yields the records of each task as it ends, in whatever
-order. Whoever consumes them stores them; nothing else is written to the ladder's folder but checkpoints.
+An executor is a function: it takes tasks and a workplace, and yields the records of each task as it
+ends, in whatever order. Whoever consumes them stores them; nothing else is written to the ladder's
+folder but checkpoints.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ def run_in_processes(
 ) -> Iterator[Finished]:
     """Train tasks in a pool of processes, one compute thread each.
 
-    A worker that dies (killed, out of memory) takes the pool with it; the tasks left are begun again, from their
-    checkpoints, in a new pool.
+    A worker that dies (killed, out of memory) takes the pool with it; the tasks left are begun
+    again, from their checkpoints, in a new pool.
     """
     left, attempts = list(tasks), 0
     while left:
@@ -94,7 +95,8 @@ def run_in_processes(
             attempts += 1
             if attempts == ATTEMPTS:
                 raise ExecutorError(
-                    f"a worker process died {ATTEMPTS} times, {len(left)} tasks are left: is memory short? "
+                    f"a worker process died {ATTEMPTS} times, {len(left)} tasks are left: "
+                    "is memory short? "
                     "Lower [engine] workers or stack, and start again: finished runs are kept"
                 ) from None
 
@@ -102,7 +104,8 @@ def run_in_processes(
 def _one_pool(
     tasks: Sequence[Task], place: Workplace, report: Callable[[Progress], None]
 ) -> Iterator[Finished]:
-    # Two threads on a shared machine can cost 50 times one thread's step time, spinning workers likewise.
+    # Two threads on a shared machine can cost 50 times one thread's step time, spinning workers
+    # likewise.
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     context = multiprocessing.get_context("spawn")
     news = context.Queue()
@@ -161,9 +164,9 @@ def run_on_ray(
 ) -> Iterator[Finished]:
     """Train tasks on a Ray cluster: the one that RAY_ADDRESS names, else one on this machine.
 
-    A task that loses its node is begun again on another: from its checkpoint where nodes share the output folder,
-    else from the start, which gives the same records. On GPUs, `workers` tasks share one. Ray shows no progress
-    within a task.
+    A task that loses its node is begun again on another: from its checkpoint where nodes share the
+    output folder, else from the start, which gives the same records. On GPUs, `workers` tasks share
+    one. Ray shows no progress within a task.
     """
     try:
         import ray

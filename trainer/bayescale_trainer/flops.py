@@ -1,7 +1,8 @@
 """Floating-point operations of one model, counted exactly, term by term.
 
-A multiply-add is two operations; norms, activations and the optimiser's step are left out, as everywhere in the
-literature. The backward pass costs twice the forward one (arXiv:2001.08361), so training costs 3 x forward.
+A multiply-add is two operations; norms, activations and the optimiser's step are left out, as
+everywhere in the literature. The backward pass costs twice the forward one (arXiv:2001.08361), so
+training costs 3 x forward.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ def forward_flops(shape: Shape) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        `matmul` (attention and MLP matrices), `head`, `attention_causal` (a position attends to itself and what is
-        before it) and `attention_full` (to the whole window, as PaLM's convention counts, arXiv:2204.02311).
+        `matmul` (attention and MLP matrices), `head`, `attention_causal` (a position attends to
+        itself and what is before it) and `attention_full` (to the whole window, as PaLM's
+        convention counts, arXiv:2204.02311).
     """
     counts = shape.parameters()
     attention = 4 * shape.layers * shape.width  # query . key and weight . value, per attended token
@@ -36,8 +38,8 @@ def training_flops(shape: Shape, tokens: int) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        `compute` (the run table's: CONVENTION), `compute_full_attention`, `compute_6nd` (6 N D, N without
-        embeddings and head) and `compute_6nd_total` (6 N D, N total).
+        `compute` (the run table's: CONVENTION), `compute_full_attention`, `compute_6nd` (6 N D, N
+        without embeddings and head) and `compute_6nd_total` (6 N D, N total).
     """
     term, counts = forward_flops(shape), shape.parameters()
     dense = term["matmul"] + term["head"]

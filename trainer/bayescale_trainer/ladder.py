@@ -1,11 +1,9 @@
 """A ladder: a set of runs trained together, read from TOML and settled into runs and tasks.
 
-    name = "zipf-facts"
-    [source]   kind = "zipf-facts", and the arguments of that source
-    [model]    context, aspect, least_layers, head_width, mlp, tied
-    [recipe]   the fields of `recipe.Recipe`
-    [engine]   device, workers, stack, precision, checkpoint_seconds
-    [[runs]]   params, tokens, seeds, learning_rate_factor: numbers or lists, multiplied out; unique_tokens
+    name = "zipf-facts" [source]   kind = "zipf-facts", and the arguments of that source [model]
+    context, aspect, least_layers, head_width, mlp, tied [recipe]   the fields of `recipe.Recipe`
+    [engine]   device, workers, stack, precision, checkpoint_seconds [[runs]]   params, tokens,
+    seeds, learning_rate_factor: numbers or lists, multiplied out; unique_tokens
 
 Only `[source] kind` and one `[[runs]]` with params and tokens are required.
 """
@@ -79,9 +77,7 @@ class Ladder:
 
     def open_source(self, cache: Path) -> Source:
         """Open what the ladder trains on; `cache` may keep its tokens."""
-        return open_source(
-            self.source_options, self.model["context"], self.path.parent, cache
-        )
+        return open_source(self.source_options, self.model["context"], self.path.parent, cache)
 
     def runs(self, source: Source) -> list[Run]:
         """Settle the runs; two that rounding makes equal are one."""
@@ -110,7 +106,8 @@ class Ladder:
 def tasks_of(runs: Sequence[Run], stack: int) -> list[Task]:
     """Group runs into tasks of at most `stack` rows, the most expensive first.
 
-    Branches of one trunk always share a task: the trunk is trained once. So rows of a stack must have the same D.
+    Branches of one trunk always share a task: the trunk is trained once. So rows of a stack must
+    have the same D.
     """
     trunks: dict[str, list[Run]] = {}
     for run in runs:
@@ -130,7 +127,9 @@ def tasks_of(runs: Sequence[Run], stack: int) -> list[Task]:
 def cost(task: Task) -> float:
     """Return the FLOPs of a task, roughly: what to start first."""
     run = task.branches[0][0]
-    return float(task.steps * run.batch_tokens * len(task.branches[0]) * run.shape.parameters()["total"])
+    return float(
+        task.steps * run.batch_tokens * len(task.branches[0]) * run.shape.parameters()["total"]
+    )
 
 
 def read_ladder(path: Path) -> Ladder:
@@ -186,7 +185,8 @@ def _known(where: str, table: Mapping[str, Any], options: Sequence[str]) -> None
 
 def _model(table: Mapping[str, Any]) -> dict[str, Any]:
     known: dict[str, Any] = {
-        "context": 48, "aspect": 64.0, "least_layers": 2, "head_width": 16, "mlp": "relu2", "tied": False,
+        "context": 48, "aspect": 64.0, "least_layers": 2, "head_width": 16, "mlp": "relu2",
+        "tied": False,
     }  # fmt: skip
     _known("[model]", table, list(known))
     model = known | dict(table)
@@ -220,14 +220,16 @@ def _engine(table: Mapping[str, Any]) -> Engine:
 def _group(group: Any) -> dict[str, Any]:
     if not isinstance(group, dict):
         raise LadderError("[[runs]]: expected a table with params and tokens")
-    defaults = {"params": None, "tokens": None, "seeds": [0], "learning_rate_factor": [1.0]}
+    defaults: dict[str, Any] = {
+        "params": None, "tokens": None, "seeds": [0], "learning_rate_factor": [1.0],
+    }  # fmt: skip
     _known("[[runs]]", group, [*defaults, "unique_tokens"])
     found: dict[str, Any] = {"unique_tokens": group.get("unique_tokens")}
     for option, default in defaults.items():
         value = group.get(option, default)
         values = value if isinstance(value, list) else [value]
         kinds = (int,) if option == "seeds" else (int, float)
-        least = 0 if option == "seeds" else 1e-6
+        least: float = 0 if option == "seeds" else 1e-6
         if not values or any(type(v) not in kinds or not least <= v < float("inf") for v in values):
             raise LadderError(
                 f"[[runs]] {option} = {value!r}: expected a positive number or a list of them"

@@ -1,7 +1,7 @@
 """The transformer, written for a stack: every tensor has a leading axis, one row per run.
 
-A solo run is a stack of one, so there is a single model. Rows never mix: each operation is batched over the
-leading axis, which is what lets a diverged run share a stack with healthy ones.
+A solo run is a stack of one, so there is a single model. Rows never mix: each operation is batched
+over the leading axis, which is what lets a diverged run share a stack with healthy ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from .shape import Shape
 
-LOGIT_SCALE = 10.0  # attention logits lie in [-10, 10]: normalised queries and keys alone are too soft
+LOGIT_SCALE = (
+    10.0  # attention logits lie in [-10, 10]: normalised queries and keys alone are too soft
+)
 EPS = 1e-6
 
 
@@ -68,7 +70,7 @@ def start_weights(shape: Shape, seeds: Sequence[int]) -> Tensor:
 
 
 def views(shape: Shape, flat: Tensor) -> dict[str, Tensor]:
-    """Name the weights inside a flat (runs, parameters) tensor; each view is (runs, *weight.shape)."""
+    """Name the weights inside a (runs, parameters) tensor; a view is (runs, *weight.shape)."""
     found, at = {}, 0
     for w in weights_of(shape):
         found[w.name] = flat[:, at : at + w.size].view(len(flat), *w.shape)
@@ -81,7 +83,7 @@ def _at_least_fp32(x: Tensor) -> torch.dtype:
 
 
 class _RMSNorm(torch.autograd.Function):
-    """x / rms(x) over the last axis; by hand because eager autograd saves and runs twice as much."""
+    """x / rms(x) over the last axis; by hand, as eager autograd would do twice the work."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -92,7 +94,7 @@ class _RMSNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         y, scale = ctx.saved_tensors
         along = (grad * y).mean(dim=-1, keepdim=True)
         return torch.addcmul(grad, y, along, value=-1).mul_(scale)
@@ -100,7 +102,7 @@ class _RMSNorm(torch.autograd.Function):
 
 def rms_norm(x: Tensor) -> Tensor:
     """Return x divided by its root mean square over the last axis."""
-    return _RMSNorm.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    return _RMSNorm.apply(x)
 
 
 class _ReLU2(torch.autograd.Function):
@@ -111,13 +113,13 @@ class _ReLU2(torch.autograd.Function):
         return rectified.square()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (rectified,) = ctx.saved_tensors
         return (grad * rectified).mul_(2)
 
 
 def rotation(shape: Shape, device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the cosines and sines of the rotary positions (arXiv:2104.09864), (context, 1, head_width/2)."""
+    """Return cosines and sines of the rotary positions (arXiv:2104.09864), (context, 1, half)."""
     half = shape.head_width // 2
     frequency = 1e4 ** (-torch.arange(half, dtype=torch.float64) / half)
     angle = torch.arange(shape.context, dtype=torch.float64)[:, None, None] * frequency
@@ -137,7 +139,9 @@ def _attention(shape: Shape, x: Tensor, weights: Mapping[str, Tensor], i: int, t
     qk, v = qkv.split((2 * shape.heads, shape.heads), dim=3)
     q, k = _rotate(rms_norm(qk), turn).flatten(0, 1).transpose(1, 2).chunk(2, dim=1)
     v = v.flatten(0, 1).transpose(1, 2)
-    y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=LOGIT_SCALE / shape.head_width)
+    y = F.scaled_dot_product_attention(
+        q, k, v, is_causal=True, scale=LOGIT_SCALE / shape.head_width
+    )
     y = y.transpose(1, 2).reshape(runs, -1, shape.width)
     return torch.bmm(y, weights[f"{i}.attention_out"]).view_as(x)
 
@@ -148,7 +152,7 @@ def _mlp(shape: Shape, x: Tensor, weights: Mapping[str, Tensor], i: int) -> Tens
         gate, value = inner.chunk(2, dim=-1)
         inner = F.silu(gate) * value
     else:
-        inner = _ReLU2.apply(inner)  # type: ignore[no-untyped-call]
+        inner = _ReLU2.apply(inner)
     return torch.bmm(inner, weights[f"{i}.mlp_out"]).view_as(x)
 
 

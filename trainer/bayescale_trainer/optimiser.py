@@ -1,4 +1,4 @@
-"""AdamW on flat vectors, one row per run: a dozen operations a step however many weights there are."""
+"""AdamW on flat vectors, one row per run: a dozen operations a step for any number of weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from .model import weights_of
 from .run import Run
 
-EPS = 1e-12  # gradients of small models are small; a larger one would act as a hidden learning-rate cut
+EPS = 1e-12  # small beside any gradient: a larger one is a hidden cut of the learning rate
 
 
 class AdamW:
@@ -39,13 +39,13 @@ class AdamW:
         self.norm = torch.zeros(len(runs), 1, device=device)
 
     def set_step(self, step: int, share: float) -> None:
-        """Set what depends on the step: the schedule's share of the peak rate and Adam's corrections."""
+        """Set what depends on the step: the share of the peak rate and Adam's corrections."""
         self._share.fill_(share)
         self._correct1.fill_(1 - self._beta1 ** (step + 1))
         self._correct2.fill_(1 - self._beta2 ** (step + 1))
 
     def update(self, grad: Tensor) -> None:
-        """Move the weights along their gradient, (runs, parameters) float32, which it overwrites."""
+        """Move the weights by their gradient, (runs, parameters) float32, which it overwrites."""
         torch.linalg.vector_norm(grad, dim=1, keepdim=True, out=self.norm)
         grad.mul_((self._clip / self.norm.clamp(min=1e-30)).clamp_(max=1.0))
         self.mean.lerp_(grad, 1 - self._beta1)

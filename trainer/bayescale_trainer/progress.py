@@ -1,4 +1,4 @@
-"""What a person sees of a ladder: the runs before they are trained, and each of them as it trains."""
+"""What a person sees of a ladder: its runs before they are trained, and as they train."""
 
 from __future__ import annotations
 
@@ -79,13 +79,18 @@ def print_plan(
 ) -> None:
     """Print every run with N, D, FLOPs and time, and the totals (`--dry-run`)."""
     seconds = forecast_seconds(tasks, source, device)
-    table = Table("run", "params", "non-emb.", "tokens", "seed", "batch", "steps", "LR", "FLOPs", "time")
+    table = Table(
+        "run", "params", "non-emb.", "tokens", "seed", "batch", "steps", "LR", "FLOPs", "time"
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     flops = 0.0
     for task in tasks:
         for run in task.runs:
-            counts, compute = run.shape.parameters(), training_flops(run.shape, run.tokens)["compute"]
+            counts, compute = (
+                run.shape.parameters(),
+                training_flops(run.shape, run.tokens)["compute"],
+            )
             flops += compute
             table.add_row(
                 run.id, short(counts["total"]), short(counts["non_embedding"]), short(run.tokens),
@@ -97,7 +102,9 @@ def print_plan(
     console = Console()
     console.print(table)
     entropy = source.entropy_rate
-    console.print(f"source {source.kind} {source.fingerprint}, entropy rate {entropy or 'unknown'} nats/token")
+    console.print(
+        f"source {source.kind} {source.fingerprint}, entropy rate {entropy or 'unknown'} nats/token"
+    )
     console.print(
         f"{sum(len(task.runs) for task in tasks)} runs, {flops:.3e} FLOPs, about "
         f"{clock(makespan(left, workers) if left else 0)} with {workers} at a time on {device}"
@@ -139,7 +146,10 @@ class Display:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._console.is_terminal:
             self._live.stop()
@@ -158,7 +168,8 @@ class Display:
             self._done += 1
             loss = "-" if record["loss"] is None else f"{record['loss']:.4f}"
             self._console.print(
-                f"[{self._done}/{self._total}] N {short(record['params'])} D {short(record['tokens'])} "
+                f"[{self._done}/{self._total}] N {short(record['params'])} D "
+                f"{short(record['tokens'])} "
                 f"seed {record['seed']} loss {loss} {record['status']}, "
                 f"{record['measured']['wall_seconds']:.1f} s, "
                 f"{short(record['measured']['tokens_per_second'])} tokens/s, "

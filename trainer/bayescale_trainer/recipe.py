@@ -1,7 +1,7 @@
 """How a run of a given size is trained: every setting follows from (N, D) by a named rule.
 
-A scaling law fitted to runs with one fixed recipe measures the recipe's misfit to each size as much as the size
-(arXiv:2406.19146), so nothing here is a constant that ought to grow with the model.
+A scaling law fitted to runs with one fixed recipe measures the recipe's misfit to each size as much
+as the size (arXiv:2406.19146), so nothing here is a constant that ought to grow with the model.
 """
 
 from __future__ import annotations
@@ -30,35 +30,38 @@ class Recipe:
     ----------
     learning_rate_rule : {"mup", "porian", "step-law", "fixed"}
         `mup`: `learning_rate` for embeddings at every width; for matrices and head it falls as
-        `reference_width / width` (arXiv:2203.03466). `porian`: 3.7 N^-.36 (arXiv:2406.19146). `step-law`:
-        1.79 N^-.713 D^.307, N without embeddings (arXiv:2503.04715). `fixed`: `learning_rate` for all.
+        `reference_width / width` (arXiv:2203.03466). `porian`: 3.7 N^-.36 (arXiv:2406.19146).
+        `step-law`: 1.79 N^-.713 D^.307, N without embeddings (arXiv:2503.04715). `fixed`:
+        `learning_rate` for all.
     learning_rate, reference_width
         See the rules.
     batch_rule : {"step-law", "porian", "fixed"}
-        Tokens per step. `step-law`: .58 D^.571; `porian`: .00037 N^.703 sequences of 2048 tokens; `fixed`:
-        `batch_tokens`.
+        Tokens per step. `step-law`: .58 D^.571; `porian`: .00037 N^.703 sequences of 2048 tokens;
+        `fixed`: `batch_tokens`.
     batch_tokens, least_batch_tokens : int
         See the rule; `least_batch_tokens` bounds all three from below.
     beta1 : float
         AdamW's first-moment decay per step.
     beta2_half_life_tokens : float
-        AdamW's second moment halves after so many tokens whatever the batch (arXiv:2507.07101), beta2 being
-        kept within [.9, .999].
+        AdamW's second moment halves after so many tokens whatever the batch (arXiv:2507.07101),
+        beta2 being kept within [.9, .999].
     weight_decay : float
-        Independent of the learning rate (arXiv:2309.14322): each step shrinks weights by this times the schedule.
+        Independent of the learning rate (arXiv:2309.14322): each step shrinks weights by this times
+        the schedule.
     clip : float
         Largest norm of a run's gradient.
     warmup_tokens_per_param, warmup_share : float
         Warm-up lasts as many tokens as N times the first, but at most the second's share of D
         (arXiv:2406.19146).
     schedule : {"cosine", "trunk"}
-        `cosine`: to `final_share` at D, one schedule per D. `trunk`: constant, with a cooldown (1 - sqrt,
-        arXiv:2405.18392) over the last `cooldown_share` of each D, so that one trunk yields many D.
+        `cosine`: to `final_share` at D, one schedule per D. `trunk`: constant, with a cooldown (1 -
+        sqrt, arXiv:2405.18392) over the last `cooldown_share` of each D, so that one trunk yields
+        many D.
     final_share, cooldown_share : float
         See the schedules.
     ends_at : float
-        Where the cosine would end, in units of D. Only 1 gives valid scaling data; another value is there to show
-        that, and `check` objects.
+        Where the cosine would end, in units of D. Only 1 gives valid scaling data; another value is
+        there to show that, and `check` objects.
     """
 
     learning_rate_rule: str = "mup"
@@ -90,7 +93,8 @@ class Recipe:
                 raise RecipeError(f"[recipe] {name} = {getattr(self, name)}: must be in [0, 1)")
         if self.schedule == "trunk" and "step-law" in (self.learning_rate_rule, self.batch_rule):
             raise RecipeError(
-                '[recipe] schedule = "trunk" shares one trunk among several D, but the step-law rules depend '
+                '[recipe] schedule = "trunk" shares one trunk among several D, but the '
+                "step-law rules depend "
                 'on D: use learning_rate_rule = "mup" and batch_rule = "porian" or "fixed"'
             )
         if self.schedule == "trunk" and not self.cooldown_share:
@@ -154,7 +158,14 @@ def warmup_steps(recipe: Recipe, shape: Shape, tokens: float, batch: int) -> int
 
 
 def schedule_share(
-    step: int, *, steps: int, warmup: int, schedule: str, final: float, cooldown: int, ends_at: float
+    step: int,
+    *,
+    steps: int,
+    warmup: int,
+    schedule: str,
+    final: float,
+    cooldown: int,
+    ends_at: float,
 ) -> float:
     """Return the share of the peak learning rate at a step, 0 <= step < steps.
 

@@ -1,8 +1,8 @@
-"""Run records: one JSON line per trained run, holding all that a scaling fit may need to trust its loss.
+"""Run records: one JSON line per trained run, with all that a fit needs to trust its loss.
 
-A record's top level reads as a row of a run table: `params`, `params_non_embedding`, `tokens`, `unique_tokens`,
-`compute` (training FLOPs, `compute_convention`), `loss` (nats per token, validation), `loss_se`, `seed`, `trunk`,
-`status`, `run_id`. Everything else is grouped under it.
+A record's top level reads as a row of a run table: `params`, `params_non_embedding`, `tokens`,
+`unique_tokens`, `compute` (training FLOPs, `compute_convention`), `loss` (nats per token,
+validation), `loss_se`, `seed`, `trunk`, `status`, `run_id`. Everything else is grouped under it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ Record = dict[str, Any]
 MEASURED = ("measured", "versions")
 TABLE_COLUMNS = (
     "run_id", "params", "params_non_embedding", "tokens", "unique_tokens", "compute", "loss",
-    "loss_se", "seed", "trunk", "status", "outlier", "learning_rate_factor", "batch_tokens", "width", "layers", "kl",
+    "loss_se", "seed", "trunk", "status", "outlier", "learning_rate_factor", "batch_tokens",
+    "width", "layers", "kl",
 )  # fmt: skip
 
 

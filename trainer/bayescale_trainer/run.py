@@ -27,7 +27,8 @@ class Run:
     tokens : int
         D: steps * batch_tokens.
     pool_windows : int or None
-        Distinct windows of training text that it draws from, again and again; None where they never end.
+        Distinct windows of training text that it draws from, again and again; None where they never
+        end.
     batch_tokens, steps, warmup_steps, cooldown_steps : int
     learning_rate : tuple of (str, float)
         Peak rate by kind of weight, the factor included.
@@ -82,7 +83,7 @@ class Run:
 
     @property
     def stack_key(self) -> str:
-        """Runs with one key have tensors and steps of one shape, so they can be trained as one stack."""
+        """Runs with one key have tensors and steps of one shape, so they can share a stack."""
         spec = dataclasses.asdict(self)
         own = ("seed", "trunk", "learning_rate", "learning_rate_factor")
         shared = ("steps", "tokens", "cooldown_steps") if self.trunk else ()

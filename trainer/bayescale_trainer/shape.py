@@ -1,4 +1,4 @@
-"""The shape of a model: from a target size by one fixed rule, with its parameters counted by kind."""
+"""The shape of a model: from a target size by one rule, with its parameters counted by kind."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Shape:
     def parameters(self) -> dict[str, int]:
         """Count the parameters by kind: `embedding`, `head`, `non_embedding` and `total`.
 
-        `non_embedding` is the attention and MLP matrices, as in arXiv:2001.08361; a tied head counts
-        as 0 because its matrix is the embedding. Norms have no gains and nothing has a bias.
+        `non_embedding` is the attention and MLP matrices, as in arXiv:2001.08361; a tied head
+        counts as 0 because its matrix is the embedding. Norms have no gains and nothing has a bias.
         """
         matrices = 3 if self.mlp == "swiglu" else 2
         block = 4 * self.width**2 + matrices * self.width * self.hidden
@@ -110,7 +110,8 @@ def shape_of_size(params: float, **rule: Any) -> Shape:
     Returns
     -------
     Shape
-        Its width is a multiple of `head_width` (of 8 below that), so its size is near `params`, not at it.
+        Its width is a multiple of `head_width` (of 8 below that), so its size is near `params`, not
+        at it.
     """
     head_width = rule.get("head_width", 16)
     width, best = WIDTH_STEP, None

@@ -1,8 +1,9 @@
 """A stack: runs of one shape trained together, one row each, on CPU or GPU.
 
-On CPU a stack holds one run and each step is eager. On a CUDA device small runs are bound by kernel launches, so many
-rows share each launch and the whole step (forward, backward, update) is captured once as a CUDA graph and replayed.
-Weights are fp32; under bf16 the step works on a rounded copy of them.
+On CPU a stack holds one run and each step is eager. On a CUDA device small runs are bound by kernel
+launches, so many rows share each launch and the whole step (forward, backward, update) is captured
+once as a CUDA graph and replayed. Weights are fp32; under bf16 the step works on a rounded copy of
+them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Stack:
         self._work = master if self.dtype == torch.float32 else master.to(self.dtype)
         self._grad = torch.zeros_like(self._work)
         self.weights = {
-            name: view.detach().requires_grad_() for name, view in views(self.shape, self._work).items()
+            name: view.detach().requires_grad_()
+            for name, view in views(self.shape, self._work).items()
         }
         for name, view in views(self.shape, self._grad).items():
             self.weights[name].grad = view  # backward then adds into the flat gradient
@@ -50,7 +52,9 @@ class Stack:
         self._graph: Any = None
         self._input: Tensor | None = None
 
-    def step(self, windows: Tensor, step: int, share: float, *, halves: bool = False) -> Tensor | None:
+    def step(
+        self, windows: Tensor, step: int, share: float, *, halves: bool = False
+    ) -> Tensor | None:
         """Train one step.
 
         Parameters

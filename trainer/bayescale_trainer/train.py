@@ -1,7 +1,7 @@
-"""Train one task: a stack of runs of one shape, with its trunk's branches, checkpointed and resumable.
+"""Train one task: a stack of runs, with its trunk's branches, checkpointed and resumable.
 
-On CPU a resumed task ends with the weights of an uninterrupted one, bit for bit: a batch is a function of the step,
-and the checkpoint holds all else.
+On CPU a resumed task ends with the weights of an uninterrupted one, bit for bit: a batch is a
+function of the step, and the checkpoint holds all else.
 """
 
 from __future__ import annotations
@@ -187,7 +187,8 @@ def noise_scale(probes: Sequence[tuple[int, Any]], run: Run) -> float | None:
     Parameters
     ----------
     probes : sequence of (int, (2,) tensor)
-        Step, and squared gradient norms: mean over half batches, whole batch. The later half of the run is used.
+        Step, and squared gradient norms: mean over half batches, whole batch. The later half of the
+        run is used.
     run : Run
 
     Returns

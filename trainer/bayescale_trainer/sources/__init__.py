@@ -12,7 +12,7 @@ from .source import Source, SourceError
 from .zipf_bigram import ZipfBigram
 from .zipf_facts import ZipfFacts
 
-KINDS = {kind.kind: kind for kind in (ZipfFacts, ZipfBigram, Files)}
+KINDS: dict[str, Any] = {kind.kind: kind for kind in (ZipfFacts, ZipfBigram, Files)}
 
 __all__ = ["KINDS", "Files", "Source", "SourceError", "ZipfBigram", "ZipfFacts", "open_source"]
 
@@ -47,6 +47,7 @@ def open_source(options: Mapping[str, Any], context: int, folder: Path, cache: P
             f"{', '.join(sorted(known - set(places)))}"
         )
     try:
-        return KINDS[kind](context=context, **given, **places)
+        source: Source = KINDS[kind](context=context, **given, **places)
+        return source
     except TypeError as error:
         raise SourceError(f"[source] {error}") from None

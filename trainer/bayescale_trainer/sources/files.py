@@ -1,7 +1,8 @@
 """The user's own text: .txt, .jsonl, .parquet, or .bin token shards, cut into windows.
 
-Documents are joined by a blank line. The last `validation_tokens` tokens are held out (or a file of its own is
-named), so that every run of a ladder, and every ladder on the same files, is judged on the same tokens.
+Documents are joined by a blank line. The last `validation_tokens` tokens are held out (or a file of
+its own is named), so that every run of a ladder, and every ladder on the same files, is judged on
+the same tokens.
 """
 
 from __future__ import annotations
@@ -99,13 +100,15 @@ class Files:
         train, held = self._train, self._validation
         if min(len(train), len(held)) < context + 1:
             raise SourceError(
-                f"[source] {len(train)} training and {len(held)} validation tokens, but one window needs "
+                f"[source] {len(train)} training and {len(held)} validation tokens, but one "
+                "window needs "
                 f"{context + 1}: add text, or lower validation_tokens or [model] context"
             )
         largest = max(int(train.max()), int(held.max()))
         if largest >= self.vocabulary:
             raise SourceError(
-                f"[source] token {largest} found, but vocabulary = {self.vocabulary}: raise vocabulary"
+                f"[source] token {largest} found, but vocabulary = {self.vocabulary}: raise "
+                "vocabulary"
             )
 
     def windows(self, index: Tokens, split: Split) -> Tokens:
@@ -131,7 +134,9 @@ def _existing(folder: Path, path: str) -> Path:
 
 
 def _text(paths: list[Path], field: str) -> str:
-    return BETWEEN_DOCUMENTS.join(document for path in paths for document in _documents(path, field))
+    return BETWEEN_DOCUMENTS.join(
+        document for path in paths for document in _documents(path, field)
+    )
 
 
 def _documents(path: Path, field: str) -> Iterator[str]:
@@ -171,7 +176,5 @@ def _shards(paths: list[Path]) -> NDArray[np.uint16]:
             raise SourceError(f"[source] {path.name}: an odd number of bytes is no uint16 shard")
         head = np.fromfile(path, np.int32, 1)
         has_header = len(head) == 1 and head[0] == LLM_C_MAGIC
-        shards.append(
-            np.fromfile(path, np.uint16, offset=LLM_C_HEADER_BYTES if has_header else 0)
-        )
+        shards.append(np.fromfile(path, np.uint16, offset=LLM_C_HEADER_BYTES if has_header else 0))
     return np.concatenate(shards)

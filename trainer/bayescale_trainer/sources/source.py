@@ -1,7 +1,8 @@
-"""What the trainer trains on: text that can be read at any place, by index, the same on every machine.
+"""Text that can be read at any place, by index, and is the same on every machine.
 
-A source hands out windows: `context + 1` tokens, of which the last `context` are predicted. Window i is always
-the same tokens, so a batch is a function of (source, seed, step) and a resumed run needs no data state.
+A source hands out windows: `context + 1` tokens, of which the last `context` are predicted. Window
+i is always the same tokens, so a batch is a function of (source, seed, step) and a resumed run
+needs no data state.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def digest(*parts: Any) -> str:
 def scramble(key: int, counter: Tokens) -> NDArray[np.uint64]:
     """Turn counters into 64 random bits each (splitmix64, doi:10.1145/2714064.2660195).
 
-    A function of (key, counter) and nothing else: unlike a generator it can be read at any place, and unlike
-    NumPy's streams its numbers are the same in every version.
+    A function of (key, counter) and nothing else: unlike a generator it can be read at any place,
+    and unlike NumPy's streams its numbers are the same in every version.
     """
     mask = (1 << 64) - 1
     offset = np.uint64((key * 0xD1342543DE82EF95 + 0x632BE59BD9B4E019) & mask)

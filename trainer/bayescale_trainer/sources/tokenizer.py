@@ -1,4 +1,4 @@
-"""Text to tokens: bytes, or byte-level BPE whose merges are learned from the training text alone."""
+"""Text to tokens: bytes, or byte-level BPE with merges learned from the training text alone."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class BPE:
         self.vocabulary, self.name, self._cache = vocabulary, "bpe", cache
 
     def split(self, text: str, held_tokens: int) -> tuple[str, str]:
-        """Hold out the last characters, four to a token, which is known before any merge is learned."""
+        """Hold out the last characters, four to a token: a guess needed before merges exist."""
         cut = max(0, len(text) - 4 * held_tokens)
         return text[:cut], text[cut:]
 
@@ -99,7 +99,9 @@ def coder_of(name: str, vocabulary: int | None, cache: Path) -> Coder:
     """Return the coder that `[source] tokenizer` and `vocabulary` ask for."""
     if name == "bytes":
         if vocabulary not in (None, 256):
-            raise SourceError(f'[source] vocabulary = {vocabulary}, but tokenizer = "bytes" has 256')
+            raise SourceError(
+                f'[source] vocabulary = {vocabulary}, but tokenizer = "bytes" has 256'
+            )
         return Bytes()
     if name == "bpe":
         if vocabulary is None or not 256 < vocabulary <= 65_536:

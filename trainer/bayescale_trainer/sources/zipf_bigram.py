@@ -1,7 +1,8 @@
 """Zipf bigram: a Markov chain of order one whose rows are all Zipf laws, each in its own order.
 
-Every row of the transition matrix holds the same probabilities, permuted, so the entropy of the next token is the
-same whatever the present one: the entropy rate is the entropy of one row, exactly.
+Every row of the transition matrix holds the same probabilities, permuted, so the entropy of the
+next token is the same whatever the present one: the entropy rate is the entropy of one row,
+exactly.
 """
 
 from __future__ import annotations
@@ -55,9 +56,7 @@ class ZipfBigram:
         self.validation_windows = max(1, round(validation_tokens / context))
         validation = self.windows(np.arange(self.validation_windows), "validation")
         self.validation_fingerprint = digest(validation)
-        self.fingerprint = digest(
-            self.kind, self._successor, exponent, self.validation_fingerprint
-        )
+        self.fingerprint = digest(self.kind, self._successor, exponent, self.validation_fingerprint)
 
     def windows(self, index: Tokens, split: Split) -> Tokens:
         """Return windows by index: (n,) to (n, context + 1)."""

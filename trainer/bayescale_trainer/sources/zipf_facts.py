@@ -1,20 +1,23 @@
-"""Zipf-facts: text made of facts, some common and most rare, whose entropy rate is exactly known.
+"""Zipf-facts: text made of facts, some common, most rare, whose entropy rate is exactly known.
 
-The text is a string of independent blocks. A block states one fact k, drawn from Zipf(1 + a) over K = V^q facts:
-q key tokens spell k (under a fixed random permutation), then r value tokens follow, a fixed random function of k.
-It is a Santa Fe process (arXiv:1706.04432) written over a small alphabet: a model must memorise facts, which costs
-parameters, and must meet them, which takes tokens; so loss falls as a power of either.
+The text is a string of independent blocks. A block states one fact k, drawn from Zipf(1 + a) over K
+= V^q facts: q key tokens spell k (under a fixed random permutation), then r value tokens follow, a
+fixed random function of k. It is a Santa Fe process (arXiv:1706.04432) written over a small
+alphabet: a model must memorise facts, which costs parameters, and must meet them, which takes
+tokens; so loss falls as a power of either.
 
-Entropy rate. A block's q + r tokens are a function of k, and k can be read off the block, so a block carries
-H(k) = -sum_k p_k log p_k nats. Blocks are independent and begin at known positions, so no token of another block
-helps, and per token
+Entropy rate. A block's q + r tokens are a function of k, and k can be read off the block, so a
+block carries H(k) = -sum_k p_k log p_k nats. Blocks are independent and begin at known positions,
+so no token of another block helps, and per token
 
     E = H(k) / (q + r).
 
-With r = 1: V 256, q 2, a .5 gives 1.0543 nats per token; V 64, q 3, a .5 gives .7969; V 64, q 3, a 1 gives .4094.
+With r = 1: V 256, q 2, a .5 gives 1.0543 nats per token; V 64, q 3, a .5 gives .7969; V 64, q 3, a
+1 gives .4094.
 
 Exact conditionals. Given the first j key tokens of its block, key token j + 1 has probability
-P(prefix of j + 1) / P(prefix of j), both sums of p_k over the keys with that prefix; a value token is certain.
+P(prefix of j + 1) / P(prefix of j), both sums of p_k over the keys with that prefix; a value token
+is certain.
 """
 
 from __future__ import annotations
@@ -34,8 +37,9 @@ class ZipfFacts:
     Parameters
     ----------
     context : int
-        Predicted tokens per window; a multiple of `key_tokens + value_tokens`, so that a window holds each
-        position of a block equally often and its mean surprisal has expectation E exactly.
+        Predicted tokens per window; a multiple of `key_tokens + value_tokens`, so that a window
+        holds each position of a block equally often and its mean surprisal has expectation E
+        exactly.
     symbols : int
         Alphabet size V.
     key_tokens, value_tokens : int
@@ -66,7 +70,8 @@ class ZipfFacts:
         self.block = key_tokens + value_tokens
         if context % self.block:
             raise SourceError(
-                f"[model] context = {context}, but zipf-facts needs a multiple of key_tokens + value_tokens = "
+                f"[model] context = {context}, but zipf-facts needs a multiple of "
+                "key_tokens + value_tokens = "
                 f"{self.block}: use {self.block * max(1, round(context / self.block))}"
             )
         self.context, self.vocabulary = context, symbols
@@ -96,7 +101,9 @@ class ZipfFacts:
         counter = index[:, None] * blocks + np.arange(blocks)
         key = _KEY_TRAIN if split == "train" else _KEY_VALIDATION
         fact = np.searchsorted(self._cumulative, uniform(4 * self.seed + key, counter), "right")
-        fact = np.minimum(fact, len(self.probability) - 1)  # the last cumulative sum is 1 - rounding
+        fact = np.minimum(
+            fact, len(self.probability) - 1
+        )  # the last cumulative sum is 1 - rounding
         return self._tokens[fact].reshape(len(index), -1)[:, : self.context + 1]
 
     def conditional(self, windows: Tokens) -> NDArray[np.float32]:
