@@ -126,10 +126,26 @@ def rotation(shape: Shape, device: torch.device | str, dtype: torch.dtype) -> tu
     return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
 
 
-def _rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    cos, sin = (part[: x.shape[2]] for part in turn)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+class _Rotate(torch.autograd.Function):
+    """Turn pairs (a, b) of channels by an angle; by hand, as a turn back is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, sin, -1), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+    half = cos.shape[-1]
+    y = x * torch.cat((cos, cos), dim=-1)
+    y[..., :half].addcmul_(x[..., half:], sin, value=-direction)
+    y[..., half:].addcmul_(x[..., :half], sin, value=direction)
+    return y
 
 
 def _attention(shape: Shape, x: Tensor, weights: Mapping[str, Tensor], i: int, turn: Any) -> Tensor:
@@ -137,7 +153,7 @@ def _attention(shape: Shape, x: Tensor, weights: Mapping[str, Tensor], i: int, t
     qkv = torch.bmm(x.view(runs, -1, shape.width), weights[f"{i}.qkv"])
     qkv = qkv.view(runs, batch, time, 3 * shape.heads, shape.head_width)
     qk, v = qkv.split((2 * shape.heads, shape.heads), dim=3)
-    q, k = _rotate(rms_norm(qk), turn).flatten(0, 1).transpose(1, 2).chunk(2, dim=1)
+    q, k = _Rotate.apply(rms_norm(qk), *turn).flatten(0, 1).transpose(1, 2).chunk(2, dim=1)
     v = v.flatten(0, 1).transpose(1, 2)
     y = F.scaled_dot_product_attention(
         q, k, v, is_causal=True, scale=LOGIT_SCALE / shape.head_width
@@ -178,6 +194,7 @@ def logits(shape: Shape, weights: Mapping[str, Tensor], tokens: Tensor, turn: An
     row = torch.arange(runs, device=tokens.device)[:, None, None] * shape.vocabulary
     table = weights["embedding"].reshape(-1, shape.width)
     x = rms_norm(F.embedding(tokens + row, table))
+    turn = tuple(part[:time] for part in turn)
     for i in range(shape.layers):
         x = x + _attention(shape, rms_norm(x), weights, i, turn)
         x = x + _mlp(shape, rms_norm(x), weights, i)
