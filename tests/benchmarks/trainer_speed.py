@@ -3,13 +3,12 @@
     python tests/benchmarks/trainer_speed.py [width ...]
 
 The plain loop is what one writes first (nanoGPT's model and loop, in our words): modules with
-LayerNorm, GELU and learned positions, torch's AdamW and gradient clipping, batches cut from an array
-of tokens. Both are given the same width, layers, heads, context and batch, and take turns within one
-run, so that a busy machine slows both. Two comparisons:
+LayerNorm, GELU and learned positions, torch's AdamW and gradient clipping, batches cut from an
+array of tokens. Both are given the same width, layers, heads, context and batch, and take turns
+within one run, so that a busy machine slows both. Two comparisons:
 
-- `1 thread`: one run, one thread each;
-- `machine`: what the machine trains in all, our pool of one single-threaded process per core against
-  one plain loop with as many threads as torch takes by itself.
+`1 thread` is one run, one thread each; `machine` is what the machine trains in all: our pool of one
+single-threaded process per core against one plain loop with as many threads as torch takes.
 """
 
 import multiprocessing
@@ -29,7 +28,8 @@ from bayescale_trainer.sources import ZipfFacts
 from bayescale_trainer.stack import Stack
 from torch import nn
 
-CONTEXT, VOCABULARY, BATCH_TOKENS = 48, 256, 2304
+# The batch is the default ladder's at D = 1M.
+CONTEXT, VOCABULARY, BATCH_TOKENS = 48, 256, 1536
 TURNS, SECONDS = 5, 2.0
 
 
@@ -119,7 +119,7 @@ def serve(pipe, width):
 
 
 def setting(width):
-    shape = shape_of_width(width, vocabulary=VOCABULARY, context=CONTEXT, head_width=16)
+    shape = shape_of_width(width, vocabulary=VOCABULARY, context=CONTEXT)
     return shape, ZipfFacts(CONTEXT, VOCABULARY, validation_tokens=CONTEXT)
 
 

@@ -3,6 +3,9 @@ import math
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
+
 import torch
 from bayescale_trainer.evaluate import evaluate
 from bayescale_trainer.ladder import tasks_of

@@ -6,6 +6,9 @@ import sys
 import time
 
 import pytest
+
+pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
+
 from bayescale_trainer.cli import main
 from bayescale_trainer.ladder import LadderError, read_ladder, tasks_of
 from bayescale_trainer.recipe import RecipeError

@@ -2,6 +2,9 @@ import math
 from dataclasses import replace
 
 import pytest
+
+pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
+
 import torch
 from bayescale_trainer.flops import forward_flops, training_flops
 from bayescale_trainer.model import (

@@ -4,15 +4,17 @@ import os
 import sys
 from pathlib import Path
 
-import bayescale_trainer
 import pytest
+
+pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
+ray = pytest.importorskip("ray", reason="bayescale[ray] is not installed")
+
+import bayescale_trainer
 from bayescale_trainer.conduct import train_ladder
 from bayescale_trainer.executors import EXECUTORS, run_on_ray
 from bayescale_trainer.ladder import read_ladder, tasks_of
 from bayescale_trainer.records import MEASURED, read_records
 from bayescale_trainer.train import train
-
-ray = pytest.importorskip("ray", reason="the ray extra is not installed: bayescale[ray]")
 
 RUNS = """
 [[runs]]

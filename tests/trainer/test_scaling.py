@@ -3,6 +3,9 @@
 import statistics
 
 import pytest
+
+pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
+
 from bayescale_trainer.ladder import tasks_of
 from bayescale_trainer.recipe import Recipe
 from bayescale_trainer.run import plan_run
