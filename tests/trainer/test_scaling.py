@@ -19,7 +19,7 @@ SEEDS = range(8)
 
 @pytest.fixture(scope="module")
 def losses():
-    """Losses by (width, tokens), and with a cosine that would end at 2 D, one per seed."""
+    """Losses by (width, tokens), and with a cosine that would end at 4 D, one per seed."""
 
     def run(width, tokens, ends_at=1.0):
         shape = shape_of_width(width, vocabulary=64, context=24, head_width=8)
@@ -29,7 +29,7 @@ def losses():
         return [r["loss"] for task in tasks_of(runs, 8) for r in train(task, SOURCE)]
 
     grid = {(width, tokens): run(width, tokens) for width in (8, 32) for tokens in (2e4, 8e4)}
-    return grid | {"unfinished": run(32, 8e4, ends_at=2.0)}
+    return grid | {"unfinished": run(32, 8e4, ends_at=4.0)}
 
 
 def test_loss_falls_with_parameters_and_with_tokens(losses):

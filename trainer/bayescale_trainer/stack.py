@@ -8,6 +8,7 @@ them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from .run import Run
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 GRAPH_WARMUP_STEPS = 3
+# The weights of a stack are strided views on purpose: they and their gradients lie in flat vectors.
+warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout contract")
 
 
 class Stack:
