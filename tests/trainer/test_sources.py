@@ -117,6 +117,8 @@ def test_bpe_learns_from_training_text_and_shortens_it(tmp_path):
         ({"kind": "zipf"}, "use one of"),
         ({"kind": "zipf-facts", "symbol": 3}, "'symbol' is not one of"),
         ({"kind": "zipf-facts", "symbols": 4096, "key_tokens": 3}, "facts"),
+        ({"kind": "zipf-facts", "symbols": -5}, "symbols = -5"),
+        ({"kind": "zipf-bigram", "exponent": "steep"}, "exponent = 'steep'"),
         ({"kind": "files", "paths": ["none.txt"]}, "no such file"),
         ({"kind": "files", "paths": ["short.txt"]}, "one window needs"),
         ({"kind": "files", "paths": ["bad.jsonl"]}, "bad.jsonl"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .source import Split, Tokens, digest, scramble, uniform, zipf
+from .source import Split, Tokens, check_numbers, digest, scramble, uniform, zipf
 
 _KEY_ORDER, _KEY_TRAIN, _KEY_VALIDATION = range(3)
 
@@ -45,6 +45,9 @@ class ZipfBigram:
         seed: int = 0,
         validation_tokens: int = 196_608,
     ) -> None:
+        check_numbers(2, symbols=symbols)
+        check_numbers(1, validation_tokens=validation_tokens)
+        check_numbers(0, exponent=exponent, seed=seed)
         self.context, self.vocabulary, self.seed = context, symbols, seed
         row = zipf(symbols, exponent)
         self._cumulative = np.cumsum(row)

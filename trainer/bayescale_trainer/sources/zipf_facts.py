@@ -25,7 +25,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .source import SourceError, Split, Tokens, digest, scramble, uniform, zipf
+from .source import (
+    SourceError,
+    Split,
+    Tokens,
+    check_numbers,
+    digest,
+    scramble,
+    uniform,
+    zipf,
+)
 
 # Every run's training text and the validation text are far apart on one endless counter.
 _KEY_PERMUTATION, _KEY_VALUES, _KEY_TRAIN, _KEY_VALIDATION = range(4)
@@ -67,6 +76,10 @@ class ZipfFacts:
         seed: int = 0,
         validation_tokens: int = 196_608,
     ) -> None:
+        check_numbers(2, symbols=symbols)
+        check_numbers(1, key_tokens=key_tokens, value_tokens=value_tokens)
+        check_numbers(1, validation_tokens=validation_tokens)
+        check_numbers(0, exponent=exponent, seed=seed)
         self.block = key_tokens + value_tokens
         if context % self.block:
             raise SourceError(
