@@ -119,7 +119,7 @@ def _start(path, out):
 LONGER = """checkpoint_seconds = 0.3
 [[runs]]
 params = [2e3, 6e3]
-tokens = [24e3, 96e3]
+tokens = [24e3, 60e3]
 seeds = [0, 1]
 """
 

@@ -150,7 +150,8 @@ def _warmup(records: Sequence[Record]) -> Iterator[Finding]:
         yield Finding(
             "warm-up-too-long",
             f"{len(long)} runs warm up for more than {LONGEST_WARMUP:.0%} of their steps (at most "
-            f"{max(long):.0%}): lower [recipe] warmup_share, or train longer",
+            f"{max(long):.0%}): lower [recipe] warmup_share (of a trunk: "
+            "warmup_tokens_per_param), or train longer",
             "arXiv:2406.19146",
         )
 
