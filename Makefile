@@ -13,7 +13,7 @@ ladder: .venv/.trainer  ## train the default ladder on this machine's CPU cores
 	.venv/bin/python -m bayescale_trainer ladders/zipf-facts.toml -o runs/zipf-facts
 
 test: lint  ## format, lint, types, then the whole suite
-	.venv/bin/pytest -n 2 --dist loadgroup
+	.venv/bin/pytest -n 2 --dist loadfile
 
 lint: .venv/.dev
 	.venv/bin/ruff format --check .

@@ -1,1 +1,92 @@
-"""bayescale."""
+"""bayescale: Bayesian scaling laws whose forecast bands hold as often as they claim.
+
+>>> import bayescale as bs
+>>> fit = bs.fit(bs.load("chinchilla"), law="chinchilla")  # doctest: +SKIP
+>>> fit.forecast(params=70e9, tokens=1.4e12).summary()  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bayescale.allocations import Allocation, allocate
+    from bayescale.catalogue import load, pull, tables
+    from bayescale.checks import Finding, check
+    from bayescale.errors import BayescaleError
+    from bayescale.fitting import Fit, fit, load_fit, prior_predictive
+    from bayescale.forecasts import Forecast, forecast
+    from bayescale.laws import Gamma, Law, LogNormal, Normal, Parameter
+    from bayescale.pointfit import PointFit, point_fit
+    from bayescale.publishedfits import PublishedFit, published_fits
+    from bayescale.runs import RunTable, TableMeta, read_runs, write_runs
+
+# Public name to module; imported when first used, so that `bayescale --help` loads no PyMC.
+_PUBLIC = {
+    "Allocation": "allocations",
+    "BayescaleError": "errors",
+    "Finding": "checks",
+    "Fit": "fitting",
+    "Forecast": "forecasts",
+    "Gamma": "laws",
+    "Law": "laws",
+    "LogNormal": "laws",
+    "Normal": "laws",
+    "Parameter": "laws",
+    "PointFit": "pointfit",
+    "PublishedFit": "publishedfits",
+    "RunTable": "runs",
+    "TableMeta": "runs",
+    "allocate": "allocations",
+    "check": "checks",
+    "fit": "fitting",
+    "forecast": "forecasts",
+    "load": "catalogue",
+    "load_fit": "fitting",
+    "point_fit": "pointfit",
+    "prior_predictive": "fitting",
+    "published_fits": "publishedfits",
+    "pull": "catalogue",
+    "read_runs": "runs",
+    "tables": "catalogue",
+    "write_runs": "runs",
+}
+
+__all__ = [
+    "Allocation",
+    "BayescaleError",
+    "Finding",
+    "Fit",
+    "Forecast",
+    "Gamma",
+    "Law",
+    "LogNormal",
+    "Normal",
+    "Parameter",
+    "PointFit",
+    "PublishedFit",
+    "RunTable",
+    "TableMeta",
+    "allocate",
+    "check",
+    "fit",
+    "forecast",
+    "load",
+    "load_fit",
+    "point_fit",
+    "prior_predictive",
+    "published_fits",
+    "pull",
+    "read_runs",
+    "tables",
+    "write_runs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'bayescale' has no attribute {name!r}")
+    return getattr(import_module(f"bayescale.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_PUBLIC)

@@ -153,9 +153,7 @@ def measure(width):
 def main():
     os.environ |= {"OMP_WAIT_POLICY": "passive"}
     cores = len(os.sched_getaffinity(0))
-    print(
-        f"torch {torch.__version__}, {cores} cores, {BATCH_TOKENS} tokens a step, context {CONTEXT}"
-    )
+    print(f"torch {torch.__version__}, {cores} cores, {BATCH_TOKENS} tokens a step, context {CONTEXT}")
     print("| width | 1 thread: plain | ours | ratio | machine: plain | ours | ratio |")
     print("|---|---|---|---|---|---|---|")
     for width in map(int, sys.argv[1:] or ["16", "32", "64", "128"]):

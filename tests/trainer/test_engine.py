@@ -38,9 +38,7 @@ def _result(record):
 
 
 def test_a_stacked_run_equals_a_solo_run():
-    runs = [
-        _run(seed=seed, learning_rate_factor=factor) for seed in (0, 1) for factor in (0.5, 1.0)
-    ]
+    runs = [_run(seed=seed, learning_rate_factor=factor) for seed in (0, 1) for factor in (0.5, 1.0)]
     solo, stacked = _train(*runs), _train(*runs, stack=4)
     for run in runs:
         assert stacked[run.id]["measured"]["stack_rows"] == 4
@@ -141,9 +139,7 @@ def test_branches_of_a_trunk_equal_runs_trained_alone():
 def test_a_run_that_blows_up_is_recorded_and_its_neighbour_unharmed():
     good, bad = _run(seed=0), _run(seed=1)
     solo = _train(good)[good.id]
-    bad = dataclasses.replace(
-        bad, learning_rate=(("embedding", 1e38), ("matrix", 1e38), ("head", 1e38))
-    )
+    bad = dataclasses.replace(bad, learning_rate=(("embedding", 1e38), ("matrix", 1e38), ("head", 1e38)))
     (task,) = [Task(((good, bad),))]
     first, second = train(task, SOURCE)
     assert second["status"] == "nan"
@@ -201,9 +197,7 @@ def test_the_truth_itself_has_no_kl(monkeypatch):
     monkeypatch.setattr(
         stack,
         "predict",
-        lambda windows: (
-            torch.from_numpy(SOURCE.conditional(windows[0].numpy())).log().clamp(min=-60)[None]
-        ),
+        lambda windows: torch.from_numpy(SOURCE.conditional(windows[0].numpy())).log().clamp(min=-60)[None],
     )
     (scored,) = evaluate(stack, SOURCE)
     assert scored.kl == pytest.approx(0, abs=1e-5)

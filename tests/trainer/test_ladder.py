@@ -199,9 +199,7 @@ def test_a_users_text_is_trained_on_and_scored_in_bits_per_byte(write_ladder, tm
     assert record["kl"] is None
     assert record["unique_tokens"] == 3_000
     assert record["training"]["epochs"] == pytest.approx(record["tokens"] / 3_000)
-    assert record["validation"]["bits_per_byte"] == pytest.approx(
-        record["loss"] / 0.693147, rel=1e-4
-    )
+    assert record["validation"]["bits_per_byte"] == pytest.approx(record["loss"] / 0.693147, rel=1e-4)
     assert record["loss"] < 3.0
 
 
@@ -210,9 +208,6 @@ def test_records_are_plain_json(write_ladder, tmp_path):
     assert main([str(write_ladder("[[runs]]\nparams = 2e3\ntokens = 2e3\n")), "-o", str(out)]) == 0
     (line,) = (out / "runs.jsonl").read_text().splitlines()
     record = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    top = (
-        "run_id params params_non_embedding tokens unique_tokens compute loss loss_se seed trunk "
-        "status"
-    )
+    top = "run_id params params_non_embedding tokens unique_tokens compute loss loss_se seed trunk status"
     assert set(top.split()) <= set(record)
     assert os.sep + "tmp" not in line

@@ -91,9 +91,7 @@ def test_gradient_agrees_with_finite_differences(shape):
     tokens = torch.randint(0, shape.vocabulary, (1, 2, 7))
 
     def loss(flat):
-        return (
-            cross_entropy(_predict(shape, flat, tokens[..., :-1]), tokens[..., 1:]).double().mean()
-        )
+        return cross_entropy(_predict(shape, flat, tokens[..., :-1]), tokens[..., 1:]).double().mean()
 
     (gradient,) = torch.autograd.grad(loss(flat), flat)
     for _ in range(3):
@@ -102,9 +100,7 @@ def test_gradient_agrees_with_finite_differences(shape):
         step = 1e-3
         with torch.no_grad():
             slope = (loss(flat + step * direction) - loss(flat - step * direction)) / (2 * step)
-        assert (gradient * direction).sum().item() == pytest.approx(
-            slope.item(), rel=0.02, abs=2e-4
-        )
+        assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=0.02, abs=2e-4)
 
 
 def test_untied_head_starts_at_the_uniform_loss():

@@ -42,9 +42,7 @@ def cluster(monkeypatch):
     made.shutdown()
 
 
-def test_a_lost_node_costs_no_run_and_changes_no_record(
-    cluster, write_ladder, tmp_path, monkeypatch
-):
+def test_a_lost_node_costs_no_run_and_changes_no_record(cluster, write_ladder, tmp_path, monkeypatch):
     ladder = read_ladder(write_ladder(RUNS))
     source = ladder.open_source(tmp_path)
     alone = [r for task in tasks_of(ladder.runs(source), 1) for r in train(task, source)]

@@ -15,9 +15,7 @@ def _shape(width=32):
 
 
 def _run(recipe=None, tokens=10_000, **options):
-    return plan_run(
-        recipe or Recipe(), SOURCE, _shape(), tokens, seed=options.pop("seed", 0), **options
-    )
+    return plan_run(recipe or Recipe(), SOURCE, _shape(), tokens, seed=options.pop("seed", 0), **options)
 
 
 def test_cosine_rises_then_ends_at_d():

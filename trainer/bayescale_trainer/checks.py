@@ -99,11 +99,7 @@ def _learning_rate(records: Sequence[Record]) -> Iterator[Finding]:
     sweeps: dict[tuple[int, int, int], list[Record]] = defaultdict(list)
     for record in records:
         sweeps[record["params"], record["tokens"], record["seed"]].append(record)
-    sweeps = {
-        at: runs
-        for at, runs in sweeps.items()
-        if len({r["learning_rate_factor"] for r in runs}) >= 3
-    }
+    sweeps = {at: runs for at, runs in sweeps.items() if len({r["learning_rate_factor"] for r in runs}) >= 3}
     citation = "arXiv:2406.19146"
     if len({params for params, _, _ in sweeps}) < 2:
         yield Finding(
@@ -160,9 +156,7 @@ def _batch(records: Sequence[Record]) -> Iterator[Finding]:
     known = [r for r in records if r["training"].get("gradient_noise_scale_tokens")]
     above = [r for r in known if r["batch_tokens"] > r["training"]["gradient_noise_scale_tokens"]]
     if above:
-        worst = max(
-            above, key=lambda r: r["batch_tokens"] / r["training"]["gradient_noise_scale_tokens"]
-        )
+        worst = max(above, key=lambda r: r["batch_tokens"] / r["training"]["gradient_noise_scale_tokens"])
         scale = worst["training"]["gradient_noise_scale_tokens"]
         yield Finding(
             "batch-above-critical",
@@ -177,9 +171,7 @@ def _batch(records: Sequence[Record]) -> Iterator[Finding]:
 
 def _seeds(records: Sequence[Record]) -> Iterator[Finding]:
     sizes = _by_size([r for r in records if r["learning_rate_factor"] == 1])
-    repeated = {
-        params for (params, _), runs in sizes.items() if len({r["seed"] for r in runs}) >= 2
-    }
+    repeated = {params for (params, _), runs in sizes.items() if len({r["seed"] for r in runs}) >= 2}
     if len(repeated) < LEAST_SEED_PAIRS:
         yield Finding(
             "too-few-seeds",
@@ -235,8 +227,7 @@ def _sizes(records: Sequence[Record]) -> Iterator[Finding]:
     if len(ratios) == 1 and len(records) > 1:
         yield Finding(
             "fixed-ratio",
-            f"D/N is {ratios.pop():g} in every run: the terms in N and D cannot be told "
-            "apart; vary it",
+            f"D/N is {ratios.pop():g} in every run: the terms in N and D cannot be told apart; vary it",
             "arXiv:2404.10102",
         )
 

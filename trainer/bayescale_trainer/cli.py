@@ -97,11 +97,7 @@ def _train(options: argparse.Namespace) -> int:
     except ExecutorError as error:
         raise LadderError(str(error)) from None
     failed = [record for record in records if record["status"] != "finished"]
-    print(
-        f"{len(records)} runs in {folder / 'runs.jsonl'}, as a run table in {folder / 'runs.csv'}"
-    )
+    print(f"{len(records)} runs in {folder / 'runs.jsonl'}, as a run table in {folder / 'runs.csv'}")
     if failed:
-        print(
-            f"{len(failed)} of them blew up (status nan or diverged): a fit should leave them out"
-        )
+        print(f"{len(failed)} of them blew up (status nan or diverged): a fit should leave them out")
     return 1 if failed else 0

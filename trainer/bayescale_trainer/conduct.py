@@ -81,7 +81,6 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise LadderError(
-                f"another ladder is training in {folder}: wait for it, or give another "
-                "folder with --out"
+                f"another ladder is training in {folder}: wait for it, or give another folder with --out"
             ) from None
         yield

@@ -78,10 +78,7 @@ def _scores(stack: Stack, source: Source, index: np.ndarray) -> tuple[Tensor, Te
     surprisal = -truth.gather(2, tokens[:, 1:, None]).log().mean(dim=(1, 2))[None].cpu()
     entropy = torch.special.entr(truth).sum(dim=(1, 2))
     kl = torch.stack(
-        [
-            -(truth * torch.log_softmax(row.float(), dim=-1)).sum(dim=(1, 2)) - entropy
-            for row in predicted
-        ]
+        [-(truth * torch.log_softmax(row.float(), dim=-1)).sum(dim=(1, 2)) - entropy for row in predicted]
     )
     return loss, kl.cpu() / stack.shape.context, surprisal
 
@@ -104,8 +101,4 @@ def _summary(source: Source, tokens: int, loss: Tensor, kl: Tensor, truth: Tenso
 
 
 def _standard_error(window_means: Tensor) -> float:
-    return (
-        (window_means.std() / len(window_means) ** 0.5).item()
-        if len(window_means) > 1
-        else math.nan
-    )
+    return (window_means.std() / len(window_means) ** 0.5).item() if len(window_means) > 1 else math.nan

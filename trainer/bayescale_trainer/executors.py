@@ -109,9 +109,7 @@ def _one_pool(
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     context = multiprocessing.get_context("spawn")
     news = context.Queue()
-    pool = ProcessPoolExecutor(
-        min(place.workers, len(tasks)), context, _start_worker, (os.getpid(), news)
-    )
+    pool = ProcessPoolExecutor(min(place.workers, len(tasks)), context, _start_worker, (os.getpid(), news))
     try:
         futures = {pool.submit(train_at, task, place): task for task in tasks}
         waiting: set[Future[list[Record]]] = set(futures)
@@ -177,9 +175,7 @@ def run_on_ray(
     if begun:
         address = os.environ.get("RAY_ADDRESS")
         ray.init(address=address, num_cpus=None if address else place.workers, log_to_driver=False)
-    share: dict[str, Any] = (
-        {"num_gpus": 1 / place.workers} if place.device == "cuda" else {"num_cpus": 1}
-    )
+    share: dict[str, Any] = {"num_gpus": 1 / place.workers} if place.device == "cuda" else {"num_cpus": 1}
     remote = ray.remote(max_retries=ATTEMPTS, **share)(_train_on_ray)
     try:
         futures = {remote.remote(task, place): task for task in tasks}

@@ -127,9 +127,7 @@ def tasks_of(runs: Sequence[Run], stack: int) -> list[Task]:
 def cost(task: Task) -> float:
     """Return the FLOPs of a task, roughly: what to start first."""
     run = task.branches[0][0]
-    return float(
-        task.steps * run.batch_tokens * len(task.branches[0]) * run.shape.parameters()["total"]
-    )
+    return float(task.steps * run.batch_tokens * len(task.branches[0]) * run.shape.parameters()["total"])
 
 
 def read_ladder(path: Path) -> Ladder:
@@ -231,9 +229,7 @@ def _group(group: Any) -> dict[str, Any]:
         kinds = (int,) if option == "seeds" else (int, float)
         least: float = 0 if option == "seeds" else 1e-6
         if not values or any(type(v) not in kinds or not least <= v < float("inf") for v in values):
-            raise LadderError(
-                f"[[runs]] {option} = {value!r}: expected a positive number or a list of them"
-            )
+            raise LadderError(f"[[runs]] {option} = {value!r}: expected a positive number or a list of them")
         found[option] = values
     unique = found["unique_tokens"]
     if unique is not None and (type(unique) not in (int, float) or not unique >= 1):

@@ -17,9 +17,7 @@ from torch import Tensor
 
 from .shape import Shape
 
-LOGIT_SCALE = (
-    10.0  # attention logits lie in [-10, 10]: normalised queries and keys alone are too soft
-)
+LOGIT_SCALE = 10.0  # attention logits lie in [-10, 10]: normalised queries and keys alone are too soft
 EPS = 1e-6
 
 
@@ -62,9 +60,7 @@ def start_weights(shape: Shape, seeds: Sequence[int]) -> Tensor:
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         rows.append(
-            torch.cat(
-                [w.start * torch.randn(w.size, generator=generator) for w in weights_of(shape)]
-            )
+            torch.cat([w.start * torch.randn(w.size, generator=generator) for w in weights_of(shape)])
         )
     return torch.stack(rows)
 
@@ -155,9 +151,7 @@ def _attention(shape: Shape, x: Tensor, weights: Mapping[str, Tensor], i: int, t
     qk, v = qkv.split((2 * shape.heads, shape.heads), dim=3)
     q, k = _Rotate.apply(rms_norm(qk), *turn).flatten(0, 1).transpose(1, 2).chunk(2, dim=1)
     v = v.flatten(0, 1).transpose(1, 2)
-    y = F.scaled_dot_product_attention(
-        q, k, v, is_causal=True, scale=LOGIT_SCALE / shape.head_width
-    )
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=LOGIT_SCALE / shape.head_width)
     y = y.transpose(1, 2).reshape(runs, -1, shape.width)
     return torch.bmm(y, weights[f"{i}.attention_out"]).view_as(x)
 

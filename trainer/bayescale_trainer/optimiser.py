@@ -33,9 +33,7 @@ class AdamW:
         sizes = [(weight.kind, weight.size) for weight in weights_of(first.shape)]
         self._rate = torch.stack([_row(dict(run.learning_rate), sizes) for run in runs]).to(device)
         # Changed in place at each step, so that a captured CUDA graph reads the new values.
-        self._share, self._correct1, self._correct2 = (
-            torch.zeros((), device=device) for _ in range(3)
-        )
+        self._share, self._correct1, self._correct2 = (torch.zeros((), device=device) for _ in range(3))
         self.norm = torch.zeros(len(runs), 1, device=device)
 
     def set_step(self, step: int, share: float) -> None:

@@ -79,9 +79,7 @@ def print_plan(
 ) -> None:
     """Print every run with N, D, FLOPs and time, and the totals (`--dry-run`)."""
     seconds = forecast_seconds(tasks, source, device)
-    table = Table(
-        "run", "params", "non-emb.", "tokens", "seed", "batch", "steps", "LR", "FLOPs", "time"
-    )
+    table = Table("run", "params", "non-emb.", "tokens", "seed", "batch", "steps", "LR", "FLOPs", "time")
     for column in table.columns[1:]:
         column.justify = "right"
     flops = 0.0

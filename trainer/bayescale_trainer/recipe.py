@@ -106,9 +106,7 @@ class Recipe:
         known = {field.name: field.type for field in fields(cls)}
         for name, value in table.items():
             if name not in known:
-                raise RecipeError(
-                    f"[recipe] option {name!r} is unknown; known are {', '.join(known)}"
-                )
+                raise RecipeError(f"[recipe] option {name!r} is unknown; known are {', '.join(known)}")
             wanted = str if known[name] == "str" else (int, float)
             if not isinstance(value, wanted) or isinstance(value, bool):
                 raise RecipeError(f"[recipe] {name} = {value!r}: expected {known[name]}")

@@ -162,9 +162,7 @@ def plan_run(
         batch_tokens=batch,
         steps=steps,
         warmup_steps=rules.warmup_steps(recipe, shape, span, batch),
-        cooldown_steps=(
-            max(1, round(recipe.cooldown_share * steps)) if recipe.schedule == "trunk" else 0
-        ),
+        cooldown_steps=(max(1, round(recipe.cooldown_share * steps)) if recipe.schedule == "trunk" else 0),
         learning_rate=tuple((kind, learning_rate_factor * rate) for kind, rate in rates.items()),
         learning_rate_factor=learning_rate_factor,
         beta1=recipe.beta1,

@@ -45,8 +45,7 @@ class Stack:
         self._work = master if self.dtype == torch.float32 else master.to(self.dtype)
         self._grad = torch.zeros_like(self._work)
         self.weights = {
-            name: view.detach().requires_grad_()
-            for name, view in views(self.shape, self._work).items()
+            name: view.detach().requires_grad_() for name, view in views(self.shape, self._work).items()
         }
         for name, view in views(self.shape, self._grad).items():
             self.weights[name].grad = view  # backward then adds into the flat gradient
@@ -55,9 +54,7 @@ class Stack:
         self._graph: Any = None
         self._input: Tensor | None = None
 
-    def step(
-        self, windows: Tensor, step: int, share: float, *, halves: bool = False
-    ) -> Tensor | None:
+    def step(self, windows: Tensor, step: int, share: float, *, halves: bool = False) -> Tensor | None:
         """Train one step.
 
         Parameters

@@ -107,8 +107,7 @@ class Files:
         largest = max(int(train.max()), int(held.max()))
         if largest >= self.vocabulary:
             raise SourceError(
-                f"[source] token {largest} found, but vocabulary = {self.vocabulary}: raise "
-                "vocabulary"
+                f"[source] token {largest} found, but vocabulary = {self.vocabulary}: raise vocabulary"
             )
 
     def windows(self, index: Tokens, split: Split) -> Tokens:
@@ -127,16 +126,12 @@ def _existing(folder: Path, path: str) -> Path:
     if not found.is_file():
         raise SourceError(f"[source] {path}: no such file in {folder}")
     if found.suffix not in (".txt", ".jsonl", ".parquet", ".bin"):
-        raise SourceError(
-            f"[source] {path}: suffix {found.suffix!r} is not .txt, .jsonl, .parquet or .bin"
-        )
+        raise SourceError(f"[source] {path}: suffix {found.suffix!r} is not .txt, .jsonl, .parquet or .bin")
     return found
 
 
 def _text(paths: list[Path], field: str) -> str:
-    return BETWEEN_DOCUMENTS.join(
-        document for path in paths for document in _documents(path, field)
-    )
+    return BETWEEN_DOCUMENTS.join(document for path in paths for document in _documents(path, field))
 
 
 def _documents(path: Path, field: str) -> Iterator[str]:

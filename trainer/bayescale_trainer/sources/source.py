@@ -68,9 +68,7 @@ def check_numbers(least: float, **options: float) -> None:
     """Refuse options of a synthetic source that are not numbers of at least `least`."""
     for option, value in options.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
-            raise SourceError(
-                f"[source] {option} = {value!r}: expected a number, {least:g} or more"
-            )
+            raise SourceError(f"[source] {option} = {value!r}: expected a number, {least:g} or more")
 
 
 def digest(*parts: Any) -> str:

@@ -99,14 +99,10 @@ def coder_of(name: str, vocabulary: int | None, cache: Path) -> Coder:
     """Return the coder that `[source] tokenizer` and `vocabulary` ask for."""
     if name == "bytes":
         if vocabulary not in (None, 256):
-            raise SourceError(
-                f'[source] vocabulary = {vocabulary}, but tokenizer = "bytes" has 256'
-            )
+            raise SourceError(f'[source] vocabulary = {vocabulary}, but tokenizer = "bytes" has 256')
         return Bytes()
     if name == "bpe":
         if vocabulary is None or not 256 < vocabulary <= 65_536:
-            raise SourceError(
-                f"[source] vocabulary = {vocabulary}: BPE needs 257 to 65536, for example 1024"
-            )
+            raise SourceError(f"[source] vocabulary = {vocabulary}: BPE needs 257 to 65536, for example 1024")
         return BPE(vocabulary, cache)
     raise SourceError(f'[source] tokenizer = {name!r}: use "bytes" or "bpe"')

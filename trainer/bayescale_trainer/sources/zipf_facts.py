@@ -91,9 +91,7 @@ class ZipfFacts:
         self.key_tokens, self.value_tokens, self.seed = key_tokens, value_tokens, seed
         facts = symbols**key_tokens
         if facts > 2**24:
-            raise SourceError(
-                f"[source] symbols^key_tokens = {facts} facts; at most 2^24 fit: lower either"
-            )
+            raise SourceError(f"[source] symbols^key_tokens = {facts} facts; at most 2^24 fit: lower either")
         self.probability = zipf(facts, exponent)
         self._cumulative = np.cumsum(self.probability)
         self._keys = np.argsort(self._scramble(_KEY_PERMUTATION, np.arange(facts)), kind="stable")
@@ -114,9 +112,7 @@ class ZipfFacts:
         counter = index[:, None] * blocks + np.arange(blocks)
         key = _KEY_TRAIN if split == "train" else _KEY_VALIDATION
         fact = np.searchsorted(self._cumulative, uniform(4 * self.seed + key, counter), "right")
-        fact = np.minimum(
-            fact, len(self.probability) - 1
-        )  # the last cumulative sum is 1 - rounding
+        fact = np.minimum(fact, len(self.probability) - 1)  # the last cumulative sum is 1 - rounding
         return self._tokens[fact].reshape(len(index), -1)[:, : self.context + 1]
 
     def conditional(self, windows: Tokens) -> NDArray[np.float32]:

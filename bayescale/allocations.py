@@ -1,0 +1,233 @@
+"""Allocation: the params and tokens that a compute budget should buy, with their posterior.
+
+Under C = k N D the loss is a function of N alone. For ``E + A N^-alpha + B D^-beta`` without discrepancy its
+minimum is known in closed form (arXiv:2203.15556, equation 4); otherwise it is found on a grid of tokens
+per parameter and refined by a parabola.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayescale.errors import FitError
+from bayescale.forecasts import expected_loss
+
+if TYPE_CHECKING:
+    from bayescale.fitting import Fit
+
+# Tokens per parameter searched, and draws used where the search is numeric.
+_RATIO_RANGE = (1e-2, 1e6)
+_GRID = 65
+_MAX_DRAWS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Allocation:
+    """Posterior of the compute-optimal run at given budgets.
+
+    Attributes
+    ----------
+    draws : xarray.Dataset
+        ``params``, ``tokens``, ``tokens_per_param``, ``compute`` (FLOP) and ``loss`` (nats/token, expected)
+        with dimensions (sample, budget). NaN where no compute reaches a loss asked for.
+    closed_form : bool
+        Whether the optimum came from the formula.
+    warnings : list of str
+        What to know before acting on it.
+    """
+
+    draws: xr.Dataset
+    closed_form: bool
+    warnings: list[str]
+
+    def summary(self) -> pd.DataFrame:
+        """Return median and 50/80/90% intervals, a row per budget and quantity."""
+        rows = []
+        units = {"params": "params", "tokens": "tokens", "compute": "FLOP", "loss": "nats/token"}
+        for b in range(self.draws.sizes["budget"]):
+            for name in ("compute", "params", "tokens", "tokens_per_param", "loss"):
+                values = self.draws[name].values[:, b]
+                row: dict[str, Any] = {"budget": b, "quantity": name, "unit": units.get(name, "")}
+                row["median"] = _quantile(values, 0.5)
+                for width in (0.5, 0.8, 0.9):
+                    row[f"{width:.0%}_low"] = _quantile(values, (1 - width) / 2)
+                    row[f"{width:.0%}_high"] = _quantile(values, (1 + width) / 2)
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def allocate(fit: "Fit", *, compute: Any = None, loss: Any = None, seed: int = 0) -> Allocation:
+    """Find the params and tokens that minimise loss at a compute, or reach a loss at least compute.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of a law in params and tokens.
+    compute : float or sequence of float, optional
+        Budgets, FLOP.
+    loss : float or sequence of float, optional
+        Instead: losses to reach, nats/token.
+    seed : int
+        Of the discrepancy away from the table.
+
+    Raises
+    ------
+    FitError
+        If the law is not one of params and tokens, or not exactly one of compute and loss is given.
+    """
+    if fit.law.inputs != ("N", "D"):
+        raise FitError(
+            f"law {fit.law.name!r} has inputs {', '.join(fit.law.inputs)}; an allocation needs a law in "
+            "params N and tokens D"
+        )
+    if (compute is None) == (loss is None):
+        raise FitError("give compute (FLOP) or loss (nats/token), one of them")
+    asked = np.atleast_1d(np.asarray(loss if compute is None else compute, float))
+    if not np.all((asked > 0) & np.isfinite(asked)):
+        raise FitError(f"found {asked.tolist()}; expected positive numbers")
+    closed = _has_closed_form(fit)
+    thinned = _thin(fit)
+    warnings = [f"do not rely on this fit: {reason}" for reason in fit.diagnostics.failures]
+    if compute is not None:
+        solve = _closed if closed else _searched
+        columns = [solve(thinned, np.log(c), seed) for c in asked]
+    else:
+        reach = _reach_closed if closed else _reach_along_path
+        columns = [reach(thinned, value, seed) for value in asked]
+        for value, column in zip(asked, columns, strict=True):
+            if (share := float(np.mean(np.isnan(column["loss"])))) > 0:
+                warnings.append(
+                    f"{share:.0%} of the posterior does not reach a loss of {value:g}; intervals "
+                    "describe the rest"
+                )
+    draws = xr.Dataset(
+        {k: (("sample", "budget"), np.stack([c[k] for c in columns], axis=1)) for k in columns[0]}
+    )
+    edges = np.log10(_RATIO_RANGE)
+    ratio = np.log10(draws["tokens_per_param"].values)
+    at_edge = float(np.mean((ratio < edges[0] + 0.2) | (ratio > edges[1] - 0.2)))
+    if at_edge > 0.01 and not closed:
+        warnings.append(f"{at_edge:.0%} of the posterior has its optimum at the edge of the search")
+    most = fit.table.column("compute").max() if "compute" in fit.table.frame else np.inf
+    if (far := np.log10(_quantile(draws["compute"].values, 0.5) / most)) > 0:
+        warnings.append(f"compute lies {far:.1f} decades above the table")
+    return Allocation(draws, closed, warnings)
+
+
+def _closed(fit: "Fit", log_compute: Any, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return the optimum of E + a exp(-alpha x_N) + b exp(-beta x_D) at given compute, per draw."""
+    terms = fit.model.centred.single_input_terms
+    assert terms is not None
+    (a, alpha), (b, beta) = ((fit.draws[n].values.ravel() for n in terms[i]) for i in "ND")
+    total = _log_total(fit, log_compute)
+    # At the optimum a alpha exp(-alpha x_N) = b beta exp(-beta (total - x_N)).
+    x_n = (np.log(a * alpha / (b * beta)) + beta * total) / (alpha + beta)
+    loss = _law_losses(fit, x_n[:, None], (total - x_n)[:, None])[:, 0]
+    return _described(fit, log_compute, x_n, loss)
+
+
+def _searched(fit: "Fit", log_compute: float, seed: int) -> dict[str, np.ndarray]:
+    """Return the optimum on a grid of tokens per parameter, discrepancy included, per draw."""
+    # The same seed at every budget: budgets differ by compute, not by luck.
+    rng = np.random.default_rng(seed)
+    total, difference = _log_total(fit, log_compute), _differences(fit)
+    ratios = np.stack([(total - difference) / 2, (total + difference) / 2])
+    found, loss = _refined_minimum(expected_loss(fit, ratios, rng), difference)
+    return _described(fit, log_compute, (total - found) / 2, loss)
+
+
+def _reach_closed(fit: "Fit", loss: float, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return the least compute at which each draw's optimum reaches `loss`, by bisection."""
+    size = fit.draws.sizes["draw"]
+    low, high = np.full(size, np.log(1e3)), np.full(size, np.log(1e60))
+    reached = _closed(fit, high)["loss"] <= loss
+    for _ in range(60):
+        middle = (low + high) / 2
+        enough = _closed(fit, middle)["loss"] <= loss
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    found = _closed(fit, high)
+    return {name: np.where(reached, values, np.nan) for name, values in found.items()}
+
+
+def _reach_along_path(fit: "Fit", loss: float, seed: int) -> dict[str, np.ndarray]:
+    """Return the compute at which each draw reaches `loss` along the law's median optimum.
+
+    All draws share the path, so that one discrepancy is drawn jointly along it; loss is flat about the
+    optimum, so little is lost.
+    """
+    difference = _differences(fit)
+    start = np.log(fit.table.column("compute").min())
+    grid = np.linspace(start, start + np.log(1e12), _GRID)
+    path = np.empty((2, _GRID))
+    for i, total in enumerate(_log_total(fit, grid)):
+        losses = _law_losses(fit, (total - difference) / 2, (total + difference) / 2)
+        middle = np.median(_refined_minimum(losses, difference)[0])
+        path[:, i] = (total - middle) / 2, (total + middle) / 2
+    losses = np.minimum.accumulate(expected_loss(fit, path, np.random.default_rng(seed)), axis=1)
+    reached = (losses[:, 0] >= loss) & (losses[:, -1] <= loss)
+    log_compute = np.array([np.interp(-loss, -row, grid) for row in losses])
+    found = _described(fit, log_compute, np.interp(log_compute, grid, path[0]), np.full(len(losses), loss))
+    return {name: np.where(reached, values, np.nan) for name, values in found.items()}
+
+
+def _differences(fit: "Fit") -> np.ndarray:
+    """x_D - x_N on the grid of tokens per parameter."""
+    centre = fit.model.centre
+    low, high = np.log(_RATIO_RANGE)
+    return np.linspace(low, high, _GRID) - np.log(centre["D"] / centre["N"])
+
+
+def _refined_minimum(losses: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each row of losses, shape (draw, grid), is lowest, and how low, by a parabola."""
+    best = np.clip(losses.argmin(axis=1), 1, len(grid) - 2)
+    rows = np.arange(len(best))
+    left, middle, right = (losses[rows, best + i] for i in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    shift = np.clip(0.5 * (left - right) / np.where(bend > 0, bend, np.inf), -1, 1)
+    return grid[best] + shift * (grid[1] - grid[0]), middle - 0.25 * (left - right) * shift
+
+
+def _log_total(fit: "Fit", log_compute: Any) -> Any:
+    """x_N + x_D at a compute."""
+    centre, k = fit.model.centre, fit.table.meta.flops_per_param_token
+    return log_compute - np.log(k * centre["N"] * centre["D"])
+
+
+def _described(fit: "Fit", log_compute: Any, x_n: np.ndarray, loss: np.ndarray) -> dict[str, np.ndarray]:
+    compute = np.broadcast_to(np.exp(log_compute), x_n.shape)
+    params = fit.model.centre["N"] * np.exp(x_n)
+    tokens = compute / (fit.table.meta.flops_per_param_token * params)
+    return {
+        "compute": compute,
+        "params": params,
+        "tokens": tokens,
+        "tokens_per_param": tokens / params,
+        "loss": loss,
+    }
+
+
+def _law_losses(fit: "Fit", x_n: np.ndarray, x_d: np.ndarray) -> np.ndarray:
+    values = {n: fit.draws[n].values.ravel() for n in fit.model.centred.names}
+    return fit.model.law_loss(values, np.stack([x_n, x_d]))
+
+
+def _has_closed_form(fit: "Fit") -> bool:
+    return fit.model.discrepancy is None and fit.model.centred.single_input_terms is not None
+
+
+def _thin(fit: "Fit") -> "Fit":
+    from dataclasses import replace
+
+    flat = fit.draws.stack(sample=("chain", "draw")).reset_index("sample", drop=True)
+    step = 1 if _has_closed_form(fit) else int(np.ceil(flat.sizes["sample"] / _MAX_DRAWS))
+    thinned = flat.isel(sample=slice(None, None, step)).rename(sample="draw").expand_dims("chain")
+    thinned = thinned.transpose("chain", "draw", ...)
+    return replace(fit, posterior=xr.DataTree.from_dict({"posterior": thinned}))
+
+
+def _quantile(values: np.ndarray, q: float) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.quantile(finite, q)) if finite.size else float("nan")

@@ -1,0 +1,224 @@
+"""Pitfalls in a run table that mislead a scaling law, each with a code, a sentence and a citation."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayescale.runs import RunTable
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One pitfall found.
+
+    Attributes
+    ----------
+    code : str
+        Short and stable, e.g. ``collinear``.
+    message : str
+        What was found, with numbers, and what it does to a fit.
+    citation : str
+        Where the pitfall is described.
+    """
+
+    code: str
+    message: str
+    citation: str
+
+
+def check(table: RunTable) -> list[Finding]:
+    """Return every pitfall found in a run table, most serious first."""
+    return [finding for look in _CHECKS for finding in look(table)]
+
+
+def _collinear(table: RunTable) -> Iterator[Finding]:
+    if not {"params", "tokens"} <= set(table.frame) or len(table) < 3:
+        return
+    n, d = np.log(table.column("params")), np.log(table.column("tokens"))
+    if np.ptp(n) < 1e-9 or np.ptp(d) < 1e-9:
+        which = "params" if np.ptp(n) < 1e-9 else "tokens"
+        yield Finding(
+            "constant-input",
+            f"all runs have the same {which}; the law's term in {which} cannot be told from its floor",
+            "arXiv:2404.10102",
+        )
+        return
+    correlation = abs(np.corrcoef(n, d)[0, 1])
+    if correlation > 0.99:
+        ratio = np.exp(np.median(d - n))
+        yield Finding(
+            "collinear",
+            f"log params and log tokens are collinear (|r| = {correlation:.4f}, about {ratio:.3g} tokens per "
+            "parameter throughout); effects of params and tokens cannot be told apart, and forecasts hold "
+            "only along that line",
+            "arXiv:2304.03208",
+        )
+
+
+def _single_budget(table: RunTable) -> Iterator[Finding]:
+    if "compute" not in table.frame or len(table) < 3:
+        return
+    compute = np.log10(table.column("compute"))
+    if np.ptp(compute) < 0.3:
+        yield Finding(
+            "single-budget",
+            f"compute spans a factor of {10 ** np.ptp(compute):.2g}; how loss falls with compute is left to "
+            "the priors",
+            "arXiv:2203.15556",
+        )
+
+
+def _few_rows(table: RunTable) -> Iterator[Finding]:
+    if len(table) < 10:
+        yield Finding(
+            "few-runs",
+            f"{len(table)} runs; the Chinchilla law with its noise has 7 parameters, so priors decide "
+            "much of the answer",
+            "arXiv:2404.10102",
+        )
+
+
+def _near_duplicates(table: RunTable) -> Iterator[Finding]:
+    names = [c for c in ("params", "tokens", "unique_tokens") if c in table.frame]
+    if len(names) < 2 or "seed" in table.frame:
+        return
+    inputs = np.round(np.log(np.stack([table.column(c) for c in names], axis=1)), 3)
+    losses = np.round(np.log(table.column("loss")), 4)
+    rows = np.column_stack([inputs, losses])
+    repeats = len(rows) - len(np.unique(rows, axis=0))
+    if repeats:
+        yield Finding(
+            "near-duplicates",
+            f"{repeats} runs repeat another's inputs and loss to .1% without a seed column; the same run "
+            "counted twice narrows every band",
+            "arXiv:2404.10102",
+        )
+
+
+def _outliers(table: RunTable) -> Iterator[Finding]:
+    if "outlier" in table.frame and (flagged := int(table.frame["outlier"].sum())):
+        yield Finding(
+            "flagged-outliers",
+            f"{flagged} runs are flagged by the table's compilers; `load` leaves them out unless told",
+            "arXiv:2404.10102",
+        )
+    if not {"params", "tokens"} <= set(table.frame) or len(table) < 12:
+        return
+    # Robust residuals of a quadratic surface in log inputs: smooth misfit of any law is absorbed.
+    n, d = (np.log(table.column(c)) for c in ("params", "tokens"))
+    n, d = n - n.mean(), d - d.mean()
+    design = np.stack([np.ones_like(n), n, d, n * n, n * d, d * d], axis=1)
+    loss, weights = np.log(table.column("loss")), np.ones(len(table))
+    for _ in range(20):
+        root = np.sqrt(weights)
+        fitted = np.linalg.lstsq(design * root[:, None], loss * root, rcond=None)[0]
+        residual = loss - design @ fitted
+        spread = 1.4826 * np.median(np.abs(residual)) + 1e-12
+        weights = 1 / np.maximum(1.0, np.abs(residual) / (2 * spread))
+    far = np.abs(residual) > 8 * spread
+    if far.any():
+        worst = int(np.argmax(np.abs(residual)))
+        yield Finding(
+            "outliers",
+            f"{int(far.sum())} runs lie over 8 robust sd off a smooth surface (worst: run {worst + 1}, loss "
+            f"{np.exp(loss[worst]):.3f}); keep Student-t noise, or leave them out and say so",
+            "arXiv:2404.10102",
+        )
+
+
+def _mixed(table: RunTable) -> Iterator[Finding]:
+    for name, what in (("tokenizer", "tokenizers"), ("unit", "units"), ("corpus", "corpora")):
+        if name in table.frame and (count := table.frame[name].nunique()) > 1:
+            yield Finding(
+                f"mixed-{what}",
+                f"{count} {what} in one table; their losses share no floor and cannot be pooled in one law "
+                "(split the table)",
+                "arXiv:2010.14701",
+            )
+    if "group" in table.frame and (count := table.frame["group"].nunique()) > 1:
+        yield Finding(
+            "groups",
+            f"{count} groups in one table; if they differ in corpus, tokenizer or recipe, fit them apart, or "
+            "with a group effect (--group-effect group)",
+            "arXiv:2406.19146",
+        )
+
+
+def _repeated_data(table: RunTable) -> Iterator[Finding]:
+    if not {"tokens", "unique_tokens"} <= set(table.frame):
+        return
+    epochs = table.column("tokens") / table.column("unique_tokens")
+    if (many := int((epochs > 4).sum())) > 0:
+        yield Finding(
+            "repeated-data",
+            f"{many} runs repeat their data over 4 times (up to {epochs.max():.0f}); tokens are then worth "
+            "less than the law takes them for",
+            "arXiv:2305.16264",
+        )
+
+
+def _ratio_range(table: RunTable) -> Iterator[Finding]:
+    if not {"params", "tokens"} <= set(table.frame):
+        return
+    ratio = table.column("tokens") / table.column("params")
+    if ratio.max() / ratio.min() > 100:
+        yield Finding(
+            "wide-ratio",
+            f"tokens per parameter run from {ratio.min():.2g} to {ratio.max():.2g}; the additive law "
+            "misfits so wide a range, keep the discrepancy",
+            "arXiv:2403.08540",
+        )
+    elif ratio.max() / ratio.min() < 3:
+        yield Finding(
+            "narrow-ratio",
+            f"tokens per parameter run from {ratio.min():.3g} to {ratio.max():.3g} only; forecasts elsewhere "
+            "are extrapolation",
+            "arXiv:2401.00448",
+        )
+
+
+def _compute_convention(table: RunTable) -> Iterator[Finding]:
+    if not {"params", "tokens", "compute"} <= set(table.frame):
+        return
+    k = table.column("compute") / (table.column("params") * table.column("tokens"))
+    stated = table.meta.flops_per_param_token
+    off = np.abs(np.log(k / stated)) > np.log(1.2)
+    if off.any():
+        yield Finding(
+            "compute-convention",
+            f"compute is {k.min():.2g} to {k.max():.2g} times params x tokens in {int(off.sum())} runs off "
+            f"by over 20% from the stated {stated:g}; check what params and compute count",
+            "arXiv:2406.12907",
+        )
+    if table.meta.params_convention == "unknown":
+        yield Finding(
+            "params-convention",
+            "whether params are total or non-embedding is not stated; exponents differ between the two",
+            "arXiv:2406.19146",
+        )
+
+
+def _rounding(table: RunTable) -> Iterator[Finding]:
+    step = table.meta.loss_step
+    if step and step >= 1e-3:
+        yield Finding(
+            "rounding",
+            f"losses are rounded to {step:g} {table.meta.loss_unit}; a rounding error of sd "
+            f"{step / np.sqrt(12):.1g} enters the noise",
+            "arXiv:2404.10102",
+        )
+
+
+_CHECKS: tuple[Callable[[RunTable], Iterator[Finding]], ...] = (
+    _collinear,
+    _single_budget,
+    _few_rows,
+    _mixed,
+    _near_duplicates,
+    _outliers,
+    _repeated_data,
+    _ratio_range,
+    _compute_convention,
+    _rounding,
+)

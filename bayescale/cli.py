@@ -1,0 +1,499 @@
+"""The command line. Heavy imports happen inside commands, so that ``--help`` answers at once.
+
+Exit codes: 0 done; 1 done, but the fit's diagnostics failed and every output says so; 2 bad input or usage;
+130 interrupted.
+"""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bayescale.fitting import Fit
+    from bayescale.runs import RunTable
+
+app = typer.Typer(
+    help="Bayesian scaling laws: forecasts of training loss whose bands hold as often as they claim.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+tables_app = typer.Typer(help="Run tables: bundled ones, and published ones to pull.")
+app.add_typer(tables_app, name="tables", invoke_without_command=True)
+
+Source = Annotated[str, typer.Argument(help="A table's name, a file of runs, or a fit (.nc).")]
+TableSource = Annotated[str, typer.Argument(help="A table's name or a file of runs.")]
+LawOption = Annotated[str, typer.Option("--law", help="A law's name, or a formula: 'E + A*N**-a'.")]
+PriorOption = Annotated[
+    list[str] | None, typer.Option("--prior", help="E.g. 'E=LogNormal(1.6, 0.2)'. Repeatable.")
+]
+NoiseOption = Annotated[str, typer.Option("--noise", help="student-t or normal.")]
+DiscrepancyOption = Annotated[
+    bool,
+    typer.Option("--discrepancy/--no-discrepancy", help="Whether the law may be smoothly wrong."),
+]
+GroupOption = Annotated[
+    str | None, typer.Option("--group-effect", help="Column whose values share an offset.")
+]
+DrawsOption = Annotated[int, typer.Option("--draws", help="Draws kept per chain.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the draws.")]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option("--columns", help="For a file: our names to its, 'params=N,loss=val_loss'."),
+]
+UnitOption = Annotated[str | None, typer.Option("--loss-unit", help="For a file: nats/token unless told.")]
+BytesOption = Annotated[
+    float | None, typer.Option("--tokens-per-byte", help="For a file with losses per byte.")
+]
+DropOption = Annotated[
+    bool, typer.Option("--drop-missing", help="For a file: leave out rows with missing values.")
+]
+OutliersOption = Annotated[
+    bool, typer.Option("--keep-outliers", help="Keep runs that the table's compilers flagged.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def main() -> None:
+    """Run the command line; turn our errors into one message and an exit code."""
+    from bayescale.errors import BayescaleError
+
+    try:
+        app()
+    except BayescaleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written", file=sys.stderr)
+        sys.exit(130)
+
+
+@tables_app.callback()
+def list_tables(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List run tables."""
+    if context.invoked_subcommand:
+        return
+    from bayescale.catalogue import tables
+
+    state = {True: "bundled", False: "not pulled"}
+    rows = [
+        {
+            "name": e.name,
+            "state": "pulled" if e.pulled else state[e.bundled],
+            "title": e.title,
+            "citation": e.citation,
+        }
+        for e in tables()
+    ]
+    _print_rows(rows, as_json, wrap=("title", "citation"))
+
+
+@tables_app.command("show")
+def show_table(name: str, as_json: JsonOption = False) -> None:
+    """Show what the catalogue says of a table, and its range where it is at hand."""
+    from bayescale.catalogue import entry_details, load
+
+    details = entry_details(name)
+    if details["bundled"] or details["pulled"]:
+        table = load(name, outliers=True)
+        details["runs"] = len(table)
+        details["range"] = {
+            c: [float(v.min()), float(v.max())]
+            for c, v in table.frame.select_dtypes("float").items()
+            if c != "loss_rounding"
+        }
+    if as_json:
+        print(json.dumps(details, indent=2))
+        return
+    for key, value in details.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+        if isinstance(value, list):
+            value = ", ".join(str(v.get("url", v["file"])) for v in value)
+        print(f"{key.replace('_', ' '):20} {value}")
+
+
+@tables_app.command("pull")
+def pull_table(
+    name: str,
+    folder: Annotated[
+        Path | None, typer.Option("--from", help="Read the originals from this folder instead.")
+    ] = None,
+) -> None:
+    """Fetch a published table, verify its checksum, and keep it for use by name."""
+    from bayescale.catalogue import pull
+
+    table = pull(name, folder)
+    print(f"{name}: {len(table)} runs, checksum verified")
+
+
+@app.command()
+def check(
+    source: TableSource,
+    columns: ColumnsOption = None,
+    loss_unit: UnitOption = None,
+    tokens_per_byte: BytesOption = None,
+    drop_missing: DropOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Report pitfalls in a run table, each with a code, a sentence and a citation."""
+    from bayescale.checks import check as find
+
+    table = _table(source, columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers=True)
+    findings = [vars(f) for f in find(table)]
+    if as_json:
+        print(json.dumps({"table": table.name, "runs": len(table), "findings": findings}, indent=2))
+    elif not findings:
+        print(f"{table.name}: {len(table)} runs, no pitfalls found")
+    else:
+        _print_rows(findings, as_json, wrap=("message",))
+
+
+@app.command()
+def fit(
+    source: TableSource,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Save the fit (.nc).")] = None,
+    law: LawOption = "chinchilla",
+    prior: PriorOption = None,
+    noise: NoiseOption = "student-t",
+    discrepancy: DiscrepancyOption = True,
+    group_effect: GroupOption = None,
+    draws: DrawsOption = 1500,
+    seed: SeedOption = 0,
+    columns: ColumnsOption = None,
+    loss_unit: UnitOption = None,
+    tokens_per_byte: BytesOption = None,
+    drop_missing: DropOption = False,
+    keep_outliers: OutliersOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a scaling law to a run table."""
+    table = _table(source, columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers)
+    fitted = _fit(table, law, prior, noise, discrepancy, group_effect, draws, seed, output)
+    summary = _with_published(fitted)
+    if as_json:
+        _print_json(fitted, {"parameters": summary.to_dict("index")})
+    else:
+        _print_frame(summary.reset_index(), f"{fitted.law.name} on {table.name}, {len(table)} runs")
+        _print_warnings(_fit_warnings(fitted))
+        if output:
+            print(f"saved to {output}")
+    _exit(fitted)
+
+
+@app.command()
+def forecast(
+    source: Source,
+    params: Annotated[list[float] | None, typer.Option(help="Parameters. Repeatable.")] = None,
+    tokens: Annotated[list[float] | None, typer.Option(help="Training tokens. Repeatable.")] = None,
+    compute: Annotated[list[float] | None, typer.Option(help="FLOP. Repeatable.")] = None,
+    at: Annotated[list[str] | None, typer.Option(help="Other inputs, e.g. streams=8.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the forecast here (.svg, .png).")] = None,
+    law: LawOption = "chinchilla",
+    prior: PriorOption = None,
+    noise: NoiseOption = "student-t",
+    discrepancy: DiscrepancyOption = True,
+    group_effect: GroupOption = None,
+    draws: DrawsOption = 1500,
+    seed: SeedOption = 0,
+    columns: ColumnsOption = None,
+    loss_unit: UnitOption = None,
+    tokens_per_byte: BytesOption = None,
+    drop_missing: DropOption = False,
+    keep_outliers: OutliersOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Forecast the loss of runs not yet trained, with bands."""
+    inputs: dict[str, Any] = {"params": params, "tokens": tokens, "compute": compute}
+    inputs |= {k: float(_number(v, "--at")) for k, v in _pairs(at, "--at").items()}
+    given = {k: v for k, v in inputs.items() if v not in (None, [])}
+    fitted = _fit_of(
+        source, law, prior, noise, discrepancy, group_effect, draws, seed,
+        (columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers),
+    )  # fmt: skip
+    result = fitted.forecast(seed=seed, **given)
+    if plot:
+        from bayescale.plots import plot_forecast, save_figure
+
+        save_figure(plot_forecast(fitted, result), plot)
+    summary = result.summary()
+    if as_json:
+        targets = summary.to_dict("records")
+        outside = result.outside.to_dict("records")
+        _print_json(
+            fitted,
+            {"unit": "nats/token", "targets": targets, "decades_outside": outside},
+            result.warnings,
+        )
+    else:
+        for _, row in summary.iterrows():
+            _print_frame(*_forecast_rows(row, fitted))
+        _print_warnings(result.warnings)
+    _exit(fitted)
+
+
+@app.command()
+def allocate(
+    source: Source,
+    compute: Annotated[list[float] | None, typer.Option(help="Budget, FLOP. Repeatable.")] = None,
+    loss: Annotated[
+        list[float] | None, typer.Option(help="Instead: a loss to reach, nats/token. Repeatable.")
+    ] = None,
+    law: LawOption = "chinchilla",
+    prior: PriorOption = None,
+    noise: NoiseOption = "student-t",
+    discrepancy: DiscrepancyOption = True,
+    group_effect: GroupOption = None,
+    draws: DrawsOption = 1500,
+    seed: SeedOption = 0,
+    columns: ColumnsOption = None,
+    loss_unit: UnitOption = None,
+    tokens_per_byte: BytesOption = None,
+    drop_missing: DropOption = False,
+    keep_outliers: OutliersOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Split compute between params and tokens, or find the compute that a loss takes."""
+    fitted = _fit_of(
+        source, law, prior, noise, discrepancy, group_effect, draws, seed,
+        (columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers),
+    )  # fmt: skip
+    result = fitted.allocate(compute=compute or None, loss=loss or None)
+    if as_json:
+        _print_json(fitted, {"allocations": result.summary().to_dict("records")}, result.warnings)
+    else:
+        asked = compute or loss or []
+        summary = result.summary()
+        for number, value in enumerate(asked):
+            rows = summary[summary["budget"] == number]
+            what = f"{value:.4g} " + ("FLOP" if compute else "nats/token")
+            title = f"Compute-optimal run for {what} ({fitted.law.name} on {fitted.table.name})"
+            columns_shown = [
+                "quantity",
+                "median",
+                "50%_low",
+                "50%_high",
+                "90%_low",
+                "90%_high",
+                "unit",
+            ]
+            _print_frame(rows[columns_shown], title)
+        _print_warnings(result.warnings)
+    _exit(fitted)
+
+
+def _table(
+    source: str,
+    columns: str | None,
+    loss_unit: str | None,
+    tokens_per_byte: float | None,
+    drop_missing: bool,
+    keep_outliers: bool,
+) -> "RunTable":
+    from bayescale.catalogue import load
+
+    options: dict[str, Any] = {
+        "columns": _pairs(columns.split(",") if columns else None, "--columns"),
+        "loss_unit": loss_unit,
+        "tokens_per_byte": tokens_per_byte,
+        "drop_missing": drop_missing,
+    }
+    table = load(source, outliers=True, **{k: v for k, v in options.items() if v})
+    kept = table if keep_outliers else table.without_outliers()
+    if len(kept) < len(table):
+        _say(f"{len(table) - len(kept)} runs flagged as outliers are left out (--keep-outliers keeps them)")
+    return kept
+
+
+def _fit_of(
+    source: str,
+    law: str,
+    prior: list[str] | None,
+    noise: str,
+    discrepancy: bool,
+    group_effect: str | None,
+    draws: int,
+    seed: int,
+    table_options: tuple[Any, ...],
+) -> "Fit":
+    """Load a fit, or make one of a table; made ones are kept in the cache, since they took compute."""
+    from bayescale.fitting import load_fit
+
+    if source.endswith(".nc"):
+        return load_fit(source)
+    from bayescale.catalogue import cache_folder
+
+    table = _table(source, *table_options)
+    how = [law, prior, noise, discrepancy, group_effect, draws, seed]
+    kept = cache_folder() / "fits" / f"{_fingerprint(table, how)}.nc"
+    if kept.is_file():
+        return load_fit(kept)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    return _fit(table, law, prior, noise, discrepancy, group_effect, draws, seed, kept)
+
+
+def _fit(
+    table: "RunTable",
+    law: str,
+    prior: list[str] | None,
+    noise: str,
+    discrepancy: bool,
+    group_effect: str | None,
+    draws: int,
+    seed: int,
+    output: Path | None,
+) -> "Fit":
+    from bayescale.files import written_aside
+    from bayescale.fitting import fit as make
+
+    if output:  # an unwritable place is said before the fit, not after it
+        with written_aside(output.with_name(f".{output.name}.probe")):
+            pass
+        output.with_name(f".{output.name}.probe").unlink()
+    _say(f"Fitting {law} to the {len(table)} runs of {table.name} by NUTS, a minute or two ...")
+    fitted = make(
+        table,
+        law,
+        priors=_pairs(prior, "--prior"),
+        noise=noise,  # type: ignore[arg-type]  # checked where it is used
+        discrepancy=discrepancy,
+        group_effect=group_effect,
+        draws=draws,
+        seed=seed,
+        progress=sys.stderr.isatty(),
+    )
+    if output:
+        fitted.save(output)
+    return fitted
+
+
+def _fingerprint(table: "RunTable", how: list[Any]) -> str:
+    from hashlib import sha256
+    from importlib.metadata import version
+
+    digest = sha256(table.frame.to_csv().encode())
+    digest.update(json.dumps([table.meta.model_dump(), how, version("bayescale")]).encode())
+    return digest.hexdigest()[:32]
+
+
+def _pairs(items: Iterable[str] | None, option: str) -> dict[str, str]:
+    from bayescale.errors import BayescaleError
+
+    pairs = {}
+    for item in items or ():
+        name, equals, value = item.partition("=")
+        if not (equals and name.strip() and value.strip()):
+            raise BayescaleError(f"{option}: found {item!r}; expected NAME=VALUE")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _number(text: str, option: str) -> float:
+    from bayescale.errors import BayescaleError
+
+    try:
+        return float(text)
+    except ValueError as error:
+        raise BayescaleError(f"{option}: found {text!r}; expected a number") from error
+
+
+def _with_published(fitted: "Fit") -> "pd.DataFrame":
+    """Add the published values of the same law on the same table to a fit's summary."""
+    from bayescale.publishedfits import published_fits
+
+    summary = fitted.summary()
+    for name, published in published_fits().items():
+        if (published.table, published.formula) == (fitted.table.name, fitted.law.formula):
+            summary[name] = [published.constants.get(str(p), float("nan")) for p in summary.index]
+    return summary
+
+
+def _forecast_rows(row: "pd.Series", fitted: "Fit") -> "tuple[pd.DataFrame, str]":
+    import pandas as pd
+
+    inputs = ", ".join(
+        f"{row[c]:.4g} {'FLOP' if c == 'compute' else c}"
+        for c in row.index
+        if not c.startswith(("loss", "expected_loss"))
+    )
+    rows = [
+        {"quantity": title}
+        | {"median": row[key]}
+        | {
+            f"{w} band": f"{row[f'{key}_{w}_low']:.4f} - {row[f'{key}_{w}_high']:.4f}"
+            for w in ("50%", "80%", "90%")
+        }
+        | {"unit": "nats/token"}
+        for key, title in (("expected_loss", "expected loss"), ("loss", "loss of a new run"))
+    ]
+    return pd.DataFrame(rows), f"{inputs} ({fitted.law.name} on {fitted.table.name})"
+
+
+def _fit_warnings(fitted: "Fit") -> list[str]:
+    warnings = [f"do not rely on this fit: {reason}" for reason in fitted.diagnostics.failures]
+    if fitted.model.discrepancy is None:
+        warnings.append("no discrepancy: bands ignore misfit of the law and are too narrow")
+    return warnings
+
+
+def _print_json(fitted: "Fit", data: dict[str, Any], warnings: list[str] | None = None) -> None:
+    header = {
+        "table": fitted.table.name,
+        "runs": len(fitted.table),
+        "law": fitted.law.name,
+        "formula": fitted.law.formula,
+        "diagnostics": fitted.diagnostics.to_dict() | {"passed": fitted.diagnostics.passed},
+        "warnings": _fit_warnings(fitted) if warnings is None else warnings,
+    }
+    print(json.dumps(header | data, indent=2))
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool, wrap: tuple[str, ...]) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold", no_wrap=name not in wrap)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console(highlight=False, markup=False).print(table)
+
+
+def _print_frame(frame: "pd.DataFrame", title: str) -> None:
+    # Plain text of any width: a number must never be cropped to fit a terminal.
+    cells = [list(map(str, frame.columns)), *([_plain(v) for v in row] for row in frame.to_numpy(object))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    print(title)
+    for row in cells:
+        print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}"
+    if isinstance(value, list):
+        return " - ".join(map(_plain, value))
+    return str(value)
+
+
+def _print_warnings(warnings: list[str]) -> None:
+    for warning in warnings:
+        print(f"! {warning}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _exit(fitted: "Fit") -> None:
+    if not fitted.diagnostics.passed:
+        raise typer.Exit(1)

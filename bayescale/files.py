@@ -1,0 +1,44 @@
+"""Write files so that a reader never meets half of one: write aside, then rename."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bayescale.errors import BayescaleError
+
+
+@contextmanager
+def written_aside(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; rename it to `path` when the block succeeds.
+
+    Raises
+    ------
+    BayescaleError
+        If the folder does not exist or cannot be written.
+    """
+    path = Path(path)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise BayescaleError(
+            f"{path}: cannot write here ({error.strerror}); choose a folder that exists and that "
+            "you may write to"
+        ) from error
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        # mkstemp makes the file private; the finished one gets the permissions of any new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        aside.chmod(0o666 & ~umask)
+        try:
+            os.replace(aside, path)
+        except OSError as error:
+            raise BayescaleError(
+                f"{path}: cannot write here ({error.strerror}); choose another path"
+            ) from error
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,193 @@
+"""Forecasts: draws of the loss of runs not yet trained, their bands, and how far they lie from the table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayescale.errors import FitError
+from bayescale.laws import INPUT_COLUMNS
+from bayescale.model.discrepancy import axes_of
+
+if TYPE_CHECKING:
+    from bayescale.fitting import Fit
+
+INTERVALS = (0.5, 0.8, 0.9)
+# Jointly drawn targets share one discrepancy; its covariance is target by target for every draw.
+_BLOCK = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """Draws of loss at inputs not yet run.
+
+    Attributes
+    ----------
+    draws : xarray.Dataset
+        ``expected_loss`` (of the training recipe) and ``loss`` (of one new run: noise added), in
+        nats/token, dimensions (chain, draw, target); the inputs are coordinates of ``target``.
+    outside : pandas.DataFrame
+        Decades by which each target lies outside the table's range, one column per input and for D/N.
+    warnings : list of str
+        Failed diagnostics of the fit, and far extrapolation, in words.
+    """
+
+    draws: xr.Dataset
+    outside: pd.DataFrame
+    warnings: list[str]
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row per target: inputs, then median and 50/80/90% intervals, nats/token."""
+        inputs = {n: c.values for n, c in self.draws.coords.items() if c.dims == ("target",)}
+        table = pd.DataFrame({str(n): v for n, v in inputs.items() if n != "target"})
+        for name in ("expected_loss", "loss"):
+            flat = self.draws[name].transpose("target", "chain", "draw").values
+            flat = flat.reshape(len(table), -1)
+            table[name] = np.median(flat, axis=1)
+            for width in INTERVALS:
+                ends = np.quantile(flat, [(1 - width) / 2, (1 + width) / 2], axis=1)
+                table[f"{name}_{width:.0%}_low"], table[f"{name}_{width:.0%}_high"] = ends
+        return table
+
+
+def forecast(fit: "Fit", *, seed: int = 0, **inputs: Any) -> Forecast:
+    """Forecast the loss at given inputs.
+
+    Parameters
+    ----------
+    fit : Fit
+        The fit.
+    seed : int
+        Of the discrepancy away from the table and of the new run's noise.
+    **inputs : float or sequence of float
+        By column: ``params``, ``tokens``, ``compute``, ...; broadcast against each other. Where the law
+        needs one of params, tokens, compute that is not given, it is found by C = k N D.
+
+    Raises
+    ------
+    FitError
+        If an input that the law needs is missing, unknown or not positive.
+    """
+    targets = complete_inputs(fit, inputs)
+    ratios = fit.model.ratios_at(
+        {s: targets[c] for s, c in zip(fit.law.inputs, fit.law.columns, strict=True)}
+    )
+    rng = np.random.default_rng(seed)
+    expected = expected_loss(fit, ratios, rng)
+    draws = fit.draws
+    shape = (draws.sizes["chain"], draws.sizes["draw"], ratios.shape[1])
+    new = expected * np.exp(_noise(fit, expected.shape, rng))
+    coords: dict[str, Any] = {"chain": draws["chain"], "draw": draws["draw"]}
+    coords |= {name: ("target", values) for name, values in targets.items()}
+    dataset = xr.Dataset(
+        {
+            "expected_loss": (("chain", "draw", "target"), expected.reshape(shape)),
+            "loss": (("chain", "draw", "target"), new.reshape(shape)),
+        },
+        coords,
+        attrs={"unit": "nats/token", "law": fit.law.name, "table": fit.table.name},
+    )
+    outside = decades_outside(fit, targets)
+    return Forecast(dataset, outside, _warnings(fit, outside))
+
+
+def expected_loss(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw the expected loss at log-ratios of shape (input, target); shape (draws, target).
+
+    Includes the discrepancy, with the part that the runs leave unknown drawn jointly over blocks of
+    targets, and the offset of a new group.
+    """
+    model, draws = fit.model, fit.draws
+    values = {n: draws[n].values.ravel() for n in model.centred.names}
+    loss = np.array(model.law_loss(values, ratios)) * np.ones((1, ratios.shape[1]))
+    if model.discrepancy is not None:
+        for start in range(0, ratios.shape[1], _BLOCK):
+            block = slice(start, start + _BLOCK)
+            misfit = _misfit(fit, ratios[:, block], rng)
+            loss[:, block] = model.with_misfit(loss[:, block], values, misfit)
+    if model.group is not None:
+        offset = rng.standard_normal(loss.shape) * draws["group_sd"].values.ravel()[:, None]
+        loss = loss * np.exp(offset)
+    return loss
+
+
+def complete_inputs(fit: "Fit", inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return every input column of the law at each target, and params and tokens where known."""
+    given = {name: value for name, value in inputs.items() if value is not None}
+    known = {*INPUT_COLUMNS.values(), *fit.law.columns}
+    if unknown := given.keys() - known:
+        raise FitError(f"input {sorted(unknown)[0]!r} is unknown; expected some of {sorted(known)}")
+    if not given:
+        raise FitError(f"no inputs given; law {fit.law.name!r} needs {', '.join(fit.law.columns)}")
+    arrays = {n: np.atleast_1d(np.asarray(v, float)) for n, v in given.items()}
+    for name, values in arrays.items():
+        if not np.all((values > 0) & np.isfinite(values)):
+            raise FitError(f"input {name!r}: found {values.tolist()}; expected positive numbers")
+    try:
+        broadcast = np.broadcast_arrays(*arrays.values())
+    except ValueError as error:
+        sizes = {name: len(values) for name, values in arrays.items()}
+        raise FitError(f"inputs have unequal numbers of targets: {sizes}") from error
+    targets = dict(zip(arrays, broadcast, strict=True))
+    k = fit.table.meta.flops_per_param_token
+    have = {"params", "tokens", "compute"} & targets.keys()
+    if have == {"params", "tokens"}:
+        targets["compute"] = k * targets["params"] * targets["tokens"]
+    elif have == {"params", "compute"}:
+        targets["tokens"] = targets["compute"] / (k * targets["params"])
+    elif have == {"tokens", "compute"}:
+        targets["params"] = targets["compute"] / (k * targets["tokens"])
+    if missing := [c for c in fit.law.columns if c not in targets]:
+        raise FitError(
+            f"law {fit.law.name!r} needs {', '.join(fit.law.columns)}; {missing[0]!r} is not given and "
+            f"cannot be found from {', '.join(given)}"
+        )
+    return targets
+
+
+def decades_outside(fit: "Fit", targets: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Return decades by which targets lie outside the table's range of each input and of D/N."""
+    quantities = {c: (fit.table.column(c), targets[c]) for c in fit.law.columns}
+    if {"params", "tokens"} <= quantities.keys():
+        (params, new_params), (tokens, new_tokens) = quantities["params"], quantities["tokens"]
+        quantities["tokens per parameter"] = (tokens / params, new_tokens / new_params)
+    columns = {}
+    for name, (seen, asked) in quantities.items():
+        above = np.log10(asked / seen.max())
+        below = np.log10(seen.min() / asked)
+        columns[name] = np.maximum(0.0, np.maximum(above, below))
+    return pd.DataFrame(columns)
+
+
+def _misfit(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    discrepancy, draws = fit.model.discrepancy, fit.draws
+    assert discrepancy is not None
+    axes = axes_of(fit.law.inputs, ratios)
+    length = draws["discrepancy_length"].values.ravel()
+    weights = draws["discrepancy_weights"].values.reshape(len(length), -1)
+    known = (discrepancy.basis(axes, length, np) @ weights[..., None])[..., 0]
+    rest = discrepancy.unexplained(axes, length)
+    unknown = (rest @ rng.standard_normal((len(length), axes.shape[1], 1)))[..., 0]
+    return draws["discrepancy_sd"].values.ravel()[:, None] * (known + unknown)
+
+
+def _noise(fit: "Fit", shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    noise = rng.standard_normal(shape)
+    if fit.model.noise == "student-t":
+        df = fit.draws["noise_df"].values.ravel()[:, None]
+        noise = noise / np.sqrt(rng.chisquare(np.broadcast_to(df, shape)) / df)
+    return noise * fit.draws["noise_sd"].values.ravel()[:, None]
+
+
+def _warnings(fit: "Fit", outside: pd.DataFrame) -> list[str]:
+    warnings = [f"do not rely on this fit: {reason}" for reason in fit.diagnostics.failures]
+    for name in outside.columns:
+        far = outside[name].max()
+        if far > 0:
+            warnings.append(f"{name} lies {far:.1f} decades outside the table")
+    if fit.model.discrepancy is None:
+        warnings.append("no discrepancy: bands ignore misfit of the law and are too narrow")
+    return warnings

@@ -1,0 +1,282 @@
+"""What a law is: a formula from inputs to loss, with named parameters and priors. A law is data.
+
+>>> from bayescale.laws import law_from_formula
+>>> law = law_from_formula("E + A*N**-a")
+>>> law.inputs, law.floor, law.linear_parameters
+(('N',), 'E', ('A', 'E'))
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import sympy as sp
+
+from bayescale.errors import LawError
+from bayescale.laws.formula import parse_formula
+from bayescale.laws.priors import LogNormal, Prior, parse_prior
+
+# Symbols that always mean an input, and the run-table column each is read from. A symbol that is the
+# name of a column means that column.
+INPUT_COLUMNS = {"N": "params", "D": "tokens", "C": "compute", "U": "unique_tokens"}
+
+# Priors for parameters that a user's formula leaves without one; DESIGN of the built-in families:
+# 138 published refits have exponents with median .40 (5-95%: .13-.61), floors from .17 to 4.3 nats.
+FLOOR_PRIOR = LogNormal(1.5, 0.5)
+TERM_PRIOR = LogNormal(0.5, 0.7)
+EXPONENT_PRIOR = LogNormal(0.4, 0.35)
+# Without a floor a power law bends to fit the whole loss: large amplitude, small exponent.
+BARE_TERM_PRIOR = LogNormal(2.0, 0.7)
+BARE_EXPONENT_PRIOR = LogNormal(0.1, 0.7)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One named parameter of a law.
+
+    Attributes
+    ----------
+    name : str
+        As in the formula.
+    prior : Prior
+        On the parameter, or on `at_centre` where that is given.
+    unit, meaning : str
+        For people.
+    at_centre : str, optional
+        An expression holding this parameter whose value at the table's centre carries the prior and is
+        sampled in the parameter's place, as ``name_centre``. Amplitudes get one by themselves (their
+        term in the formula): published amplitudes extrapolate to one parameter and one token, where
+        nobody has prior knowledge.
+    """
+
+    name: str
+    prior: Prior
+    unit: str = ""
+    meaning: str = ""
+    at_centre: str | None = None
+
+
+@dataclass(frozen=True)
+class Law:
+    """A formula from inputs (params N, tokens D, ...) to loss, with named parameters and priors.
+
+    Attributes
+    ----------
+    name : str
+        One word.
+    formula : str
+        In the notation of `bayescale.laws.formula.parse_formula`.
+    parameters : tuple of Parameter
+        Every symbol of the formula that is no input.
+    title, citation : str
+        For people; the citation holds the arXiv id.
+    nests : tuple of str
+        Names of laws that this one contains as special cases.
+    """
+
+    name: str
+    formula: str
+    parameters: tuple[Parameter, ...]
+    title: str = ""
+    citation: str = ""
+    nests: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [p.name for p in self.parameters]
+        if len(set(names)) < len(names):
+            raise LawError(f"law {self.name!r}: a parameter is given twice among {names}")
+        free = {s.name for s in self.expression.free_symbols}
+        if unused := set(names) - free:
+            raise LawError(f"law {self.name!r}: {sorted(unused)} do not occur in {self.formula!r}")
+        _require_inputs(self.formula, self.inputs)
+
+    @cached_property
+    def expression(self) -> sp.Expr:
+        """The formula as SymPy sees it."""
+        real = frozenset(p.name for p in self.parameters if not p.prior.positive)
+        return parse_formula(self.formula, real)
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Symbols of the formula that are no parameters; N, D, C, U first."""
+        names = {p.name for p in self.parameters}
+        found = {s.name for s in self.expression.free_symbols} - names
+        return tuple(sorted(found, key=lambda s: ("NDCU".find(s) % 9, s)))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Run-table columns that the inputs are read from."""
+        return tuple(INPUT_COLUMNS.get(name, name) for name in self.inputs)
+
+    @cached_property
+    def linear_parameters(self) -> tuple[str, ...]:
+        """Parameters in which the loss is jointly linear, found from the formula."""
+        return find_linear(self.expression, [p.name for p in self.parameters])
+
+    @cached_property
+    def floor(self) -> str | None:
+        """The irreducible loss: the linear parameter that stands alone."""
+        for name in self.linear_parameters:
+            if self.expression.diff(self.symbol(name)) == 1:
+                return name
+        return None
+
+    @property
+    def latex(self) -> str:
+        """The formula typeset."""
+        return "L = " + sp.latex(self.expression)
+
+    def symbol(self, name: str) -> sp.Symbol:
+        """Return the SymPy symbol of a parameter or input."""
+        for symbol in self.expression.free_symbols:
+            if symbol.name == name:
+                return symbol
+        raise LawError(f"law {self.name!r} has no symbol {name!r}; it has {self.formula!r}")
+
+    def parameter(self, name: str) -> Parameter:
+        """Return a parameter by name.
+
+        Raises
+        ------
+        LawError
+            If the law has no such parameter.
+        """
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        names = ", ".join(p.name for p in self.parameters)
+        raise LawError(f"law {self.name!r} has no parameter {name!r}; it has {names}")
+
+    def with_priors(self, priors: Mapping[str, Prior | str]) -> "Law":
+        """Return the same law with some priors replaced (of a term at the centre, for an amplitude)."""
+        parsed = {k: parse_prior(v) if isinstance(v, str) else v for k, v in priors.items()}
+        for name in parsed:
+            self.parameter(name)
+        parameters = tuple(
+            replace(p, prior=parsed[p.name]) if p.name in parsed else p for p in self.parameters
+        )
+        return replace(self, parameters=parameters)
+
+    def to_dict(self) -> dict:
+        """Return plain data that `from_dict` reads back; no code travels with it."""
+        parameters = [
+            {"name": p.name, "prior": str(p.prior), "unit": p.unit, "meaning": p.meaning}
+            | ({"at_centre": p.at_centre} if p.at_centre else {})
+            for p in self.parameters
+        ]
+        return {
+            "name": self.name,
+            "formula": self.formula,
+            "parameters": parameters,
+            "title": self.title,
+            "citation": self.citation,
+            "nests": list(self.nests),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping) -> "Law":
+        """Inverse of `to_dict`."""
+        parameters = tuple(Parameter(**(p | {"prior": parse_prior(p["prior"])})) for p in data["parameters"])
+        return cls(**(dict(data) | {"parameters": parameters, "nests": tuple(data["nests"])}))
+
+
+def find_linear(expression: sp.Expr, names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of `names`, in order, in which `expression` is jointly linear."""
+    symbols = {s.name: s for s in expression.free_symbols}
+    linear: list[str] = []
+    slopes: list[sp.Expr] = []
+    for name in sorted(names):
+        symbol = symbols[name]
+        slope = sp.simplify(expression.diff(symbol))
+        if symbol in slope.free_symbols or any(symbol in s.free_symbols for s in slopes):
+            continue
+        linear.append(name)
+        slopes.append(slope)
+    return tuple(linear)
+
+
+def law_from_formula(
+    formula: str,
+    *,
+    columns: Iterable[str] = (),
+    priors: Mapping[str, Prior | str] | None = None,
+    name: str = "custom",
+) -> Law:
+    """Make a law of a user's own formula, with default priors where its structure tells them.
+
+    Parameters
+    ----------
+    formula : str
+        For example ``"E + A*N**-a"``.
+    columns : iterable of str
+        Names that mean a column of the run table, beside N, D, C and U.
+    priors : mapping, optional
+        Parameter to prior, as `Prior` or as text (``"LogNormal(0.4, 0.35)"``).
+    name : str
+        The law's name.
+
+    Raises
+    ------
+    LawError
+        If the formula cannot be read, a parameter needs a prior that was not given, or the loss grows
+        with every input.
+    """
+    given = {k: parse_prior(v) if isinstance(v, str) else v for k, v in (priors or {}).items()}
+    real = frozenset(k for k, v in given.items() if not v.positive)
+    expression = parse_formula(formula, real)
+    symbols = {s.name: s for s in expression.free_symbols}
+    inputs = {n for n in symbols if n in INPUT_COLUMNS or n in set(columns)}
+    _require_inputs(formula, inputs)
+    names = sorted(symbols.keys() - inputs)
+    if unknown := given.keys() - set(names):
+        raise LawError(f"prior given for {sorted(unknown)}, but {formula!r} has {', '.join(names)}")
+    linear = find_linear(expression, names)
+    floor = next((n for n in linear if expression.diff(symbols[n]) == 1), None)
+    parameters = []
+    for parameter in names:
+        if parameter in given:
+            prior, meaning = given[parameter], ""
+        elif parameter == floor:
+            prior, meaning = FLOOR_PRIOR, "irreducible loss"
+        elif parameter in linear:
+            prior, meaning = (TERM_PRIOR if floor else BARE_TERM_PRIOR), "amplitude"
+        elif _only_in_exponents(expression, symbols[parameter], {symbols[i] for i in inputs}):
+            prior, meaning = (EXPONENT_PRIOR if floor else BARE_EXPONENT_PRIOR), "exponent"
+        else:
+            raise LawError(
+                f"formula {formula!r}: no default prior fits {parameter!r}, which is neither an "
+                f"amplitude nor an exponent; give one (--prior '{parameter}=LogNormal(1, 1)')"
+            )
+        parameters.append(Parameter(parameter, prior, meaning=meaning))
+    law = Law(name, formula, tuple(parameters), title="user's formula")
+    _refuse_growth(law, given)
+    return law
+
+
+def _require_inputs(formula: str, inputs: Iterable[str]) -> None:
+    if not tuple(inputs):
+        raise LawError(
+            f"formula {formula!r} has no input; write N (params), D (tokens), C (compute), U (unique tokens) "
+            "or a column's name"
+        )
+
+
+def _only_in_exponents(expression: sp.Expr, parameter: sp.Symbol, inputs: set[sp.Symbol]) -> bool:
+    marked = expression.replace(
+        lambda e: e.is_Pow and bool(e.base.free_symbols & inputs) and e.exp.has(parameter),
+        lambda e: e.base,
+    )
+    return parameter not in marked.free_symbols
+
+
+def _refuse_growth(law: Law, given: Mapping[str, Prior]) -> None:
+    # "E + A*N**a" reads naturally when a is negative; here exponents are positive and carry a minus.
+    defaults = {p.name: sp.Float(p.prior.median) for p in law.parameters if isinstance(p.prior, LogNormal)}
+    if given or len(defaults) < len(law.parameters):
+        return
+    at = {law.symbol(n): v for n, v in defaults.items()} | {law.symbol(i): 10 for i in law.inputs}
+    if all(law.expression.diff(law.symbol(i)).subs(at) > 0 for i in law.inputs):
+        raise LawError(
+            f"formula {law.formula!r}: the loss grows with every input when exponents are positive, "
+            "as they are here; write N**-a where the loss falls with N"
+        )

@@ -1,0 +1,1 @@
+"""From a law and a run table to a log-density: coordinates, noise, discrepancy, PyMC."""

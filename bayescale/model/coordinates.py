@@ -1,0 +1,144 @@
+"""Coordinates in which a law is sampled: what the data determine, not what papers print.
+
+corr(alpha, log A) is .999 and more in every published table, so amplitudes and exponents make poor
+coordinates. Each class here maps a vector z to the law's sampled parameters, their logarithms, and the
+logarithm of the map's Jacobian, in NumPy (any leading shape) or ``pytensor.tensor``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from bayescale.laws import CentredLaw
+
+# Below this share of the level, log E continues along its tangent: a leapfrog step that overshoots
+# E = 0 meets a steep finite slope instead of NaN. The default floor prior is 1e-30 and less there.
+_FLOOR_SHARE = 1e-3
+
+
+class Sampled(NamedTuple):
+    """Sampled parameters at a point: values, logarithms (of positive ones), log-Jacobian."""
+
+    values: dict[str, Any]
+    logs: dict[str, Any]
+    log_jacobian: Any
+
+
+class Coordinates(Protocol):
+    """A map from unconstrained coordinates to a law's sampled parameters."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates."""
+
+    def to_sampled(self, z: Any, xp: Any) -> Sampled:
+        """Map coordinates, last axis `len(names)`, to parameters."""
+
+    def from_sampled(self, values: Mapping[str, Any]) -> np.ndarray:
+        """Inverse map, in NumPy; the last axis of the result runs over `names`."""
+
+
+@dataclass(frozen=True)
+class LevelSlope:
+    """Level and local slopes of ``E + sum a_k exp(-p_k x)`` at the centre, and log exponents.
+
+    z = (log L0, log s_1, ..., log p_1, ...) with L0 = E + sum a_k the loss at the centre and
+    s_k = a_k p_k the local slope in log input; so a_k = s_k / p_k and E = L0 - sum a_k.
+    """
+
+    floor: str
+    power_terms: Mapping[str, str]
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        """Distinct exponents; terms may share one."""
+        return tuple(dict.fromkeys(self.power_terms.values()))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates."""
+        slopes = [f"log_slope_{a.removesuffix('_centre')}" for a in self.power_terms]
+        return ("log_level", *slopes, *(f"log_{p}" for p in self.exponents))
+
+    def to_sampled(self, z: Any, xp: Any) -> Sampled:
+        first_exponent = 1 + len(self.power_terms)
+        logs = {p: z[..., first_exponent + i] for i, p in enumerate(self.exponents)}
+        for k, (amplitude, exponent) in enumerate(self.power_terms.items()):
+            logs[amplitude] = z[..., 1 + k] - logs[exponent]
+        values = {name: xp.exp(log) for name, log in logs.items()}
+        level = xp.exp(z[..., 0])
+        floor = level - sum(values[a] for a in self.power_terms)
+        # |d(E, a, p)/dz| = L0 prod a_k prod p_k
+        log_jacobian = z[..., 0] + sum(logs.values())
+        values[self.floor] = floor
+        logs[self.floor] = _log_with_tangent(floor, _FLOOR_SHARE * level, xp)
+        return Sampled(values, logs, log_jacobian)
+
+    def from_sampled(self, values: Mapping[str, Any]) -> np.ndarray:
+        level = values[self.floor] + sum(values[a] for a in self.power_terms)
+        slopes = [values[a] * values[p] for a, p in self.power_terms.items()]
+        columns = [level, *slopes, *(values[p] for p in self.exponents)]
+        return np.log(np.stack(np.broadcast_arrays(*columns), axis=-1))
+
+
+@dataclass(frozen=True)
+class LogParameters:
+    """Logarithms of positive parameters, others as they are."""
+
+    positive: Mapping[str, bool]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates."""
+        return tuple(f"log_{n}" if positive else n for n, positive in self.positive.items())
+
+    def to_sampled(self, z: Any, xp: Any) -> Sampled:
+        values, logs = {}, {}
+        for i, (name, positive) in enumerate(self.positive.items()):
+            if positive:
+                logs[name] = z[..., i]
+                values[name] = xp.exp(z[..., i])
+            else:
+                values[name] = z[..., i]
+        return Sampled(values, logs, sum(logs.values()))
+
+    def from_sampled(self, values: Mapping[str, Any]) -> np.ndarray:
+        columns = [np.log(values[n]) if p else values[n] for n, p in self.positive.items()]
+        return np.stack(np.broadcast_arrays(*columns), axis=-1)
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """Standardised log parameters: ``u = mode + scale @ z`` with scale from the curvature there."""
+
+    base: LogParameters
+    mode: tuple[float, ...]
+    scale: tuple[tuple[float, ...], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates."""
+        return tuple(f"white_{i}" for i in range(len(self.mode)))
+
+    def to_sampled(self, z: Any, xp: Any) -> Sampled:
+        scale = np.asarray(self.scale)
+        sampled = self.base.to_sampled(np.asarray(self.mode) + xp.dot(z, scale.T), xp)
+        log_scale = float(np.linalg.slogdet(scale)[1])
+        return sampled._replace(log_jacobian=sampled.log_jacobian + log_scale)
+
+    def from_sampled(self, values: Mapping[str, Any]) -> np.ndarray:
+        centred = self.base.from_sampled(values) - np.asarray(self.mode)
+        return np.linalg.solve(np.asarray(self.scale), centred[..., None])[..., 0]
+
+
+def natural_coordinates(law: CentredLaw) -> LevelSlope | LogParameters:
+    """Return level/slope coordinates where the law's terms allow them, else log parameters."""
+    if law.power_terms is not None and law.floor is not None:
+        return LevelSlope(law.floor, law.power_terms)
+    return LogParameters({n: prior.positive for n, prior in law.priors.items()})
+
+
+def _log_with_tangent(x: Any, start: Any, xp: Any) -> Any:
+    return xp.log(xp.maximum(x, start)) + xp.minimum(x - start, 0.0) / start

@@ -1,0 +1,150 @@
+"""Discrepancy: the smooth misfit between a law and the truth, a Gaussian process over the inputs.
+
+Axes are decades of compute and of tokens per parameter (of each input, for laws of other inputs). The
+process is carried by its values at a grid of knots over the table (deterministic training conditional,
+Quinonero-Candela & Rasmussen 2005), whitened: delta(x) = tau * k(x, Z) chol(K)^-T v with v ~ N(0, I). The
+squared-exponential kernel factorises over axes, so its matrices are a handful of knots wide. A forecast
+adds the variance that the knots do not explain, which grows to tau^2 far from the table; a Hilbert-space
+basis would instead fall to zero at the edge of its box, where forecasts are made.
+
+The weights v are not sampled as they stand either: runs determine them to a small fraction of their prior,
+differently for every law, tau and length. `Discrepancy.weights` maps standard normal coordinates through
+the Gaussian approximation of v given all else, so that what is sampled stays standard normal.
+
+Functions that take ``xp`` work in NumPy (any leading shape) and in ``pytensor.tensor``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bayescale.laws import LogNormal, Prior
+from bayescale.model.linear import cholesky, log_diagonal, solve_lower, solve_upper
+
+_JITTER = 1e-8
+# Knots no further apart than this (decades): at the shortest plausible length, 1.5 decades, they
+# leave less than 1% of the process's variance between them unexplained.
+_SPACING = 1.25
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """Priors of the discrepancy and the knots that carry it.
+
+    Attributes
+    ----------
+    knots : tuple of tuple of float
+        Per axis, knot positions in decades from the centre.
+    amplitude : Prior
+        Of tau, the relative standard deviation of the reducible loss.
+    length : Prior
+        Of the length scale, decades, shared by the axes.
+    """
+
+    knots: tuple[tuple[float, ...], ...]
+    amplitude: Prior = LogNormal(0.05, 0.7)
+    length: Prior = LogNormal(3.0, 0.3)
+
+    @property
+    def size(self) -> int:
+        """Number of whitened weights v."""
+        return int(np.prod([len(k) for k in self.knots]))
+
+    def basis(self, axes: np.ndarray, length: Any, xp: Any) -> Any:
+        """Return the basis that weights multiply, shape (..., point, weight), at tau = 1.
+
+        Parameters
+        ----------
+        axes : array, shape (axis, point)
+            Decades from the centre.
+        length : array, shape (...)
+            Length scales, decades.
+        xp : module
+            NumPy or ``pytensor.tensor``.
+        """
+        half_precision = 0.5 / length[..., None, None] ** 2
+        out: Any = None
+        for x, knots in zip(axes, map(np.asarray, self.knots), strict=True):
+            between = np.subtract.outer(knots, knots) ** 2
+            kernel = xp.exp(-half_precision * between) + _JITTER * np.eye(len(knots))
+            cross = xp.exp(-half_precision * np.subtract.outer(knots, x) ** 2)
+            side = solve_lower(cholesky(kernel, xp), cross, xp).mT
+            out = side if out is None else _row_products(out, side, xp)
+        return out
+
+    def weights(
+        self, standard: Any, scaled_basis: Any, target: Any, precision: Any, xp: Any
+    ) -> tuple[Any, Any]:
+        """Map standard normal coordinates to weights v, near their conditional posterior.
+
+        With v ~ N(0, I) and ``target = scaled_basis @ v`` seen with the given precision, v would be
+        N(A^-1 b, A^-1), A = I + basis' P basis and b = basis' P target.
+
+        Parameters
+        ----------
+        standard : array, shape (..., weight)
+            The coordinates.
+        scaled_basis : array, shape (..., point, weight)
+            tau times `basis`.
+        target, precision : array, shape (..., point)
+            The discrepancy each run points to, and how precisely.
+
+        Returns
+        -------
+        weights : array, shape (..., weight)
+        log_jacobian : array, shape (...)
+            log |dv / dstandard|.
+        """
+        weighted = scaled_basis * precision[..., None]
+        factor = cholesky(weighted.mT @ scaled_basis + np.eye(self.size), xp)
+        projected = solve_lower(factor, weighted.mT @ target[..., None], xp)
+        weights = solve_upper(factor.mT, projected + standard[..., None], xp)[..., 0]
+        return weights, -log_diagonal(factor, xp)
+
+    def unexplained(self, axes: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """Return a square root of what the knots leave unexplained, (draw, point, point), at tau = 1."""
+        kernel = np.ones((len(length), axes.shape[1], axes.shape[1]))
+        for x in axes:
+            kernel *= np.exp(-0.5 * (np.subtract.outer(x, x) / length[:, None, None]) ** 2)
+        basis = self.basis(axes, length, np)
+        rest = kernel - basis @ basis.mT
+        # The rest vanishes wherever a target sits on the table, hence the jitter.
+        return np.linalg.cholesky(rest + 1e-7 * np.eye(axes.shape[1]))
+
+
+def _row_products(left: Any, right: Any, xp: Any) -> Any:
+    # Row-wise Kronecker product: every column of one side times every column of the other.
+    products = left[..., :, None] * right[..., None, :]
+    if xp is np:
+        return products.reshape(*products.shape[:-2], -1)
+    points, columns, more = products.type.shape
+    return products.reshape((points, columns * more))
+
+
+def axis_names(inputs: Sequence[str]) -> tuple[str, ...]:
+    """Name the axes of the discrepancy for a law's inputs."""
+    if {"N", "D"} <= set(inputs):
+        rest = [i for i in inputs if i not in ("N", "D")]
+        return ("log10 C", "log10 D/N", *(f"log10 {i}" for i in rest))
+    return tuple(f"log10 {i}" for i in inputs)
+
+
+def axes_of(inputs: Sequence[str], ratios: np.ndarray) -> np.ndarray:
+    """Turn log-ratios to the centre, shape (input, point), into axes in decades, (axis, point)."""
+    decades = dict(zip(inputs, ratios / np.log(10), strict=True))
+    if {"N", "D"} <= set(inputs):
+        n, d = decades.pop("N"), decades.pop("D")
+        return np.stack([n + d, d - n, *decades.values()])
+    return np.stack(list(decades.values()))
+
+
+def knots_over(axes: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    """Place knots over a table's axes, shape (axis, run)."""
+    knots = []
+    for x in axes:
+        low, high = float(x.min()), float(x.max())
+        count = 1 + int(np.ceil((high - low) / _SPACING - 1e-9))
+        knots.append(tuple(np.linspace(low, high, count).tolist()))
+    return tuple(knots)

@@ -1,0 +1,330 @@
+"""A model: a law, the numbers of a run table, noise and discrepancy; all that a log-density needs.
+
+    log loss_i = log( E + (law(x_i) - E) * exp(delta(x_i)) ) + group effect + noise_i
+
+with noise Student-t or Normal of relative scale sqrt(noise_sd^2 + known_i^2), where known_i holds the
+published standard error and rounding of run i. `log_density` is the NumPy definition, batched over
+points; `bayescale.model.pymc_model` builds the same density as a PyMC model, and a test holds them equal.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from scipy import special
+
+from bayescale.errors import FitError, TableError
+from bayescale.laws import CentredLaw, Gamma, Law, LogNormal, Prior
+from bayescale.model.coordinates import Coordinates, natural_coordinates
+from bayescale.model.discrepancy import Discrepancy, axes_of, knots_over
+from bayescale.runs import RunTable
+
+Noise = Literal["student-t", "normal"]
+
+NOISE_SD_PRIOR: Prior = LogNormal(0.01, 1.0)
+NOISE_DF_PRIOR: Prior = Gamma(2.0, 0.1)
+GROUP_SD_PRIOR: Prior = LogNormal(0.005, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A law on a table's numbers, with its noise, discrepancy and group effect.
+
+    Attributes
+    ----------
+    law : Law
+        The law.
+    centre : mapping
+        Input symbol to the value at which the law is centred; geometric means of the table.
+    ratios : array, shape (input, run)
+        log(input / centre).
+    log_loss : array, shape (run,)
+        Natural logarithm of the losses.
+    known_noise : array, shape (run,)
+        Known relative standard deviation of each loss.
+    noise : str
+        ``student-t`` or ``normal``.
+    discrepancy : Discrepancy or None
+        Smooth misfit of the law.
+    group : array of int, shape (run,), or None
+        Index of each run's group in `group_names`.
+    group_names : tuple of str
+        Labels of the groups.
+    coordinates : Coordinates
+        In which the law's parameters are sampled.
+    start : array, optional
+        Law coordinates about which chains start.
+    """
+
+    law: Law
+    centre: Mapping[str, float]
+    ratios: np.ndarray
+    log_loss: np.ndarray
+    known_noise: np.ndarray
+    noise: Noise
+    discrepancy: Discrepancy | None
+    group: np.ndarray | None
+    group_names: tuple[str, ...]
+    coordinates: Coordinates
+    start: np.ndarray | None = None
+
+    @cached_property
+    def centred(self) -> CentredLaw:
+        """The law about its centre."""
+        return CentredLaw(self.law)
+
+    @cached_property
+    def axes(self) -> np.ndarray:
+        """The runs on the discrepancy's axes, shape (axis, run), decades from the centre."""
+        return axes_of(self.law.inputs, self.ratios)
+
+    @cached_property
+    def scale_priors(self) -> dict[str, Prior]:
+        """Priors of the positive parameters beside the law's, in the order they are sampled."""
+        priors = {"noise_sd": NOISE_SD_PRIOR}
+        if self.noise == "student-t":
+            priors["noise_df"] = NOISE_DF_PRIOR
+        if self.discrepancy is not None:
+            priors["discrepancy_sd"] = self.discrepancy.amplitude
+            priors["discrepancy_length"] = self.discrepancy.length
+        if self.group is not None:
+            priors["group_sd"] = GROUP_SD_PRIOR
+        return priors
+
+    @cached_property
+    def layout(self) -> dict[str, slice]:
+        """Where each block of the unconstrained vector lies: law, log scales, standard normals."""
+        sizes = {"law_coordinates": len(self.coordinates.names)}
+        sizes |= dict.fromkeys(self.scale_priors, 1)
+        if self.discrepancy is not None:
+            sizes["discrepancy_standard"] = self.discrepancy.size
+        if self.group is not None:
+            sizes["group_offsets"] = len(self.group_names)
+        ends = np.cumsum(list(sizes.values())).tolist()
+        starts = [0, *ends[:-1]]
+        return {n: slice(a, b) for n, a, b in zip(sizes, starts, ends, strict=True)}
+
+    @property
+    def size(self) -> int:
+        """Number of unconstrained coordinates."""
+        return sum(s.stop - s.start for s in self.layout.values())
+
+    def law_only(self) -> "Model":
+        """Return the same model without discrepancy and group effect."""
+        return replace(self, discrepancy=None, group=None, group_names=(), start=None)
+
+    def with_losses(self, log_loss: np.ndarray) -> "Model":
+        """Return the same model for other log losses of the same runs."""
+        return replace(self, log_loss=np.asarray(log_loss, float))
+
+    def ratios_at(self, inputs: Mapping[str, Any]) -> np.ndarray:
+        """Return log-ratios to the centre, shape (input, point), of inputs by symbol."""
+        columns = [np.log(np.asarray(inputs[i], float) / self.centre[i]) for i in self.law.inputs]
+        return np.stack(np.broadcast_arrays(*columns))
+
+    def law_loss(self, values: Mapping[str, Any], ratios: np.ndarray, xp: Any = np) -> Any:
+        """Return the law's loss, shape (..., point), without discrepancy.
+
+        Parameters
+        ----------
+        values : mapping
+            Sampled law parameters, each of shape (...).
+        ratios : array, shape (input, point)
+            Log-ratios of the inputs to the centre.
+        xp : module
+            NumPy or ``pytensor.tensor``.
+        """
+        function = self.centred.function(xp) if xp is not np else self._numpy_function
+        return function(*(values[n][..., None] for n in self.centred.names), *ratios)
+
+    def with_misfit(self, loss: Any, values: Mapping[str, Any], misfit: Any, xp: Any = np) -> Any:
+        """Return losses whose reducible part is multiplied by exp(misfit), (..., point)."""
+        floor = values[self.centred.floor][..., None] if self.centred.floor else 0.0
+        return floor + (loss - floor) * xp.exp(misfit)
+
+    def point(
+        self,
+        law_coordinates: Any,
+        scales: Mapping[str, Any],
+        discrepancy_standard: Any,
+        log_loss: Any,
+        xp: Any = np,
+    ) -> "Point":
+        """Map unconstrained coordinates to parameters, discrepancy weights and expected losses.
+
+        Parameters
+        ----------
+        law_coordinates : array, shape (..., coordinate)
+            The law's coordinates.
+        scales : mapping
+            The parameters of `scale_priors`, each of shape (...).
+        discrepancy_standard : array, shape (..., weight)
+            Standardised discrepancy weights; ignored without a discrepancy.
+        log_loss : array, shape (run,)
+            Logarithms of the losses, about which coordinates are standardised.
+        xp : module
+            NumPy or ``pytensor.tensor``.
+        """
+        sampled = self.coordinates.to_sampled(law_coordinates, xp)
+        loss = self.law_loss(sampled.values, self.ratios, xp)
+        if self.discrepancy is None:
+            return Point(sampled.values, sampled.logs, loss, None, sampled.log_jacobian)
+        basis = self.discrepancy.basis(self.axes, scales["discrepancy_length"], xp)
+        basis = basis * scales["discrepancy_sd"][..., None, None]
+        floor = sampled.values[self.centred.floor][..., None] if self.centred.floor else 0.0
+        observed = xp.exp(log_loss)
+        # A floor above a run's loss has no log; such points are far from the posterior.
+        reducible = xp.maximum(observed - floor, 0.01 * observed)
+        target = xp.log(reducible / xp.maximum(loss - floor, 1e-300))
+        variance = scales["noise_sd"][..., None] ** 2 + self.known_noise**2
+        precision = (reducible / observed) ** 2 / variance
+        weights, log_jacobian = self.discrepancy.weights(discrepancy_standard, basis, target, precision, xp)
+        loss = self.with_misfit(loss, sampled.values, (basis @ weights[..., None])[..., 0], xp)
+        log_jacobian = log_jacobian + sampled.log_jacobian
+        return Point(sampled.values, sampled.logs, loss, weights, log_jacobian)
+
+    def point_at(self, z: np.ndarray) -> "Point":
+        """Return `point` at unconstrained points z, shape (point, size), in NumPy."""
+        scales = {n: self.scale(z, n) for n in self.scale_priors}
+        standard = z[:, self.layout["discrepancy_standard"]] if self.discrepancy else None
+        return self.point(z[:, self.layout["law_coordinates"]], scales, standard, self.log_loss)
+
+    def log_density(self, z: np.ndarray) -> np.ndarray:
+        """Return the log posterior density, up to the evidence, at points z, shape (point, size).
+
+        Includes all constants and Jacobians, so that it integrates to the evidence.
+        """
+        with np.errstate(all="ignore"):
+            point = self.point_at(z)
+            log_mean = np.log(point.loss)
+            if self.group is not None:
+                offsets = self.scale(z, "group_sd")[:, None] * z[:, self.layout["group_offsets"]]
+                log_mean = log_mean + offsets[:, self.group]
+            total = self._log_prior(z, point) + point.log_jacobian
+            total = total + self._log_likelihood(z, log_mean).sum(axis=-1)
+        return np.where(np.isfinite(total), total, -np.inf)
+
+    def law_log_prior(self, values: Mapping[str, Any], logs: Mapping[str, Any], xp: Any = np) -> Any:
+        """Return the log prior density of the law's sampled parameters."""
+        priors = self.centred.priors.items()
+        return sum(prior.logpdf(values[name], logs.get(name), xp) for name, prior in priors)
+
+    def _log_prior(self, z: np.ndarray, point: "Point") -> np.ndarray:
+        total = self.law_log_prior(point.values, point.logs)
+        for name, prior in self.scale_priors.items():
+            log = z[:, self.layout[name].start]
+            total = total + prior.logpdf(np.exp(log), log, np) + log
+        offsets = z[:, self.layout["group_offsets"]] if self.group is not None else None
+        for v in (point.weights, offsets):
+            if v is not None:
+                total = total - 0.5 * (v**2).sum(-1) - 0.5 * v.shape[1] * np.log(2 * np.pi)
+        return total
+
+    def _log_likelihood(self, z: np.ndarray, log_mean: np.ndarray) -> np.ndarray:
+        scale = np.sqrt(self.scale(z, "noise_sd")[:, None] ** 2 + self.known_noise**2)
+        standard = (self.log_loss - log_mean) / scale
+        if self.noise == "normal":
+            return -0.5 * standard**2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
+        df = self.scale(z, "noise_df")[:, None]
+        constant = special.gammaln((df + 1) / 2) - special.gammaln(df / 2) - 0.5 * np.log(df * np.pi)
+        return constant - np.log(scale) - (df + 1) / 2 * np.log1p(standard**2 / df)
+
+    def scale(self, z: np.ndarray, name: str) -> np.ndarray:
+        """Return a positive parameter (``noise_sd``, ...) at points z, shape (point,)."""
+        return np.exp(z[:, self.layout[name].start])
+
+    @cached_property
+    def _numpy_function(self) -> Any:
+        return self.centred.function()
+
+
+class Point(NamedTuple):
+    """What a point in unconstrained coordinates stands for.
+
+    Sampled law parameters and logarithms of the positive ones, expected loss of each run (before group
+    effects), discrepancy weights, and the log-Jacobian of the map to (law parameters, weights).
+    """
+
+    values: dict[str, Any]
+    logs: dict[str, Any]
+    loss: Any
+    weights: Any
+    log_jacobian: Any
+
+
+def make_model(
+    table: RunTable,
+    law: Law,
+    *,
+    noise: Noise = "student-t",
+    discrepancy: bool = True,
+    group_effect: str | None = None,
+) -> Model:
+    """Join a law and a run table into a model.
+
+    Parameters
+    ----------
+    table : RunTable
+        The runs.
+    law : Law
+        The law.
+    noise : str
+        ``student-t`` (default: outliers do not drag the fit) or ``normal``.
+    discrepancy : bool
+        Whether the law may be smoothly wrong. Without it, bands ignore misfit and are too narrow.
+    group_effect : str, optional
+        A column whose values share a common offset of log loss, e.g. ``params`` or ``group``.
+
+    Raises
+    ------
+    TableError
+        If a column is missing, or an input is not positive.
+    FitError
+        If there are fewer than three runs, or an option is unknown.
+    """
+    if noise not in get_args(Noise):
+        raise FitError(f"noise {noise!r} is unknown; expected one of {', '.join(get_args(Noise))}")
+    if len(table) < 3:
+        raise FitError(
+            f"table {table.name!r} has {len(table)} run(s); a law needs at least 3, and a useful fit more "
+            f"than the {len(law.parameters)} parameters of {law.name!r}"
+        )
+    inputs = {}
+    for symbol, column in zip(law.inputs, law.columns, strict=True):
+        values = table.column(column)
+        if np.any(values <= 0):
+            row = int(np.flatnonzero(values <= 0)[0])
+            raise TableError(
+                f"table {table.name!r}, column {column!r}, run {row + 1}: found {values[row]:g}; law "
+                f"{law.name!r} needs positive inputs"
+            )
+        inputs[symbol] = values
+    centre = {s: float(np.exp(np.mean(np.log(v)))) for s, v in inputs.items()}
+    ratios = np.stack([np.log(v / centre[s]) for s, v in inputs.items()])
+    if table.meta.floor_prior and law.floor:
+        law = law.with_priors({law.floor: table.meta.floor_prior})
+    group, names = _groups(table, group_effect)
+    return Model(
+        law=law,
+        centre=centre,
+        ratios=ratios,
+        log_loss=np.log(table.column("loss")),
+        known_noise=table.known_noise(),
+        noise=noise,
+        discrepancy=Discrepancy(knots_over(axes_of(law.inputs, ratios))) if discrepancy else None,
+        group=group,
+        group_names=names,
+        coordinates=natural_coordinates(CentredLaw(law)),
+    )
+
+
+def _groups(table: RunTable, column: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    if column is None:
+        return None, ()
+    if column not in table.frame:
+        have = ", ".join(map(str, table.frame.columns))
+        raise TableError(f"table {table.name!r} has no column {column!r} to group by; it has {have}")
+    names, group = np.unique(table.frame[column].astype(str).to_numpy(str), return_inverse=True)
+    return group, tuple(names.tolist())

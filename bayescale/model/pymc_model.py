@@ -1,0 +1,78 @@
+"""The model of `bayescale.model.model` as a PyMC model, the reference that NUTS samples."""
+
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+
+from bayescale.laws import Gamma, LogNormal, Normal, Prior
+from bayescale.model.model import Model
+
+
+def build_pymc_model(model: Model, *, naive: bool = False) -> pm.Model:
+    """Build the PyMC model.
+
+    Parameters
+    ----------
+    model : Model
+        What to build.
+    naive : bool
+        Sample the law's own parameters under their priors, as a textbook would, instead of the model's
+        coordinates. Used for prior predictive draws, and as the peer in benchmarks.
+
+    Returns
+    -------
+    pymc.Model
+        Observes ``log_loss`` (`pymc.Data` of that name holds it, so that other losses can be set).
+    """
+    coords = {"run": np.arange(len(model.log_loss)), "coordinate": list(model.coordinates.names)}
+    with pm.Model(coords=coords) as built:
+        scales = {name: _variable(name, prior) for name, prior in model.scale_priors.items()}
+        data = pm.Data("log_loss_data", model.log_loss, dims="run")
+        loss = _naive_loss(model, scales) if naive else _loss(model, scales, data)
+        log_mean = pt.log(loss)
+        if model.group is not None:
+            offsets = pm.Normal("group_offsets", shape=len(model.group_names))
+            log_mean = log_mean + scales["group_sd"] * offsets[model.group]
+        scale = pt.sqrt(scales["noise_sd"] ** 2 + model.known_noise**2)
+        if model.noise == "normal":
+            pm.Normal("log_loss", log_mean, scale, observed=data, dims="run")
+        else:
+            df = scales["noise_df"]
+            pm.StudentT("log_loss", nu=df, mu=log_mean, sigma=scale, observed=data, dims="run")
+    return built
+
+
+def _loss(model: Model, scales: dict[str, Any], log_loss: Any) -> Any:
+    # Flat coordinates, with the priors of what they stand for and the Jacobian as a potential.
+    z = pm.Flat("law_coordinates", dims="coordinate", initval=model.start)
+    size = model.discrepancy.size if model.discrepancy else 0
+    standard = pm.Flat("discrepancy_standard", shape=size) if model.discrepancy else None
+    point = model.point(z, scales, standard, log_loss, pt)
+    log_prior = model.law_log_prior(point.values, point.logs, pt) + point.log_jacobian
+    if model.discrepancy:
+        log_prior = log_prior - 0.5 * (point.weights**2).sum() - 0.5 * size * np.log(2 * np.pi)
+    pm.Potential("prior", log_prior)
+    return point.loss
+
+
+def _naive_loss(model: Model, scales: dict[str, Any]) -> Any:
+    values = {name: _variable(name, prior) for name, prior in model.centred.priors.items()}
+    loss = model.law_loss(values, model.ratios, pt)
+    if model.discrepancy is None:
+        return loss
+    weights = pm.Normal("discrepancy_weights", shape=model.discrepancy.size)
+    basis = model.discrepancy.basis(model.axes, scales["discrepancy_length"], pt)
+    return model.with_misfit(loss, values, scales["discrepancy_sd"] * (basis @ weights), pt)
+
+
+def _variable(name: str, prior: Prior) -> Any:
+    match prior:
+        case LogNormal(median, sigma):
+            return pm.LogNormal(name, np.log(median), sigma)
+        case Gamma(shape, rate):
+            return pm.Gamma(name, shape, rate)
+        case Normal(mean, sd):
+            return pm.Normal(name, mean, sd)
+    raise TypeError(f"prior {prior} has no PyMC counterpart")

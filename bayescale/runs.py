@@ -1,0 +1,477 @@
+"""The run table: validated runs of one study, in one loss unit, with where they came from.
+
+`read_runs` is the only door in: it maps columns, checks every number, converts losses to nats/token,
+completes params/tokens/compute, and detects the precision that losses were printed with.
+"""
+
+import csv
+import gzip
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pydantic
+
+from bayescale.errors import TableError
+from bayescale.files import written_aside
+from bayescale.units import (
+    LossUnit,
+    check_unit,
+    error_to_nats_per_token,
+    from_nats_per_token,
+    to_nats_per_token,
+    worst_plausible,
+)
+
+# A run table has a row per trained model. More rows than this is a training log, or the wrong file.
+MAX_ROWS = 100_000
+
+# Columns with a meaning of their own; any further column is carried along for laws that want it.
+COLUMNS: dict[str, str] = {
+    "params": "parameters N, by the table's convention",
+    "tokens": "training tokens D",
+    "unique_tokens": "distinct training tokens U",
+    "compute": "training compute C, FLOP",
+    "loss": "final loss, nats/token",
+    "loss_se": "standard error of the loss, nats/token",
+    "loss_rounding": "standard deviation of the rounding error of the loss, nats/token",
+    "seed": "random seed of the run",
+    "group": "study, corpus or family that shares an offset",
+    "outlier": "true where the compilers of the table advise to leave the row out",
+}
+_POSITIVE = ("params", "tokens", "unique_tokens", "compute", "loss", "loss_se", "loss_rounding")
+_ALIASES = {
+    "params": ("n", "n_params", "num_params", "parameters", "model_size", "size", "nparams"),
+    "tokens": ("d", "n_tokens", "num_tokens", "train_tokens", "data", "dataset_size", "t"),
+    "compute": ("c", "flops", "flop", "training_flop", "train_flops", "total_flops", "budget"),
+    "loss": (
+        "val_loss",
+        "eval_loss",
+        "validation_loss",
+        "test_loss",
+        "final_loss",
+        "ce",
+        "bpb",
+        "ppl",
+    ),
+}
+
+
+class TableMeta(pydantic.BaseModel):
+    """What a run table is and where it came from; the TOML beside its file.
+
+    Attributes
+    ----------
+    loss_unit : str
+        The unit losses were published in; inside a `RunTable` they are nats/token (or ``other``).
+    tokens_per_byte : float, optional
+        Of the evaluation text under the table's tokenizer.
+    params_convention : str
+        What params counts: ``total``, ``non-embedding`` or ``unknown``.
+    flops_per_param_token : float
+        k in C = k N D, by which one of params, tokens, compute is found from the other two.
+    loss_step : float, optional
+        The step losses were rounded to, in `loss_unit`; detected when the table is read.
+    floor_prior : str, optional
+        Prior of the irreducible loss where the evaluation set tells more than the law's own prior.
+    entropy_rate : float, optional
+        The exact irreducible loss in nats/token, for synthetic sources.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "table"
+    title: str = ""
+    citation: str = ""
+    licence: str = ""
+    obtained: str = ""
+    corpus: str = ""
+    tokenizer: str = ""
+    loss_unit: LossUnit = "nats/token"
+    tokens_per_byte: float | None = None
+    params_convention: Literal["total", "non-embedding", "unknown"] = "unknown"
+    flops_per_param_token: float = pydantic.Field(default=6.0, gt=0, allow_inf_nan=False)
+    loss_step: float | None = pydantic.Field(default=None, ge=0, allow_inf_nan=False)
+    floor_prior: str | None = None
+    entropy_rate: float | None = None
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """Validated runs of one study.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        One row per run; columns as in `COLUMNS`, losses in nats/token.
+    meta : TableMeta
+        What the table is.
+    """
+
+    frame: pd.DataFrame
+    meta: TableMeta
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def name(self) -> str:
+        """The table's name."""
+        return self.meta.name
+
+    def without_outliers(self) -> "RunTable":
+        """Return the table without the rows that its compilers flagged."""
+        if "outlier" not in self.frame:
+            return self
+        return self.where(~self.frame["outlier"].to_numpy(bool))
+
+    def where(self, keep: np.ndarray) -> "RunTable":
+        """Return the rows where the boolean array `keep`, shape (rows,), is true."""
+        return RunTable(self.frame[np.asarray(keep, bool)].reset_index(drop=True), self.meta)
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a numeric column as floats, shape (rows,).
+
+        Raises
+        ------
+        TableError
+            If the table has no such column, or it is not numeric.
+        """
+        if name not in self.frame:
+            have = ", ".join(map(str, self.frame.columns))
+            raise TableError(f"table {self.name!r} has no column {name!r}; it has {have}")
+        values = pd.to_numeric(self.frame[name], errors="coerce").to_numpy(float)
+        if not np.all(np.isfinite(values)):
+            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise TableError(
+                f"table {self.name!r}, column {name!r}, run {row + 1}: found "
+                f"{self.frame[name].iloc[row]!r}; expected a number"
+            )
+        return values
+
+    def known_noise(self) -> np.ndarray:
+        """Return each run's known relative standard deviation of loss, shape (rows,).
+
+        Published standard errors and rounding, added in quadrature and divided by the loss.
+        """
+        variance = np.zeros(len(self))
+        for name in ("loss_se", "loss_rounding"):
+            if name in self.frame:
+                variance += np.nan_to_num(self.frame[name].to_numpy(float)) ** 2
+        return np.sqrt(variance) / self.column("loss")
+
+
+def read_runs(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    loss_unit: str | None = None,
+    tokens_per_byte: float | None = None,
+    drop_missing: bool = False,
+) -> RunTable:
+    """Read a run table from CSV, TSV, JSON lines or Parquet.
+
+    Parameters
+    ----------
+    path : path
+        The file. A TOML of the same name beside it gives the metadata (`TableMeta`) and may hold a
+        ``[columns]`` section; arguments here take precedence.
+    columns : mapping, optional
+        Our column name to the file's, e.g. ``{"params": "N", "loss": "val_loss"}``.
+    loss_unit : str, optional
+        Unit of the file's losses, one of `bayescale.units.LOSS_UNITS`; nats/token unless told.
+    tokens_per_byte : float, optional
+        Needed by losses per byte.
+    drop_missing : bool
+        Leave out rows in which an input or the loss is missing, instead of refusing the file.
+
+    Raises
+    ------
+    TableError
+        Naming file, row and column, what was found and what was expected.
+    """
+    path = Path(path)
+    about, mapping = _read_meta(path)
+    mapping = {**mapping, **(columns or {})}
+    told = {"loss_unit": loss_unit, "tokens_per_byte": tokens_per_byte}
+    try:
+        meta = TableMeta(**{**about, **{k: v for k, v in told.items() if v is not None}})
+    except pydantic.ValidationError as error:
+        raise TableError(_explain(error, path)) from error
+    check_unit(meta.loss_unit, meta.tokens_per_byte)
+    raw = _rename(read_frame(path), mapping, path)
+    first_row = 2 if _suffix(path) in (".csv", ".tsv") else 1  # line numbers, where files have lines
+    return make_table(raw, meta, where=str(path), drop_missing=drop_missing, first_row=first_row)
+
+
+def make_table(
+    raw: pd.DataFrame,
+    meta: TableMeta,
+    *,
+    where: str = "table",
+    drop_missing: bool = False,
+    first_row: int = 1,
+) -> RunTable:
+    """Validate a frame whose columns have our names and whose losses are in ``meta.loss_unit``.
+
+    Parameters
+    ----------
+    raw : pandas.DataFrame
+        One row per run.
+    meta : TableMeta
+        What the table is.
+    where : str
+        How errors call it.
+    drop_missing : bool
+        Leave out rows in which an input or the loss is missing.
+    first_row : int
+        The number errors give to the first row.
+
+    Raises
+    ------
+    TableError
+        Naming row and column, what was found and what was expected.
+    """
+    frame = _numbers(raw.rename_axis(None).reset_index(drop=True), where, first_row)
+    needed = [c for c in ("params", "tokens", "compute", "loss") if c in frame]
+    if "loss" not in frame:
+        raise TableError(
+            f"{where}: no column 'loss'; found {', '.join(map(str, raw.columns))}. "
+            f"{_suggest('loss', list(map(str, raw.columns)))}"
+        )
+    if drop_missing:
+        frame = frame[frame[needed].notna().all(axis=1)]
+    if frame.empty:
+        raise TableError(f"{where}: no runs; expected a row per trained model")
+    _validate(frame, needed, meta, where, first_row)
+    frame = _complete(frame.reset_index(drop=True), meta)
+    if "outlier" in frame:
+        frame["outlier"] = frame["outlier"].astype(str).str.lower().isin(["true", "1", "1.0", "yes"])
+    step = detect_step(frame["loss"].to_numpy(float)) if meta.loss_step is None else meta.loss_step
+    losses = frame["loss"].to_numpy(float)
+    unit, per_byte = meta.loss_unit, meta.tokens_per_byte
+    for name, error in (("loss_se", None), ("loss_rounding", step / np.sqrt(12))):
+        if name == "loss_se" and name in frame:
+            error = frame[name].to_numpy(float)
+        if error is not None and np.any(error):
+            error = np.broadcast_to(error, losses.shape)
+            frame[name] = error_to_nats_per_token(error, losses, unit, per_byte)
+    frame["loss"] = to_nats_per_token(losses, unit, per_byte)
+    return RunTable(frame, meta.model_copy(update={"loss_step": step}))
+
+
+def write_runs(table: RunTable, path: str | Path) -> None:
+    """Write a run table as CSV with its metadata as TOML beside it, in the table's published unit.
+
+    Raises
+    ------
+    BayescaleError
+        If the files cannot be written; none is left half-written.
+    """
+    import tomli_w
+
+    path = Path(path)
+    meta = table.meta
+    frame = table.frame.drop(columns=["loss_rounding"], errors="ignore").copy()
+    nats = frame["loss"].to_numpy(float)
+    frame["loss"] = from_nats_per_token(nats, meta.loss_unit, meta.tokens_per_byte)
+    if meta.loss_step:
+        frame["loss"] = (frame["loss"] / meta.loss_step).round() * meta.loss_step
+    if "loss_se" in frame:
+        unit_in_nats = error_to_nats_per_token(
+            np.ones(len(frame)), frame["loss"].to_numpy(float), meta.loss_unit, meta.tokens_per_byte
+        )
+        frame["loss_se"] = frame["loss_se"] / unit_in_nats
+    with written_aside(path.with_suffix(".toml")) as aside:
+        aside.write_text(tomli_w.dumps(meta.model_dump(exclude_none=True, exclude_defaults=True)))
+    with written_aside(path) as aside:
+        frame.to_csv(aside, index=False, float_format="%.10g")
+
+
+def detect_step(loss: np.ndarray) -> float:
+    """Return the decimal step that all of `loss` are rounded to, 0 where none coarser than 1e-5 is.
+
+    Three rows do not show a pattern: fewer have step 0.
+    """
+    if len(loss) < 3:
+        return 0.0
+    for decimals in range(6):
+        # Half of a unit in the eighth digit: what a decimal survives in 32-bit storage.
+        if np.all(np.abs(np.round(loss, decimals) - loss) <= 5e-8 * np.abs(loss)):
+            return float(10.0**-decimals)
+    return 0.0
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [s.lower() for s in path.suffixes]
+    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes or [""])[-1]
+
+
+def _read_meta(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    beside = path.with_suffix(".toml")
+    meta: dict[str, Any] = {}
+    if beside.is_file():
+        try:
+            meta = tomllib.loads(beside.read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise TableError(f"{beside}: not a TOML file: {error}") from error
+    mapping = meta.pop("columns", {})
+    if not isinstance(mapping, dict):
+        raise TableError(f"{beside}: [columns] must map our names to the file's, e.g. params = 'N'")
+    return {"name": path.name.split(".")[0], **meta}, mapping
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Read a file of a type we know as it stands, refusing training logs; see `read_runs`."""
+    suffix = _suffix(path)
+    readers = {
+        ".csv": lambda: _read_delimited(path, ","),
+        ".tsv": lambda: _read_delimited(path, "\t"),
+        ".jsonl": lambda: pd.read_json(path, lines=True, nrows=MAX_ROWS + 1, dtype=False),
+        ".parquet": lambda: _read_parquet(path),
+    }
+    if not path.is_file():
+        raise TableError(f"{path}: no such file; expected a run table, or a name from `bayescale tables`")
+    if suffix not in readers:
+        raise TableError(
+            f"{path}: a file of type {suffix or 'unknown'!r} cannot be read; expected .csv, .tsv, "
+            ".jsonl or .parquet"
+        )
+    try:
+        frame = readers[suffix]()
+    except TableError:
+        raise
+    except (OSError, ValueError, ArithmeticError) as error:  # pandas and pyarrow errors are these
+        raise TableError(f"{path}: cannot be read as {suffix}: {error}") from error
+    if len(frame) > MAX_ROWS:
+        raise TableError(
+            f"{path}: over {MAX_ROWS:,} rows; a run table has one row per trained model with its final "
+            "loss. Is this a training log? Keep the last row of each run"
+        )
+    return frame
+
+
+def _read_delimited(path: Path, separator: str) -> pd.DataFrame:
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file, delimiter=separator), None)
+    if not header or not any(header):
+        raise TableError(f"{path}: the file is empty; expected a header line and a row per run")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise TableError(f"{path}, line 1: column {twice[0]!r} stands twice; rename or remove one")
+    return pd.read_csv(path, sep=separator, nrows=MAX_ROWS + 1, encoding="utf-8-sig")
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pyarrow.parquet as pq
+
+    if (rows := pq.read_metadata(path).num_rows) > MAX_ROWS:
+        return pd.DataFrame(index=range(rows))  # refused by the caller, unread
+    return pd.read_parquet(path)
+
+
+def _rename(frame: pd.DataFrame, mapping: Mapping[str, str], path: Path) -> pd.DataFrame:
+    have = list(map(str, frame.columns))
+    for ours, theirs in mapping.items():
+        if theirs not in have:
+            close = get_close_matches(theirs, have, n=1, cutoff=0.6)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise TableError(
+                f"{path}: no column {theirs!r} to read {ours} from{hint}; found {', '.join(have)}"
+            )
+    # A mapped column replaces one that already has our name.
+    replaced = [c for c in mapping if c in have and c not in mapping.values()]
+    return frame.drop(columns=replaced).rename(columns={v: k for k, v in mapping.items()})
+
+
+def _suggest(ours: str, have: Sequence[str]) -> str:
+    plain = {name.lower().replace(" ", "_").replace("-", "_"): name for name in have}
+    known = [plain[a] for a in _ALIASES.get(ours, ()) if a in plain]
+    known += get_close_matches(ours, have, n=1, cutoff=0.5)
+    example = known[0] if known else "NAME"
+    return f"Say which column it is: --columns {ours}={example!r}"
+
+
+def _numbers(raw: pd.DataFrame, where: str, first_row: int) -> pd.DataFrame:
+    frame = raw.copy()
+    for name in (c for c in _POSITIVE if c in frame):
+        values = pd.to_numeric(frame[name], errors="coerce")
+        text = values.isna() & frame[name].notna()
+        if text.any():
+            row = int(np.flatnonzero(text)[0])
+            raise TableError(
+                f"{where}, row {row + first_row}, column {name!r}: found {frame[name].iloc[row]!r}; "
+                "expected a number"
+            )
+        frame[name] = values.astype(float)
+    return frame
+
+
+def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: str, first_row: int) -> None:
+    import pandera.pandas as pa
+    from pandera.errors import SchemaErrors
+
+    worst = worst_plausible(meta.loss_unit)
+    best = 1.0 if meta.loss_unit == "perplexity" else 0.0
+
+    def positive(name: str) -> pa.Column:
+        checks = [
+            pa.Check.gt(best if name == "loss" else 0.0, error="positive"),
+            pa.Check.lt(np.inf, error="finite"),
+        ]
+        if name in ("loss_se", "loss_rounding"):
+            checks[0] = pa.Check.ge(0.0, error="zero or positive")
+        if name == "loss":
+            checks.append(pa.Check.le(worst, error="plausible"))
+        return pa.Column(float, checks, nullable=name not in needed)
+
+    schema = pa.DataFrameSchema({n: positive(n) for n in _POSITIVE if n in frame})
+    try:
+        schema.validate(frame, lazy=True)
+    except SchemaErrors as errors:
+        case = errors.failure_cases.sort_values("index", kind="stable").iloc[0]
+        place = f"{where}, row {int(case['index']) + first_row}, column {case['column']!r}"
+        if case["check"] == "not_nullable":
+            missing = frame[needed].isna().any(axis=1).sum()
+            raise TableError(
+                f"{place}: the value is missing ({missing} such rows); remove them, or pass "
+                "--drop-missing (drop_missing=True) to leave them out"
+            ) from errors
+        if case["check"] == "plausible":
+            raise TableError(
+                f"{place}: found {case['failure_case']:g} {meta.loss_unit}, worse than a uniform guess "
+                f"({worst:.1f}); is this perplexity? State the unit: --loss-unit perplexity"
+            ) from errors
+        expected = f"above {best:g}" if case["column"] == "loss" else "positive"
+        raise TableError(
+            f"{place}: found {case['failure_case']:g}; expected a finite number {expected}"
+        ) from errors
+
+
+def _complete(frame: pd.DataFrame, meta: TableMeta) -> pd.DataFrame:
+    """Find the third of params, tokens, compute from two, by C = k N D."""
+    k = meta.flops_per_param_token
+    have = {"params", "tokens", "compute"} & set(frame.columns)
+    if have == {"params", "tokens"}:
+        frame["compute"] = k * frame["params"] * frame["tokens"]
+    elif have == {"params", "compute"}:
+        frame["tokens"] = frame["compute"] / (k * frame["params"])
+    elif have == {"tokens", "compute"}:
+        frame["params"] = frame["compute"] / (k * frame["tokens"])
+    return frame
+
+
+def _explain(error: pydantic.ValidationError, path: Path) -> str:
+    first = error.errors()[0]
+    option = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(TableMeta.model_fields)
+        return f"{path.with_suffix('.toml')}: {option!r} is not known; expected some of {known}"
+    return f"{path}: {option} is {first['input']!r}: {first['msg']}"

@@ -1,0 +1,87 @@
+"""Units of loss, and their conversion to nats/token, the unit that everything inside works in."""
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from bayescale.errors import TableError
+
+LossUnit = Literal["nats/token", "bits/token", "nats/byte", "bits/byte", "perplexity", "other"]
+LOSS_UNITS: tuple[LossUnit, ...] = get_args(LossUnit)
+
+# A trained model that does worse than a uniform guess over 256k tokens (or over bytes) is a wrong
+# unit, most often a perplexity labelled as a cross-entropy.
+_WORST_PLAUSIBLE: dict[str, float] = {
+    "nats/token": float(np.log(256_000)),
+    "bits/token": float(np.log2(256_000)),
+    "nats/byte": float(np.log(256)),
+    "bits/byte": 8.0,
+}
+
+
+def check_unit(unit: str, tokens_per_byte: float | None) -> None:
+    """Raise unless losses in `unit` can be converted to nats/token.
+
+    Raises
+    ------
+    TableError
+        If the unit is unknown, or is per byte and tokens per byte is missing or not positive.
+    """
+    if unit not in LOSS_UNITS:
+        raise TableError(f"loss unit {unit!r} is unknown; expected one of {', '.join(LOSS_UNITS)}")
+    if unit.endswith("/byte") and tokens_per_byte is None:
+        raise TableError(
+            f"losses in {unit} need the tokenizer's tokens per byte to become nats/token; "
+            "give tokens_per_byte (--tokens-per-byte), about 0.2 to 0.3 for English and BPE"
+        )
+    if tokens_per_byte is not None and not 0 < tokens_per_byte <= 4:
+        raise TableError(
+            f"tokens_per_byte is {tokens_per_byte:g}; expected between 0 and 4 "
+            "(it is tokens divided by bytes, not bytes per token)"
+        )
+
+
+def worst_plausible(unit: str) -> float:
+    """Largest loss, in `unit`, that a trained language model can have (inf where none is known)."""
+    return _WORST_PLAUSIBLE.get(unit, float("inf"))
+
+
+def to_nats_per_token(loss: np.ndarray, unit: LossUnit, tokens_per_byte: float | None = None) -> np.ndarray:
+    """Convert losses to nats/token; a loss of unit ``other`` stays as it is.
+
+    Parameters
+    ----------
+    loss : array
+        Losses in `unit`.
+    unit : str
+        One of `LOSS_UNITS`.
+    tokens_per_byte : float, optional
+        Tokens per byte of the evaluation text, needed by units per byte.
+    """
+    check_unit(unit, tokens_per_byte)
+    if unit == "perplexity":
+        return np.log(loss)
+    return np.asarray(loss, float) * _nats_per_token(unit, tokens_per_byte)
+
+
+def error_to_nats_per_token(
+    error: np.ndarray, loss: np.ndarray, unit: LossUnit, tokens_per_byte: float | None = None
+) -> np.ndarray:
+    """Convert standard errors of `loss` (both in `unit`) to nats/token, to first order."""
+    check_unit(unit, tokens_per_byte)
+    if unit == "perplexity":
+        return np.asarray(error, float) / loss
+    return np.asarray(error, float) * _nats_per_token(unit, tokens_per_byte)
+
+
+def from_nats_per_token(loss: np.ndarray, unit: LossUnit, tokens_per_byte: float | None = None) -> np.ndarray:
+    """Inverse of `to_nats_per_token`."""
+    check_unit(unit, tokens_per_byte)
+    if unit == "perplexity":
+        return np.exp(loss)
+    return np.asarray(loss, float) / _nats_per_token(unit, tokens_per_byte)
+
+
+def _nats_per_token(unit: str, tokens_per_byte: float | None) -> float:
+    factor = float(np.log(2)) if unit.startswith("bits") else 1.0
+    return factor / tokens_per_byte if unit.endswith("/byte") and tokens_per_byte else factor

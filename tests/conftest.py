@@ -1,0 +1,59 @@
+"""Fixtures: the published originals where they are at hand, simulated tables, and shared fits."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import settings
+
+import bayescale as bs
+from bayescale.runs import make_table
+
+# Machines that run this suite are shared: no deadlines, and the same examples every time.
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("suite")
+
+PUBLISHED = Path(__file__).parents[2] / "shared" / "published"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory):
+    """Keep the tests' pulled tables and fits out of the user's cache."""
+    os.environ["BAYESCALE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def published() -> Path:
+    if not PUBLISHED.is_dir():
+        pytest.skip("the folder of published originals is not beside the project")
+    return PUBLISHED
+
+
+def simulated_table(
+    *, noise_sd=0.003, seed=0, rows=60, constants=None, name="simulated", law="chinchilla"
+) -> bs.RunTable:
+    """Runs of a known Chinchilla law on a grid of budgets and ratios."""
+    rng = np.random.default_rng(seed)
+    c = constants or {"E": 1.8, "A": 480.0, "B": 2000.0, "alpha": 0.35, "beta": 0.366}
+    compute = 10 ** rng.uniform(18, 21.5, rows)
+    ratio = 10 ** rng.uniform(0.3, 2.3, rows)
+    params = np.sqrt(compute / (6 * ratio))
+    tokens = ratio * params
+    loss = c["E"] + c["A"] * params ** -c["alpha"] + c["B"] * tokens ** -c["beta"]
+    loss = loss * np.exp(noise_sd * rng.standard_normal(rows))
+    frame = pd.DataFrame({"params": params, "tokens": tokens, "loss": loss})
+    return make_table(frame, bs.TableMeta(name=name, loss_step=0.0))
+
+
+@pytest.fixture(scope="session")
+def law_only_fit() -> bs.Fit:
+    """The plain law on the 240 Chinchilla runs."""
+    return bs.fit(bs.load("chinchilla"), discrepancy=False, seed=1)
+
+
+@pytest.fixture(scope="session")
+def full_fit() -> bs.Fit:
+    """The default model, discrepancy included, on a table simulated from the law itself."""
+    return bs.fit(simulated_table(), seed=1)

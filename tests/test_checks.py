@@ -1,0 +1,52 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayescale as bs
+from bayescale.runs import make_table
+from tests.conftest import simulated_table
+
+
+def codes(table):
+    return {finding.code for finding in bs.check(table)}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cerebras-gpt", {"collinear", "few-runs", "rounding"}),
+        ("opt", {"few-runs", "rounding"}),
+        ("chinchilla", {"near-duplicates", "flagged-outliers", "outliers"}),
+    ],
+)
+def test_pitfalls_of_published_tables(name, expected):
+    assert expected <= codes(bs.load(name, outliers=True))
+
+
+def test_clean_table_has_only_its_convention_to_state():
+    assert codes(simulated_table()) == {"params-convention"}
+
+
+def test_made_pitfalls_are_found():
+    n = np.geomspace(1e7, 1e9, 20)
+    frame = pd.DataFrame(
+        {
+            "params": n,
+            "tokens": 1e18 / (6 * n),
+            "unique_tokens": 1e18 / (60 * n),
+            "loss": 2 + 300 * n**-0.3,
+            "tokenizer": ["a", "b"] * 10,
+            "compute": 1e18,
+        }
+    )
+    found = codes(make_table(frame, bs.TableMeta(loss_step=0.0)))
+    assert {"single-budget", "repeated-data", "mixed-tokenizers"} <= found
+    frame = frame.assign(compute=9 * n * frame["tokens"], tokens=3e9)
+    found = codes(make_table(frame, bs.TableMeta(loss_step=0.0)))
+    assert {"constant-input", "compute-convention"} <= found
+
+
+def test_every_finding_cites():
+    for finding in bs.check(bs.load("cerebras-gpt")):
+        assert finding.citation.startswith("arXiv:")
+        assert len(finding.message) > 20

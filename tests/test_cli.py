@@ -1,0 +1,177 @@
+"""The command line as a user meets it: a subprocess, its output, its exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import bayescale as bs
+from bayescale.runs import write_runs
+from tests.conftest import simulated_table
+
+
+def run(*arguments, cwd=None, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "bayescale", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs_csv(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "mine.csv"
+    write_runs(simulated_table(rows=30), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fit_nc(runs_csv):
+    path = runs_csv.with_suffix(".nc")
+    done = run("fit", runs_csv, "--no-discrepancy", "-o", path, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["diagnostics"]["passed"]
+    assert 1.6 < report["parameters"]["E"]["mean"] < 2.0
+    return path
+
+
+def test_help_loads_nothing_heavy():
+    heavy = ("pymc", "pandas", "numpy", "sympy", "matplotlib")
+    code = f"import sys, bayescale.cli; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    done = run("--help")
+    assert done.returncode == 0
+    for command in ("tables", "fit", "forecast", "allocate", "check"):
+        assert command in done.stdout
+
+
+def test_tables_are_listed_and_shown():
+    listed = {row["name"]: row["state"] for row in json.loads(run("tables", "--json").stdout)}
+    assert listed["chinchilla"] == "bundled"
+    assert "gadre-c4" in listed
+    assert "arXiv:2203.15556" in run("tables", "show", "chinchilla").stdout
+    assert json.loads(run("tables", "show", "opt", "--json").stdout)["runs"] == 6
+
+
+def test_pull_then_use_by_name(published, tmp_path):
+    place = {"BAYESCALE_CACHE": str(tmp_path)}
+    assert "pull gadre-c4" in run("check", "gadre-c4", **place).stderr
+    done = run("tables", "pull", "gadre-c4", "--from", published, **place)
+    assert done.stdout == "gadre-c4: 34 runs, checksum verified\n"
+    assert json.loads(run("check", "gadre-c4", "--json", **place).stdout)["runs"] == 34
+
+
+def test_check_prints_codes_and_citations():
+    done = run("check", "cerebras-gpt")
+    assert done.returncode == 0
+    assert "collinear" in done.stdout
+    assert "arXiv:" in done.stdout
+
+
+def test_forecast_and_allocate_from_a_saved_fit(fit_nc, tmp_path):
+    done = run("forecast", fit_nc, "--params", "70e9", "--tokens", "1.4e12", "--json",
+               "--plot", tmp_path / "f.svg")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    target = report["targets"][0]
+    assert report["unit"] == "nats/token"
+    assert target["loss_90%_low"] < target["loss"] < target["loss_90%_high"]
+    assert report["decades_outside"][0]["tokens"] > 0
+    assert (tmp_path / "f.svg").read_text().startswith("<?xml")
+    text = run("forecast", fit_nc, "--params", "1e9", "--tokens", "2e10").stdout
+    assert "nats/token" in text
+    assert "expected loss" in text
+    done = run("allocate", fit_nc, "--compute", "1e21", "--compute", "1e22")
+    assert done.stdout.count("tokens_per_param") == 2
+    assert "FLOP" in done.stdout
+
+
+def test_fits_made_on_the_way_are_kept(runs_csv, tmp_path):
+    how = ("--no-discrepancy", "--draws", "300", "--params", "1e9", "--tokens", "2e10", "--json")
+    first = run("forecast", runs_csv, *how, BAYESCALE_CACHE=str(tmp_path))
+    assert "Fitting" in first.stderr
+    second = run("forecast", runs_csv, *how, BAYESCALE_CACHE=str(tmp_path))
+    assert "Fitting" not in second.stderr
+    assert second.stdout == first.stdout
+    assert json.loads(first.stdout)["law"] == "chinchilla"
+
+
+def test_failed_diagnostics_exit_1_and_say_so(tmp_path):
+    write_runs(simulated_table(rows=12), tmp_path / "few.csv")
+    done = run("fit", tmp_path / "few.csv", "--no-discrepancy", "--draws", "10")
+    assert done.returncode == 1
+    assert "do not rely on this fit" in done.stdout
+
+
+def test_interrupting_a_fit_leaves_nothing(runs_csv, tmp_path):
+    output = tmp_path / "fit.nc"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bayescale", "fit", str(runs_csv), "-o", str(output), "--draws", "200000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    line = process.stderr.readline()
+    assert "Fitting" in line
+    time.sleep(5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+BAD = [
+    (("fit", "absent.csv"), "no such file"),
+    (("fit", "chinchila"), "`bayescale tables` lists names"),
+    (("fit", "bad.csv"), "row 3, column 'loss'"),
+    (("fit", "good.csv", "--columns", "params"), "--columns: found 'params'; expected NAME=VALUE"),
+    (("fit", "good.csv", "--columns", "loss=ppl"), "no column 'ppl'"),
+    (("fit", "good.csv", "--loss-unit", "nat"), "loss_unit is 'nat'"),
+    (("fit", "good.csv", "--loss-unit", "bits/byte"), "tokens per byte"),
+    (("fit", "good.csv", "--law", "chinchila"), "expected one of chinchilla"),
+    (("fit", "good.csv", "--law", "E + A*N**a"), "write N**-a"),
+    (("fit", "good.csv", "--prior", "E=Cauchy(1, 1)"), "prior 'Cauchy(1, 1)' cannot be read"),
+    (("fit", "good.csv", "-o", "absent/fit.nc"), "cannot write here"),
+    (("fit", "one.csv"), "has 1 run(s)"),
+    (("forecast", "cut.nc", "--params", "1e9", "--tokens", "1e9"), "truncated"),
+    (("forecast", "absent.nc", "--params", "1e9", "--tokens", "1e9"), "no such file"),
+    (("tables", "pull", "olmo-ladder-c4", "--from", "."), "does not exist"),
+    (("tables", "show", "nothing"), "is unknown"),
+    (("forecast", "good.csv", "--at", "streams"), "--at: found 'streams'"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bad")
+    good = "params,tokens,loss\n1e8,2e9,3.51\n2e8,4e9,3.25\n4e8,8e9,3.02\n8e8,2e10,2.9\n"
+    (path / "good.csv").write_text(good)
+    (path / "one.csv").write_text("params,tokens,loss\n1e8,2e9,3.51\n")
+    (path / "bad.csv").write_text("params,tokens,loss\n1e8,2e9,3.51\n2e8,4e9,-3.25\n")
+    (path / "cut.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))
+    return path
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_bad_input_is_one_error_without_traceback(folder, arguments, message):
+    before = sorted(folder.iterdir())
+    done = run(*arguments, cwd=folder)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert sorted(folder.iterdir()) == before
+
+
+def test_python_names_are_all_there():
+    assert all(getattr(bs, name) for name in bs.__all__)
+    with pytest.raises(AttributeError):
+        _ = bs.nothing

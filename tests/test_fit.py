@@ -1,0 +1,228 @@
+"""Fits recover what is known, say when they cannot be relied on, and survive being passed on."""
+
+import arviz_stats
+import numpy as np
+import pytest
+import xarray as xr
+
+import bayescale as bs
+from bayescale.errors import FitError
+from tests.conftest import simulated_table
+
+TRUTH = {"E": 1.8, "A": 480.0, "B": 2000.0, "alpha": 0.35, "beta": 0.366}
+BESIROGLU_95 = {"alpha": (0.317, 0.373), "beta": (0.331, 0.415), "E": (1.769, 1.871)}
+
+
+def test_plain_law_on_chinchilla_agrees_with_besiroglu(law_only_fit):
+    assert law_only_fit.diagnostics.passed, law_only_fit.diagnostics.failures
+    means = law_only_fit.summary()["mean"]
+    for name, (low, high) in BESIROGLU_95.items():
+        assert low < means[name] < high
+
+
+def test_student_t_keeps_the_floor_when_outliers_come_back(law_only_fit):
+    everything = bs.load("chinchilla", outliers=True)
+    with_outliers = bs.fit(everything, discrepancy=False, seed=1).summary()["mean"]["E"]
+    normal = [
+        bs.fit(t, discrepancy=False, noise="normal", seed=1).summary()["mean"]["E"]
+        for t in (bs.load("chinchilla"), everything)
+    ]
+    assert abs(with_outliers - law_only_fit.summary()["mean"]["E"]) < 0.01
+    assert normal[1] - normal[0] == pytest.approx(0.12, abs=0.02)
+
+
+def test_arviz_works_on_the_posterior(law_only_fit):
+    summary = arviz_stats.summary(law_only_fit.posterior, var_names=["alpha", "E"])
+    assert list(summary.index) == ["alpha", "E"]
+
+
+def test_allocation_in_closed_form_is_the_minimum(law_only_fit):
+    allocation = law_only_fit.allocate(compute=5.76e23)
+    assert allocation.closed_form
+    draws = law_only_fit.draws.isel(chain=0, draw=0)
+    best = {k: float(v) for k, v in allocation.draws.isel(sample=0, budget=0).items()}
+    law = [float(draws[k]) for k in ("E", "A", "B", "alpha", "beta")]
+
+    def loss(params):
+        e, a, b, alpha, beta = law
+        return e + a * params**-alpha + b * (5.76e23 / (6 * params)) ** -beta
+
+    grid = best["params"] * np.geomspace(0.5, 2, 201)
+    assert loss(grid).min() == pytest.approx(best["loss"], abs=1e-9)
+    assert grid[loss(grid).argmin()] == pytest.approx(best["params"], rel=0.01)
+    # Besiroglu et al.: 72B and about 20 tokens per parameter.
+    medians = allocation.summary().set_index("quantity")["median"]
+    assert medians["params"] == pytest.approx(72e9, rel=0.15)
+
+
+def test_compute_for_a_loss_inverts_the_allocation(law_only_fit):
+    forward = law_only_fit.allocate(compute=1e22).draws
+    sample = 7
+    loss = float(forward["loss"][sample, 0])
+    back = law_only_fit.allocate(loss=loss).draws
+    assert float(back["compute"][sample, 0]) == pytest.approx(1e22, rel=1e-6)
+    unreachable = law_only_fit.allocate(loss=1.5)
+    assert np.isnan(unreachable.draws["compute"]).all()
+    assert any("does not reach" in w for w in unreachable.warnings)
+
+
+def test_forecast_shapes_units_and_flags(law_only_fit):
+    forecast = law_only_fit.forecast(params=[1e9, 70e9], tokens=[2e10, 1.4e12])
+    assert forecast.draws["loss"].dims == ("chain", "draw", "target")
+    assert forecast.draws.attrs["unit"] == "nats/token"
+    np.testing.assert_allclose(forecast.draws["compute"], [1.2e20, 5.88e23])
+    assert forecast.outside.iloc[0].max() == 0
+    table = law_only_fit.table
+    expected = np.log10(70e9 / table.column("params").max())
+    assert forecast.outside["params"].iloc[1] == pytest.approx(expected)
+    rows = forecast.summary()
+    assert (rows["loss_90%_low"] < rows["expected_loss_90%_low"]).all()
+    assert (rows["expected_loss_50%_high"] < rows["expected_loss_80%_high"]).all()
+    assert any("too narrow" in w for w in forecast.warnings)
+    by_compute = law_only_fit.forecast(params=1e9, compute=1.2e20).summary()
+    assert by_compute["expected_loss"][0] == rows["expected_loss"][0]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "match"),
+    [
+        ({}, "no inputs given; law 'chinchilla' needs params, tokens"),
+        ({"params": 1e9}, "'tokens' is not given"),
+        ({"params": -1.0, "tokens": 1e9}, "expected positive numbers"),
+        ({"parms": 1.0, "tokens": 1e9}, "'parms' is unknown"),
+        ({"params": [1e9, 2e9, 3e9], "tokens": [1e9, 2e9]}, "unequal numbers of targets"),
+    ],
+)
+def test_bad_targets_are_errors(law_only_fit, inputs, match):
+    with pytest.raises(FitError, match=match):
+        law_only_fit.forecast(**inputs)
+
+
+def test_full_model_recovers_known_parameters(full_fit):
+    assert full_fit.diagnostics.passed, full_fit.diagnostics.failures
+    summary = full_fit.summary()
+    for name in ("E", "alpha", "beta"):
+        assert abs(summary["mean"][name] - TRUTH[name]) < 3 * summary["sd"][name]
+    assert summary["mean"]["noise_sd"] == pytest.approx(0.003, rel=0.4)
+
+
+def test_full_model_forecasts_the_truth_more_widely_outside_the_table(full_fit):
+    forecast = full_fit.forecast(params=[1e9, 70e9], tokens=[2e10, 1.4e12]).summary()
+    truth = 1.8 + 480 * forecast["params"] ** -0.35 + 2000 * forecast["tokens"] ** -0.366
+    width = forecast["expected_loss_90%_high"] - forecast["expected_loss_90%_low"]
+    assert (np.abs(forecast["expected_loss"] - truth) < width).all()
+    assert width[1] > 5 * width[0]
+
+
+def test_allocation_with_discrepancy_is_searched(full_fit):
+    allocation = full_fit.allocate(compute=1e21)
+    assert not allocation.closed_form
+    g = (0.35 * 480 / (0.366 * 2000)) ** (1 / 0.716)
+    truth = g * (1e21 / 6) ** (0.366 / 0.716)
+    row = allocation.summary().set_index("quantity").loc["params"]
+    assert row["90%_low"] < truth < row["90%_high"]
+    reach = full_fit.allocate(loss=float(allocation.draws["loss"].median())).summary()
+    compute = reach.set_index("quantity")["median"]["compute"]
+    assert compute == pytest.approx(1e21, rel=0.1)
+
+
+def test_saved_fits_come_back_whole(full_fit, tmp_path):
+    full_fit.save(tmp_path / "fit.nc")
+    assert [p.name for p in tmp_path.iterdir()] == ["fit.nc"]
+    again = bs.load_fit(tmp_path / "fit.nc")
+    xr.testing.assert_equal(again.draws, full_fit.draws)
+    assert again.diagnostics == full_fit.diagnostics
+    assert again.law == full_fit.law
+    assert again.table.meta == full_fit.table.meta
+    one, two = (f.forecast(params=2e9, tokens=4e10).summary() for f in (full_fit, again))
+    assert one.equals(two)
+    point = again.posterior["unconstrained_posterior"]["z"].values.reshape(-1, again.model.size)
+    np.testing.assert_allclose(
+        again.model.point_at(point[:5]).values["E"], again.draws["E"].values.ravel()[:5]
+    )
+
+
+def test_damaged_and_foreign_files_are_errors(full_fit, tmp_path):
+    path = tmp_path / "fit.nc"
+    full_fit.save(path)
+    whole = path.read_bytes()
+    for size in (0, 100, len(whole) // 2, len(whole) - 100):
+        (tmp_path / "cut.nc").write_bytes(whole[:size])
+        with pytest.raises(FitError, match="truncated"):
+            bs.load_fit(tmp_path / "cut.nc")
+    (tmp_path / "text.nc").write_text("not a fit")
+    with pytest.raises(FitError, match="not a complete NetCDF"):
+        bs.load_fit(tmp_path / "text.nc")
+    xr.Dataset({"a": ("x", [1.0])}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
+    with pytest.raises(FitError, match="not a bayescale fit"):
+        bs.load_fit(tmp_path / "other.nc")
+    with pytest.raises(FitError, match="no such file"):
+        bs.load_fit(tmp_path / "absent.nc")
+
+
+def test_fit_from_a_later_format_names_both_versions(full_fit, tmp_path, monkeypatch):
+    monkeypatch.setattr("bayescale.fitting._FORMAT", 99)
+    full_fit.save(tmp_path / "later.nc")
+    monkeypatch.undo()
+    with pytest.raises(FitError, match=r"written in fit format 99, this bayescale .* reads format 1"):
+        bs.load_fit(tmp_path / "later.nc")
+
+
+def test_failed_diagnostics_mark_every_output():
+    fit = bs.fit(simulated_table(rows=15), discrepancy=False, draws=15, tune=20, chains=2)
+    assert not fit.diagnostics.passed
+    assert any("effective sample size" in f for f in fit.diagnostics.failures)
+    outputs = (fit.forecast(params=1e9, tokens=2e10), fit.allocate(compute=1e20))
+    assert all(any("do not rely on this fit" in w for w in o.warnings) for o in outputs)
+
+
+def test_collinear_table_leaves_exponents_to_their_priors():
+    fit = bs.fit(bs.load("cerebras-gpt"), discrepancy=False, seed=1)
+    spread = fit.summary()["sd"]
+    prior_sd = 0.4 * np.sqrt(np.expm1(0.35**2))
+    assert spread["alpha"] > 0.4 * prior_sd
+    assert spread["beta"] > 0.4 * prior_sd
+
+
+def test_whitened_law_and_group_effect_fit():
+    table = simulated_table(rows=40)
+    table.frame["family"] = np.arange(40) % 5
+    fit = bs.fit(table, "kaplan-floor", discrepancy=False, group_effect="family", seed=3)
+    assert fit.draws["group_offsets"].sizes["group"] == 5
+    assert fit.summary()["mean"]["E"] == pytest.approx(1.8, abs=0.5)
+
+
+def test_users_formula_with_its_own_prior():
+    table = simulated_table(rows=40)
+    fit = bs.fit(table, "L0 + a*N**-p + b*D**-q", priors={"L0": "LogNormal(1.8, 0.01)"}, discrepancy=False)
+    assert fit.diagnostics.passed, fit.diagnostics.failures
+    assert fit.summary()["sd"]["L0"] < 0.02
+
+
+def test_prior_predictive_covers_plausible_losses_and_not_the_data():
+    tree = bs.prior_predictive(bs.load("cerebras-gpt"), discrepancy=False, draws=500)
+    loss = tree["prior_predictive"]["loss"]
+    assert loss.sizes["run"] == 7
+    low, high = np.quantile(loss, [0.05, 0.95])
+    assert 0.8 < low < 2
+    assert 3 < high < 8
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"noise": "cauchy"}, "noise 'cauchy' is unknown"),
+        ({"group_effect": "lab"}, "no column 'lab' to group by"),
+        ({"draws": 0}, "draws is 0"),
+        ({"law": "power-compute-floor", "priors": {"B": "LogNormal(1, 1)"}}, "no parameter 'B'"),
+        ({"law": "E + A*U**-a"}, "no column 'unique_tokens'"),
+    ],
+)
+def test_impossible_options_are_errors_before_any_sampling(options, match):
+    with pytest.raises(bs.BayescaleError, match=match):
+        bs.fit(bs.load("chinchilla"), **options)
+
+
+def test_one_row_cannot_be_fitted():
+    with pytest.raises(FitError, match="has 1 run"):
+        bs.fit(simulated_table(rows=1))

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bayescale.errors import LawError
+from bayescale.laws import BUILTIN, CentredLaw, Law, LogNormal, find_law, law_from_formula, parse_prior
+from bayescale.laws.formula import parse_formula
+
+positive = st.floats(0.05, 3)
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+@given(data=st.data())
+def test_centred_law_equals_the_published_formula(name, data):
+    law = BUILTIN[name]
+    centred = CentredLaw(law)
+    centre = {i: 10 ** data.draw(st.floats(6, 12)) for i in law.inputs}
+    inputs = {i: centre[i] * 10 ** data.draw(st.floats(-2, 2)) for i in law.inputs}
+    sampled = {n: np.array(data.draw(positive)) for n in centred.names}
+    values = {p.name: sampled.get(p.name) for p in law.parameters}
+    values |= centred.published_parameters(sampled, centre)
+    symbols = {s.name: s for s in law.expression.free_symbols}
+    numbers = {symbols[k]: float(v) for k, v in {**values, **inputs}.items()}
+    expected = float(law.expression.evalf(30, subs=numbers))
+    ratios = [np.log(inputs[i] / centre[i]) for i in law.inputs]
+    got = centred.function()(*sampled.values(), *ratios)
+    assert got == pytest.approx(expected, rel=1e-9)
+    again = centred.centred_parameters({k: float(v) for k, v in values.items()}, centre)
+    assert again == pytest.approx({k: float(v) for k, v in sampled.items()}, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("formula", "linear", "floor"),
+    [
+        ("E + A*N**-alpha + B*D**-beta", ("A", "B", "E"), "E"),
+        ("((N_c/N)**(a/b) + D_c/D)**b", (), None),
+        ("L0*exp(-k*log(N)) + floor", ("L0", "floor"), "floor"),
+    ],
+)
+def test_linear_parameters_are_found(formula, linear, floor):
+    priors = {"k": "LogNormal(0.3, 0.5)"} if "k*" in formula else {}
+    if "N_c" in formula:
+        priors = dict.fromkeys(("N_c", "D_c", "a", "b"), "LogNormal(1, 1)")
+    law = law_from_formula(formula, priors=priors)
+    assert (law.linear_parameters, law.floor) == (linear, floor)
+
+
+def test_terms_of_power_laws_are_found_and_others_not():
+    assert CentredLaw(BUILTIN["chinchilla"]).power_terms == {"A_centre": "alpha", "B_centre": "beta"}
+    assert CentredLaw(BUILTIN["chinchilla"]).single_input_terms == {
+        "N": ("A_centre", "alpha"),
+        "D": ("B_centre", "beta"),
+    }
+    ratio = CentredLaw(law_from_formula("E + A*N**-a + B*(D/N)**-b"))
+    assert ratio.power_terms == {"A_centre": "a", "B_centre": "b"}
+    assert ratio.single_input_terms is None
+    assert CentredLaw(BUILTIN["kaplan-floor"]).power_terms is None
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "__import__('os').system('true')",
+        "(lambda: 1)()",
+        "E.args",
+        "[E]",
+        "E if N else D",
+        "open(N)",
+        "9**9**9*N",
+        "E + 'x'",
+        "True + N",
+        "E +",
+    ],
+)
+def test_formulas_run_no_code(formula):
+    with pytest.raises(LawError):
+        parse_formula(formula)
+
+
+@pytest.mark.parametrize("law", BUILTIN.values(), ids=BUILTIN)
+def test_laws_travel_as_plain_data(law):
+    assert Law.from_dict(law.to_dict()) == law
+
+
+@given(median=st.floats(1e-3, 1e3), sigma=st.floats(1e-2, 5))
+def test_priors_print_as_they_are_read(median, sigma):
+    prior = LogNormal(float(f"{median:g}"), float(f"{sigma:g}"))
+    assert parse_prior(str(prior)) == prior
+
+
+@pytest.mark.parametrize(
+    ("law", "match"),
+    [
+        ("chinchila", "'chinchila' is unknown; expected one of chinchilla"),
+        ("E + A*N**a", "write N\\*\\*-a"),
+        ("E + q*tanh(w*N)", "no default prior fits 'w'"),
+        ("E + A*2**-b", "no input"),
+    ],
+)
+def test_unusable_laws_say_what_to_do(law, match):
+    with pytest.raises(LawError, match=match):
+        find_law(law)
+
+
+@pytest.mark.parametrize("text", ["Beta(1, 2)", "LogNormal(1)", "LogNormal(-1, 1)", "Normal(0, 0)"])
+def test_unusable_priors_are_errors(text):
+    with pytest.raises(LawError, match="prior"):
+        parse_prior(text)

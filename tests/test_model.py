@@ -1,0 +1,150 @@
+"""The NumPy density is the PyMC model's, and its change of variables is right."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bayescale.fitting import prepare
+from bayescale.laws import BUILTIN, CentredLaw
+from bayescale.model.coordinates import natural_coordinates
+from bayescale.model.discrepancy import Discrepancy, knots_over
+from bayescale.model.model import make_model
+from tests.conftest import simulated_table
+
+
+def points_near_mode(model, count=8, seed=0):
+    rng = np.random.default_rng(seed)
+    z = 0.3 * rng.standard_normal((count, model.size))
+    z[:, model.layout["law_coordinates"]] += model.start
+    for name, value in {
+        "noise_sd": 0.004,
+        "noise_df": 6,
+        "discrepancy_sd": 0.05,
+        "discrepancy_length": 2,
+    }.items():
+        if name in model.layout:
+            z[:, model.layout[name]] += np.log(value)
+    return z
+
+
+@pytest.mark.parametrize(
+    ("law", "options"),
+    [
+        ("chinchilla", {"discrepancy": False}),
+        ("chinchilla", {"discrepancy": True}),
+        ("chinchilla", {"discrepancy": True, "noise": "normal", "group_effect": "family"}),
+        ("kaplan-floor", {"discrepancy": True}),
+        ("kaplan", {"discrepancy": False}),
+    ],
+)
+def test_numpy_and_pymc_densities_agree(law, options):
+    from bayescale.model.pymc_model import build_pymc_model
+
+    table = simulated_table(rows=30)
+    table.frame["family"] = np.arange(30) % 4
+    table.frame["loss_se"] = 0.002
+    model, _ = prepare(make_model(table, BUILTIN[law], **options), seed=0)
+    z = points_near_mode(model)
+    built = build_pymc_model(model)
+    logp = built.compile_logp()
+    names = {v.name for v in built.value_vars}
+    for point, expected in zip(z, model.log_density(z), strict=True):
+        values = {
+            (n if n in names else f"{n}_log__"): point[b] if n in names else point[b][0]
+            for n, b in model.layout.items()
+        }
+        assert logp(values) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["chinchilla", "chinchilla-shared", "kaplan-floor", "power-params-floor"])
+def test_log_jacobian_is_the_determinant(name):
+    law = CentredLaw(BUILTIN[name])
+    coordinates = natural_coordinates(law)
+    rng = np.random.default_rng(1)
+    values = {n: rng.uniform(0.3, 1.5) for n in law.names}
+    z = coordinates.from_sampled(values)
+    sampled = coordinates.to_sampled(z, np)
+    assert {n: float(v) for n, v in sampled.values.items()} == pytest.approx(values)
+    step = 1e-6 * np.eye(len(z))
+
+    def stacked(z):
+        return np.stack([coordinates.to_sampled(z, np).values[n] for n in law.names], axis=-1)
+
+    jacobian = (stacked(z + step) - stacked(z - step)) / 2e-6
+    assert float(sampled.log_jacobian) == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-6)
+
+
+def test_discrepancy_weights_map_has_its_jacobian():
+    table = simulated_table(rows=25)
+    model, _ = prepare(make_model(table, BUILTIN["chinchilla"]), seed=0)
+    z = points_near_mode(model, 1)
+    block = model.layout["discrepancy_standard"]
+    size = block.stop - block.start
+
+    def weights(standard):
+        moved = np.repeat(z, len(standard), axis=0)
+        moved[:, block] = standard
+        return model.point_at(moved).weights
+
+    centre, step = z[0, block], 1e-5 * np.eye(size)
+    jacobian = (weights(centre + step) - weights(centre - step)) / 2e-5
+    law_only = model.coordinates.to_sampled(z[:, model.layout["law_coordinates"]], np).log_jacobian
+    expected = np.linalg.slogdet(jacobian)[1] + law_only[0]
+    assert model.point_at(z).log_jacobian[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_evidence_of_a_two_parameter_law_by_quadrature():
+    # Known noise, wide grid: the density integrates to the evidence found by Monte Carlo on the prior.
+    table = simulated_table(rows=4, noise_sd=0.05)
+    model = make_model(table, BUILTIN["power-params"], discrepancy=False, noise="normal")
+    priors = model.centred.priors
+    axes = [np.linspace(-3, 3.5, 161), np.linspace(-7, 1, 161), np.linspace(-8, 1.5, 121)]
+    mesh = np.stack([g.ravel() for g in np.meshgrid(*axes, indexing="ij")], axis=1)
+    density = np.exp(model.log_density(mesh))
+    cell = np.prod([a[1] - a[0] for a in axes])
+    rng = np.random.default_rng(0)
+    draws = {n: p.sample(rng, 400_000) for n, p in priors.items()}
+    z = np.column_stack(
+        [model.coordinates.from_sampled(draws), np.log(0.01 * np.exp(rng.standard_normal(400_000)))]
+    )
+    log_mean = np.log(model.point_at(z).loss)
+    likelihood = np.exp(model._log_likelihood(z, log_mean).sum(axis=1))
+    error = likelihood.std() / np.sqrt(len(likelihood))
+    assert abs(density.sum() * cell - likelihood.mean()) < 4 * error
+
+
+def test_knots_reproduce_the_exact_process_on_the_table():
+    rng = np.random.default_rng(0)
+    axes = rng.uniform(-2, 2, (2, 40))
+    discrepancy = Discrepancy(knots_over(axes))
+    length = np.array([1.6, 3.0, 5.0])
+    basis = discrepancy.basis(axes, length, np)
+    distance = sum(np.subtract.outer(x, x) ** 2 for x in axes)
+    exact = np.exp(-0.5 * distance / length[:, None, None] ** 2)
+    missing = 1 - np.diagonal(basis @ basis.mT, axis1=1, axis2=2)
+    assert np.all(missing > -1e-6)
+    assert missing[0].max() < 0.02  # the shortest plausible length
+    assert missing[1:].max() < 1e-3
+    rest = discrepancy.unexplained(axes, length)
+    np.testing.assert_allclose(basis @ basis.mT + rest @ rest.mT, exact, atol=1e-5)
+
+
+def test_far_from_the_table_the_discrepancy_has_its_prior_scale():
+    axes = np.random.default_rng(0).uniform(-2, 2, (2, 40))
+    far = np.array([[15.0], [0.0]])
+    rest = Discrepancy(knots_over(axes)).unexplained(far, np.array([2.0]))
+    assert rest[0, 0, 0] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_constant_inputs_leave_one_knot():
+    assert knots_over(np.array([[0.0, 0.0, 0.0]])) == ((0.0,),)
+
+
+def test_law_only_drops_discrepancy_and_groups():
+    table = simulated_table(rows=12)
+    model = make_model(table, BUILTIN["chinchilla"], group_effect="params")
+    assert "discrepancy_standard" in model.layout
+    assert "group_offsets" in model.layout
+    assert set(model.law_only().layout) == {"law_coordinates", "noise_sd", "noise_df"}
+    assert replace(model).law == model.law

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+import bayescale as bs
+
+
+def test_huber_fit_reproduces_the_published_optimum():
+    fit = bs.point_fit(bs.load("chinchilla"), starts=20, bootstrap=0)
+    assert fit.objective == pytest.approx(1.018274e-3, rel=1e-6)
+    expected = {"E": 1.81722, "A": 477.83, "B": 2143.4, "alpha": 0.34731, "beta": 0.36717}
+    assert fit.parameters == pytest.approx(expected, rel=2e-5)
+    assert fit.starts_at_best >= 15
+
+
+def test_huber_fit_of_all_245_rows():
+    fit = bs.point_fit(bs.load("chinchilla", outliers=True), starts=10, bootstrap=0)
+    expected = {"E": 1.891, "A": 495.7, "B": 12846, "alpha": 0.3493, "beta": 0.4530}
+    assert fit.parameters == pytest.approx(expected, rel=5e-4)
+
+
+def test_bootstrap_matches_published_intervals_and_forecasts():
+    fit = bs.point_fit(bs.load("chinchilla"), starts=3, bootstrap=100)
+    low, high = fit.bootstrap["E"].quantile([0.025, 0.975]).values
+    # Besiroglu et al. print 1.769-1.871; 100 resamples place a 2.5% quantile to about .01.
+    assert (low, high) == pytest.approx((1.769, 1.871), abs=0.02)
+    forecast = fit.forecast(params=[7e10], tokens=[1.4e12])
+    assert forecast["loss"].shape == (100, 1)
+    assert np.median(forecast["expected_loss"]) == pytest.approx(1.974, abs=0.01)
+
+
+def test_unknown_inputs_are_errors():
+    fit = bs.point_fit(bs.load("cerebras-gpt"), "E + A*N**-a", starts=3, bootstrap=0)
+    with pytest.raises(bs.BayescaleError, match="expected \\['params'\\]"):
+        fit.forecast(tokens=1e9)

@@ -1,0 +1,158 @@
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import bayescale as bs
+from bayescale.errors import BayescaleError, TableError
+from bayescale.runs import MAX_ROWS, detect_step, make_table, read_runs, write_runs
+
+GOOD = "params,tokens,loss\n1e8,2e9,3.5\n2e8,4e9,3.2\n4e8,8e9,3.0\n"
+
+
+def written(tmp_path, text, name="runs.csv"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "csv.gz"])
+def test_every_format_reads_the_same(tmp_path, kind):
+    frame = pd.DataFrame({"params": [1e8, 2e8], "tokens": [2e9, 4e9], "loss": [3.5, 3.2]})
+    path = tmp_path / f"runs.{kind}"
+    writers = {
+        "csv": lambda: frame.to_csv(path, index=False),
+        "tsv": lambda: frame.to_csv(path, index=False, sep="\t"),
+        "jsonl": lambda: frame.to_json(path, orient="records", lines=True),
+        "parquet": lambda: frame.to_parquet(path),
+        "csv.gz": lambda: path.write_bytes(gzip.compress(frame.to_csv(index=False).encode())),
+    }
+    writers[kind]()
+    table = read_runs(path)
+    np.testing.assert_array_equal(table.column("loss"), frame["loss"])
+    np.testing.assert_allclose(table.column("compute"), 6 * frame["params"] * frame["tokens"])
+    assert table.name == "runs"
+
+
+@given(
+    params=st.floats(1e5, 1e13),
+    tokens=st.floats(1e6, 1e15),
+    missing=st.sampled_from(["params", "tokens", "compute"]),
+    k=st.floats(2, 10),
+)
+def test_any_two_of_params_tokens_compute_give_the_third(params, tokens, missing, k):
+    full = {"params": params, "tokens": tokens, "compute": k * params * tokens, "loss": 2.0}
+    raw = pd.DataFrame([full]).drop(columns=missing)
+    table = make_table(raw, bs.TableMeta(flops_per_param_token=k))
+    assert table.column(missing)[0] == pytest.approx(full[missing], rel=1e-12)
+
+
+def test_columns_are_mapped_and_units_converted(tmp_path):
+    path = written(tmp_path, "N,D,bpb,note\n1e8,2e9,1.2,a\n2e8,4e9,1.1,b\n")
+    mapping = {"params": "N", "tokens": "D", "loss": "bpb"}
+    table = read_runs(path, columns=mapping, loss_unit="bits/byte", tokens_per_byte=0.25)
+    np.testing.assert_allclose(table.column("loss"), np.array([1.2, 1.1]) * np.log(2) / 0.25)
+    assert table.meta.loss_unit == "bits/byte"
+    assert list(table.frame["note"]) == ["a", "b"]
+
+
+def test_toml_beside_the_file_gives_metadata_and_columns(tmp_path):
+    path = written(tmp_path, "N,D,ppl\n1e8,2e9,30.5\n2e8,4e9,25.1\n3e8,6e9,22.0\n")
+    written(
+        tmp_path,
+        'title = "mine"\nloss_unit = "perplexity"\n[columns]\nparams="N"\ntokens="D"\nloss="ppl"\n',
+        "runs.toml",
+    )
+    table = read_runs(path)
+    assert table.meta.title == "mine"
+    np.testing.assert_allclose(table.column("loss"), np.log([30.5, 25.1, 22.0]))
+    # Rounded to .1 perplexity: the error is that over the square root of 12, over the perplexity.
+    expected = 0.1 / np.sqrt(12) / np.array([30.5, 25.1, 22.0]) / np.log([30.5, 25.1, 22.0])
+    np.testing.assert_allclose(table.known_noise(), expected)
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.integers(1000, 90000), min_size=3, max_size=20).filter(lambda x: any(i % 10 for i in x)),
+)
+def test_rounding_is_detected(decimals, units):
+    assert detect_step(np.array(units) / 10**decimals) == pytest.approx(10.0**-decimals)
+
+
+def test_unrounded_losses_have_no_step():
+    assert detect_step(np.random.default_rng(0).uniform(2, 3, 50)) == 0.0
+
+
+def test_written_tables_read_back(tmp_path):
+    table = bs.load("opt")
+    write_runs(table, tmp_path / "opt.csv")
+    again = read_runs(tmp_path / "opt.csv")
+    pd.testing.assert_frame_equal(again.frame, table.frame, rtol=1e-9)
+    assert again.meta == table.meta
+
+
+BAD = {
+    "missing column": ("params,tokens,val_loss\n1e8,2e9,3\n", "--columns loss='val_loss'"),
+    "negative loss": (GOOD + "8e8,2e10,-2\n", "row 5, column 'loss': found -2"),
+    "zero params": ("params,tokens,loss\n0,2e9,3\n", "row 2, column 'params': found 0"),
+    "infinite loss": ("params,tokens,loss\n1e8,2e9,inf\n", "row 2, column 'loss'"),
+    "perplexity as nats": ("params,tokens,loss\n1e8,2e9,30.1\n", "--loss-unit perplexity"),
+    "missing value": (GOOD + "8e8,2e10,\n", "row 5, column 'loss': the value is missing"),
+    "empty file": ("", "the file is empty"),
+    "header only": ("params,tokens,loss\n", "no runs"),
+    "header twice": ("params,tokens,loss,loss\n1,2,3,4\n", "column 'loss' stands twice"),
+    "text in a number": ("params,tokens,loss\n1e8,2e9,3\n2e8,12B,3\n", "row 3, column 'tokens': found '12B'"),
+    "binary": ("\x00\x01\x02", "runs.csv"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_files_are_one_clear_error(tmp_path, what):
+    text, match = BAD[what]
+    path = written(tmp_path, text)
+    with pytest.raises(TableError) as error:
+        read_runs(path)
+    assert match in str(error.value)
+    assert "runs.csv" in str(error.value)
+
+
+def test_missing_rows_can_be_left_out(tmp_path):
+    table = read_runs(written(tmp_path, GOOD + "8e8,2e10,\n"), drop_missing=True)
+    assert len(table) == 3
+
+
+def test_training_log_is_refused_before_it_is_read_whole(tmp_path):
+    path = tmp_path / "log.csv"
+    with path.open("w") as file:
+        file.write("params,tokens,loss\n")
+        file.writelines("1e8,2e9,3.1\n" for _ in range(MAX_ROWS + 1))
+    with pytest.raises(TableError, match="one row per trained model"):
+        read_runs(path)
+
+
+def test_mistyped_mapping_names_the_near_column(tmp_path):
+    with pytest.raises(TableError, match="did you mean 'tokens'"):
+        read_runs(written(tmp_path, GOOD), columns={"tokens": "token"})
+
+
+def test_unknown_metadata_is_an_error(tmp_path):
+    written(tmp_path, 'titel = "x"', "runs.toml")
+    with pytest.raises(TableError, match="'titel' is not known"):
+        read_runs(written(tmp_path, GOOD))
+
+
+def test_truncated_parquet_is_an_error(tmp_path):
+    path = tmp_path / "runs.parquet"
+    pd.DataFrame({"loss": [1.0]}).to_parquet(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(TableError, match=r"cannot be read as \.parquet"):
+        read_runs(path)
+
+
+def test_unwritable_place_leaves_nothing(tmp_path):
+    with pytest.raises(BayescaleError, match="cannot write here"):
+        write_runs(bs.load("opt"), tmp_path / "absent" / "opt.csv")
+    assert list(tmp_path.iterdir()) == []
