@@ -3,11 +3,14 @@ PYTHON ?= python3
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 INSTALL := $(UV) pip install --quiet --python .venv --constraint constraints.txt --editable .
 
-.PHONY: demo test lint clean
+.PHONY: demo ladder test lint clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.runtime  ## forecast a 70B-parameter, 1.4T-token model from the Chinchilla runs
 	.venv/bin/bayescale forecast chinchilla --params 70e9 --tokens 1.4e12
+
+ladder: .venv/.trainer  ## train the default ladder on this machine's CPU cores
+	.venv/bin/python -m bayescale_trainer ladders/zipf-facts.toml -o runs/zipf-facts
 
 test: lint  ## format, lint, types, then the whole suite
 	.venv/bin/pytest -n 2 --dist loadfile
@@ -27,6 +30,10 @@ clean:
 
 .venv/.dev: .venv/.runtime
 	$(INSTALL) --group dev
+	touch $@
+
+.venv/.trainer: .venv/.runtime
+	$(INSTALL)[trainer]
 	touch $@
 
 .uv/bin/uv:

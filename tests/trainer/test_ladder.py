@@ -1,0 +1,213 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
+
+from bayescale_trainer.cli import main
+from bayescale_trainer.ladder import LadderError, read_ladder, tasks_of
+from bayescale_trainer.recipe import RecipeError
+from bayescale_trainer.records import MEASURED, append_records, read_records
+from bayescale_trainer.train import train
+
+RUNS = """
+[[runs]]
+params = [2e3, 6e3]
+tokens = [4e3, 8e3]
+seeds = [0, 1]
+"""
+
+
+def _by_id(records):
+    return {r["run_id"]: {k: v for k, v in r.items() if k not in MEASURED} for r in records}
+
+
+def _results(folder):
+    records = read_records(folder / "runs.jsonl")
+    return _by_id(records), len(records)
+
+
+def _runs(path, tmp_path):
+    ladder = read_ladder(path)
+    return ladder.runs(ladder.open_source(tmp_path / "cache"))
+
+
+def test_groups_multiply_out_and_equal_runs_are_one(write_ladder, tmp_path):
+    again = "[[runs]]\nparams = 2e3\ntokens = [4e3]\nseeds = 2\nlearning_rate_factor = [0.5, 1]\n"
+    runs = _runs(write_ladder(RUNS + RUNS + again), tmp_path)
+    assert len(runs) == len({run.id for run in runs}) == 8 + 2
+    assert {run.learning_rate_factor for run in runs} == {0.5, 1.0}
+
+
+def test_rows_of_a_stack_are_alike_and_no_run_is_left_out(write_ladder, tmp_path):
+    runs = _runs(write_ladder(RUNS), tmp_path)
+    for stack, expected in ((1, 8), (2, 4), (32, 4)):
+        tasks = tasks_of(runs, stack)
+        assert len(tasks) == expected
+        assert sorted(run.id for task in tasks for run in task.runs) == sorted(r.id for r in runs)
+        for task in tasks:
+            assert len({(run.shape, run.steps) for run in task.runs}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no runs"),
+        ("[[runs]]\nparams = 2e3\n", "tokens"),
+        ("[[runs]]\nparams = -1\ntokens = 1e3\n", "params"),
+        ('[[runs]]\nparams = "big"\ntokens = 1e3\n', "params"),
+        ("[[runs]]\nparams = 1e3\ntokens = 1e3\nsteps = 3\n", "steps"),
+        ("[[runs]]\nparams = 1e3\ntokens = 1e3\nunique_tokens = 0\n", "unique_tokens"),
+        ('[optimizer]\nname = "adam"\n' + RUNS, "optimizer"),
+        ('[engine]\ndevice = "tpu"\n' + RUNS, "tpu"),
+        ("[engine]\nworkers = -2\n" + RUNS, "workers"),
+        ('[model]\nmlp = "moe"\n' + RUNS, "mlp"),
+        ("[model]\nhead_width = 12\n" + RUNS, "head_width"),
+        ("not toml", "cannot be read"),
+    ],
+)
+def test_bad_ladders_are_refused_in_words(tmp_path, text, message):
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises((LadderError, RecipeError), match=message):
+        read_ladder(path)
+
+
+def test_bad_input_ends_in_a_sentence_not_a_traceback(write_ladder, tmp_path, capsys):
+    assert main([str(tmp_path / "none.toml")]) == 2
+    assert main([str(write_ladder('[[runs]]\nparams = "x"\ntokens = 1\n'))]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert "none.toml" in errors[0]
+    assert "params" in errors[1]
+
+
+def test_dry_run_prints_every_run_and_trains_none(write_ladder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main([str(write_ladder(RUNS)), "-o", str(tmp_path / "out"), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    for run in _runs(write_ladder(RUNS), tmp_path):
+        assert run.id in printed
+    assert "8 runs" in printed
+    assert not (tmp_path / "out" / "runs.jsonl").exists()
+
+
+def test_a_torn_last_line_is_cut_and_whole_records_kept(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    append_records(path, [{"run_id": "a"}, {"run_id": "b"}])
+    with path.open("a") as file:
+        file.write('{"run_id": "c", "lo')
+    assert [record["run_id"] for record in read_records(path)] == ["a", "b"]
+    append_records(path, [{"run_id": "d"}])
+    assert [record["run_id"] for record in read_records(path)] == ["a", "b", "d"]
+
+
+def _start(path, out):
+    return subprocess.Popen(
+        [sys.executable, "-m", "bayescale_trainer", str(path), "-o", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+LONGER = """checkpoint_seconds = 0.3
+[[runs]]
+params = [2e3, 6e3]
+tokens = [24e3, 60e3]
+seeds = [0, 1]
+"""
+
+
+def test_killed_in_the_middle_a_ladder_goes_on_and_ends_the_same(write_ladder, tmp_path):
+    path = write_ladder(LONGER)
+    ladder = read_ladder(path)
+    source = ladder.open_source(tmp_path)
+    whole = [r for task in tasks_of(ladder.runs(source), 1) for r in train(task, source)]
+
+    out = tmp_path / "killed"
+    killed = _start(path, out)
+    while killed.poll() is None and len(read_records(out / "runs.jsonl")) < 2:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, killed.stderr.read()
+    kept, _ = _results(out)
+    assert 2 <= len(kept) < 8
+
+    last = _start(path, out)
+    _, errors = last.communicate(timeout=120)
+    assert last.returncode == 0, errors
+    found, count = _results(out)
+    assert count == 8
+    assert found == _by_id(whole)
+    assert errors.count("finished") == 8 - len(kept)
+    assert not list((out / "checkpoints").glob("*.pt"))
+
+
+def test_a_second_ladder_in_the_same_folder_is_refused(write_ladder, tmp_path, capsys):
+    import fcntl
+
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main([str(write_ladder(RUNS)), "-o", str(tmp_path / "out")]) == 2
+    assert "another ladder" in capsys.readouterr().err
+
+
+def test_the_run_table_has_a_row_per_run_and_its_entropy_rate(write_ladder, tmp_path, capsys):
+    import csv
+    import tomllib
+
+    out = tmp_path / "out"
+    runs = RUNS + "[[runs]]\nparams = 2e3\ntokens = 4e3\nlearning_rate_factor = [2.0, 1e5]\n"
+    assert main([str(write_ladder(runs)), "-o", str(out)]) == 1  # a run diverged
+    records = {record["run_id"]: record for record in read_records(out / "runs.jsonl")}
+    rows = list(csv.DictReader((out / "runs.csv").open()))
+    finite = [record for record in records.values() if record["loss"] is not None]
+    assert len(records) == 10
+    assert len(rows) == len(finite)
+    for row in rows:
+        record = records[row["run_id"]]
+        assert float(row["loss"]) == record["loss"]
+        assert float(row["compute"]) == record["compute"]
+        assert (row["outlier"] == "true") == (
+            record["status"] != "finished" or record["learning_rate_factor"] != 1
+        )
+    meta = tomllib.loads((out / "runs.toml").read_text())
+    source = read_ladder(write_ladder(runs)).open_source(tmp_path)
+    assert meta["entropy_rate"] == source.entropy_rate
+    assert meta["loss_unit"] == "nats/token"
+    assert "blew up" in capsys.readouterr().out
+
+
+def test_a_users_text_is_trained_on_and_scored_in_bits_per_byte(write_ladder, tmp_path):
+    (tmp_path / "text.txt").write_text("abcdefgh ijkl mnop. " * 300)
+    text = (
+        '[source]\nkind = "files"\npaths = ["text.txt"]\nvalidation_tokens = 600\n'
+        '[model]\ncontext = 12\n[engine]\ndevice = "cpu"\n'
+        "[[runs]]\nparams = 9e3\ntokens = 12e3\nunique_tokens = 3e3\n"
+    )
+    out = tmp_path / "out"
+    assert main([str(write_ladder("", text)), "-o", str(out)]) == 0
+    (record,) = read_records(out / "runs.jsonl")
+    assert record["source"]["entropy_rate"] is None
+    assert record["kl"] is None
+    assert record["unique_tokens"] == 3_000
+    assert record["training"]["epochs"] == pytest.approx(record["tokens"] / 3_000)
+    assert record["validation"]["bits_per_byte"] == pytest.approx(record["loss"] / 0.693147, rel=1e-4)
+    assert record["loss"] < 3.0
+
+
+def test_records_are_plain_json(write_ladder, tmp_path):
+    out = tmp_path / "out"
+    assert main([str(write_ladder("[[runs]]\nparams = 2e3\ntokens = 2e3\n")), "-o", str(out)]) == 0
+    (line,) = (out / "runs.jsonl").read_text().splitlines()
+    record = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    top = "run_id params params_non_embedding tokens unique_tokens compute loss loss_se seed trunk status"
+    assert set(top.split()) <= set(record)
+    assert os.sep + "tmp" not in line

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from bayescale_trainer import recipe as rules
+from bayescale_trainer.batches import batch
+from bayescale_trainer.recipe import Recipe, RecipeError
+from bayescale_trainer.run import plan_run
+from bayescale_trainer.shape import shape_of_width
+from bayescale_trainer.sources import ZipfFacts
+
+SOURCE = ZipfFacts(12, symbols=16, validation_tokens=480)
+
+
+def _shape(width=32):
+    return shape_of_width(width, vocabulary=16, context=12)
+
+
+def _run(recipe=None, tokens=10_000, **options):
+    return plan_run(recipe or Recipe(), SOURCE, _shape(), tokens, seed=options.pop("seed", 0), **options)
+
+
+def test_cosine_rises_then_ends_at_d():
+    run = _run()
+    shares = [run.share(step) for step in range(run.steps)]
+    assert shares[0] == pytest.approx(1 / run.warmup_steps)
+    assert max(shares) == pytest.approx(1)
+    assert shares[-1] < 0.01
+    assert np.all(np.diff(shares[run.warmup_steps :]) <= 0)
+
+
+def test_trunk_is_constant_until_each_branch_cools_down():
+    recipe = Recipe(schedule="trunk", batch_rule="fixed", batch_tokens=96)
+    short, long = (_run(recipe, tokens) for tokens in (10_000, 20_000))
+    assert short.trunk == long.trunk
+    assert short.id != long.id
+    for step in range(short.branch_step):
+        assert short.share(step) == long.share(step)
+    shares = [short.share(step) for step in range(short.branch_step, short.steps)]
+    assert np.all(np.diff(shares) < 0)
+    assert shares[-1] < 0.1
+    assert _run(recipe, seed=1).trunk != short.trunk
+
+
+def test_mup_lowers_the_inner_rates_in_proportion_to_width():
+    narrow, wide = (rules.learning_rates(Recipe(), _shape(width), 1e6) for width in (32, 128))
+    assert wide["matrix"] == pytest.approx(narrow["matrix"] / 4)
+    assert wide["head"] == pytest.approx(narrow["head"] / 4)
+    assert wide["embedding"] == narrow["embedding"]
+
+
+def test_published_rules_at_a_hand_computed_point():
+    shape = shape_of_width(512, vocabulary=256, context=48, aspect=128)
+    size = shape.parameters()["non_embedding"]
+    porian = Recipe(learning_rate_rule="porian", batch_rule="porian")
+    assert rules.learning_rates(porian, shape, 1e9)["matrix"] == pytest.approx(3.7 / size**0.36)
+    step_law = Recipe(learning_rate_rule="step-law", batch_rule="step-law")
+    rate = rules.learning_rates(step_law, shape, 1e9)["matrix"]
+    assert rate == pytest.approx(1.79 * size**-0.713 * 1e9**0.307)
+    assert rules.batch_tokens(step_law, shape, 1e9) == pytest.approx(0.58 * 1e9**0.571, rel=0.01)
+
+
+def test_second_moment_remembers_the_same_tokens_at_any_batch():
+    recipe = Recipe()
+    small, large = rules.beta2(recipe, 500), rules.beta2(recipe, 1000)
+    assert small**2 == pytest.approx(large)
+
+
+def test_warm_up_is_bounded_by_its_share_of_d():
+    run = _run(tokens=5_000)
+    assert run.warmup_steps <= 0.1 * run.steps + 1
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"learning_rat": 1}, "unknown"),
+        ({"learning_rate": "high"}, "expected"),
+        ({"learning_rate": -1.0}, "above 0"),
+        ({"schedule": "wsd"}, "use one of"),
+        ({"schedule": "trunk"}, "depend on D"),
+        ({"warmup_share": 1.5}, r"\[0, 1\)"),
+    ],
+)
+def test_bad_recipes_are_refused_in_words(table, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_table(table)
+
+
+def test_id_changes_with_everything_that_changes_the_result():
+    runs = [
+        _run(),
+        _run(seed=1),
+        _run(tokens=20_000),
+        _run(unique_tokens=1_200),
+        _run(learning_rate_factor=2.0),
+        _run(Recipe(weight_decay=0.01)),
+        _run(precision="bf16"),
+    ]
+    assert len({run.id for run in runs}) == len(runs)
+    assert _run().id == _run().id
+
+
+def test_unlimited_text_never_repeats_and_seeds_read_apart():
+    runs = [_run(seed=0), _run(seed=1)]
+    seen = np.concatenate([batch(run, SOURCE, step) for run in runs for step in (0, 1, 2)])
+    again = batch(runs[0], SOURCE, 1)
+    np.testing.assert_array_equal(seen[len(again) : 2 * len(again)], again)
+    assert len(np.unique(seen, axis=0)) > 0.99 * len(seen)
+    assert runs[0].unique_tokens == runs[0].tokens
+
+
+def test_a_pool_is_read_in_whole_epochs_each_in_its_own_order():
+    run = _run(unique_tokens=40 * 12)
+    assert run.unique_tokens == 480
+    count = run.batch_tokens // 12
+    windows = np.concatenate([batch(run, SOURCE, step) for step in range(80 // count + 1)])
+    pool = SOURCE.windows(np.arange(40), "train")
+    for epoch in (windows[:40], windows[40:80]):
+        np.testing.assert_array_equal(np.unique(epoch, axis=0), np.unique(pool, axis=0))
+    assert (windows[:40] != windows[40:80]).any()

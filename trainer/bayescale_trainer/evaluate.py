@@ -1,0 +1,104 @@
+"""The validation loss of a stack, its standard error and, where it is known, the exact KL."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .model import cross_entropy
+from .sources.source import Source
+from .stack import Stack
+
+LOGITS_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one run scored on the validation split, in nats per token.
+
+    Parameters
+    ----------
+    loss, loss_se : float
+        The run's loss and its standard error over windows. Where the truth is known it is the
+        entropy rate plus `kl`: the cross-entropy with its expectation over each target taken
+        exactly instead of sampled once. It estimates what `cross_entropy` estimates, without the
+        luck of the drawn targets. Elsewhere it is `cross_entropy`.
+    cross_entropy, cross_entropy_se : float
+        Mean of -log p(target) over the validation tokens. They are the same for every run of a
+        ladder, so most of this error is common to them: differences between runs are known better.
+    tokens : int
+        Tokens predicted.
+    kl, kl_se : float or None
+        Mean KL(truth, model) over positions, exact given the contexts.
+    true_surprisal : float or None
+        Mean of -log p(target) of the same tokens under the truth: the entropy rate plus this
+        sample's luck.
+    """
+
+    loss: float
+    loss_se: float
+    cross_entropy: float
+    cross_entropy_se: float
+    tokens: int
+    kl: float | None = None
+    kl_se: float | None = None
+    true_surprisal: float | None = None
+
+
+def evaluate(stack: Stack, source: Source) -> list[Evaluation]:
+    """Evaluate every run of a stack on the whole validation split."""
+    runs, shape = len(stack.losses), stack.shape
+    at_once = max(1, LOGITS_AT_ONCE // (runs * shape.context * shape.vocabulary))
+    pieces = [
+        _scores(stack, source, np.arange(start, min(start + at_once, source.validation_windows)))
+        for start in range(0, source.validation_windows, at_once)
+    ]
+    loss, kl, truth = (torch.cat(part, dim=1).double() for part in zip(*pieces, strict=True))
+    return [
+        _summary(source, source.validation_windows * shape.context, loss[run], kl[run], truth[0])
+        for run in range(runs)
+    ]
+
+
+def _scores(stack: Stack, source: Source, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Return means by window: loss (runs, n), KL (runs, n), true surprisal (1, n)."""
+    windows = source.windows(index, "validation")
+    tokens = torch.from_numpy(windows).to(stack.device)
+    stacked = tokens.expand(len(stack.losses), -1, -1)
+    predicted = stack.predict(stacked)
+    loss = cross_entropy(predicted, stacked[..., 1:]).mean(dim=2).cpu()
+    exact = source.conditional(windows)
+    if exact is None:
+        return loss, torch.full_like(loss, math.nan), torch.full_like(loss[:1], math.nan)
+    truth = torch.from_numpy(exact).to(stack.device)
+    surprisal = -truth.gather(2, tokens[:, 1:, None]).log().mean(dim=(1, 2))[None].cpu()
+    entropy = torch.special.entr(truth).sum(dim=(1, 2))
+    kl = torch.stack(
+        [-(truth * torch.log_softmax(row.float(), dim=-1)).sum(dim=(1, 2)) - entropy for row in predicted]
+    )
+    return loss, kl.cpu() / stack.shape.context, surprisal
+
+
+def _summary(source: Source, tokens: int, loss: Tensor, kl: Tensor, truth: Tensor) -> Evaluation:
+    sampled, sampled_se = loss.mean().item(), _standard_error(loss)
+    if source.entropy_rate is None:
+        return Evaluation(sampled, sampled_se, sampled, sampled_se, tokens)
+    mean, error = kl.mean().item(), _standard_error(kl)
+    return Evaluation(
+        loss=source.entropy_rate + mean,
+        loss_se=error,
+        cross_entropy=sampled,
+        cross_entropy_se=sampled_se,
+        tokens=tokens,
+        kl=mean,
+        kl_se=error,
+        true_surprisal=truth.mean().item(),
+    )
+
+
+def _standard_error(window_means: Tensor) -> float:
+    return (window_means.std() / len(window_means) ** 0.5).item() if len(window_means) > 1 else math.nan

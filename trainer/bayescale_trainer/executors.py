@@ -1,0 +1,199 @@
+"""Where a ladder's tasks are trained: a pool of processes on this machine, or a Ray cluster.
+
+An executor is a function: it takes tasks and a workplace, and yields the records of each task as it
+ends, in whatever order. Whoever consumes them stores them; nothing else is written to the ladder's
+folder but checkpoints.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .ladder import Ladder
+from .records import Record
+from .sources import Source
+from .task import Progress, Task
+from .train import train
+
+LOOK_SECONDS = 0.2
+ATTEMPTS = 3  # a task whose worker dies so often is not unlucky
+
+
+class ExecutorError(RuntimeError):
+    """Tasks that could not be trained; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a worker needs besides the task.
+
+    Parameters
+    ----------
+    ladder : Ladder
+    folder : Path
+        The ladder's output folder.
+    device : {"cpu", "cuda"}
+    workers : int
+        Tasks at a time.
+    """
+
+    ladder: Ladder
+    folder: Path
+    device: str
+    workers: int
+
+    def checkpoint(self, task: Task) -> Path:
+        """Return where a task's state is kept."""
+        return self.folder / "checkpoints" / f"{task.id}.pt"
+
+
+Finished = tuple[Task, list[Record]]
+Executor = Callable[[Sequence[Task], Workplace, Callable[[Progress], None]], Iterator[Finished]]
+
+_source: Source | None = None  # of this worker process: opened once, used by all its tasks
+_report: Callable[[Progress], None] = lambda progress: None  # noqa: E731
+
+
+def train_at(task: Task, place: Workplace) -> list[Record]:
+    """Train one task in this process."""
+    global _source
+    if _source is None or _source.fingerprint != task.runs[0].source:
+        _source = place.ladder.open_source(place.folder / "cache")
+    return train(
+        task,
+        _source,
+        device=place.device,
+        checkpoint=place.checkpoint(task),
+        checkpoint_seconds=place.ladder.engine.checkpoint_seconds,
+        report=_report,
+    )
+
+
+def run_in_processes(
+    tasks: Sequence[Task], place: Workplace, report: Callable[[Progress], None]
+) -> Iterator[Finished]:
+    """Train tasks in a pool of processes, one compute thread each.
+
+    A worker that dies (killed, out of memory) takes the pool with it; the tasks left are begun
+    again, from their checkpoints, in a new pool.
+    """
+    left, attempts = list(tasks), 0
+    while left:
+        try:
+            for task, records in _one_pool(left, place, report):
+                left.remove(task)
+                yield task, records
+        except BrokenProcessPool:
+            attempts += 1
+            if attempts == ATTEMPTS:
+                raise ExecutorError(
+                    f"a worker process died {ATTEMPTS} times, {len(left)} tasks are left: "
+                    "is memory short? "
+                    "Lower [engine] workers or stack, and start again: finished runs are kept"
+                ) from None
+
+
+def _one_pool(
+    tasks: Sequence[Task], place: Workplace, report: Callable[[Progress], None]
+) -> Iterator[Finished]:
+    # Two threads on a shared machine can cost 50 times one thread's step time, spinning workers
+    # likewise.
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    context = multiprocessing.get_context("spawn")
+    news = context.Queue()
+    pool = ProcessPoolExecutor(min(place.workers, len(tasks)), context, _start_worker, (os.getpid(), news))
+    try:
+        futures = {pool.submit(train_at, task, place): task for task in tasks}
+        waiting: set[Future[list[Record]]] = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, LOOK_SECONDS, FIRST_COMPLETED)
+            _drain(news, report)
+            for future in done:
+                yield futures[future], future.result()
+    finally:
+        _stop(pool)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the pool now: an interrupted ladder must not go on training in the background."""
+    workers = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join()
+
+
+def _start_worker(parent: int, news: Any) -> None:
+    import signal
+
+    import torch
+
+    global _report
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+    torch.set_num_threads(1)
+
+    def report(progress: Progress) -> None:
+        if os.getppid() != parent:  # killed: its successor will train this task
+            os._exit(1)
+        news.put(progress)
+
+    _report = report
+
+
+def _drain(news: Any, report: Callable[[Progress], None]) -> None:
+    while True:
+        try:
+            report(news.get_nowait())
+        except queue.Empty:
+            return
+
+
+def run_on_ray(
+    tasks: Sequence[Task], place: Workplace, report: Callable[[Progress], None]
+) -> Iterator[Finished]:
+    """Train tasks on a Ray cluster: the one that RAY_ADDRESS names, else one on this machine.
+
+    A task that loses its node is begun again on another: from its checkpoint where nodes share the
+    output folder, else from the start, which gives the same records. On GPUs, `workers` tasks share
+    one. Ray shows no progress within a task.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ExecutorError("ray is not installed: pip install 'bayescale[ray]'") from None
+
+    begun = not ray.is_initialized()
+    if begun:
+        address = os.environ.get("RAY_ADDRESS")
+        ray.init(address=address, num_cpus=None if address else place.workers, log_to_driver=False)
+    share: dict[str, Any] = {"num_gpus": 1 / place.workers} if place.device == "cuda" else {"num_cpus": 1}
+    remote = ray.remote(max_retries=ATTEMPTS, **share)(_train_on_ray)
+    try:
+        futures = {remote.remote(task, place): task for task in tasks}
+        while futures:
+            done, _ = ray.wait(list(futures), num_returns=1)
+            yield futures.pop(done[0]), ray.get(done[0])
+    except ray.exceptions.RayError as error:
+        raise ExecutorError(f"Ray gave up ({error}): start again, finished runs are kept") from None
+    finally:
+        if begun:
+            ray.shutdown()
+
+
+def _train_on_ray(task: Task, place: Workplace) -> list[Record]:
+    import torch
+
+    torch.set_num_threads(1)
+    return train_at(task, place)
+
+
+EXECUTORS: dict[str, Executor] = {"process": run_in_processes, "ray": run_on_ray}

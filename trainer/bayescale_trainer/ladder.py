@@ -1,0 +1,237 @@
+"""A ladder: a set of runs trained together, read from TOML and settled into runs and tasks.
+
+    name = "zipf-facts" [source]   kind = "zipf-facts", and the arguments of that source [model]
+    context, aspect, least_layers, head_width, mlp, tied [recipe]   the fields of `recipe.Recipe`
+    [engine]   device, workers, stack, precision, checkpoint_seconds [[runs]]   params, tokens,
+    seeds, learning_rate_factor: numbers or lists, multiplied out; unique_tokens
+
+Only `[source] kind` and one `[[runs]]` with params and tokens are required.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .recipe import Recipe
+from .run import Run, plan_run
+from .shape import Shape, shape_of_size
+from .sources import Source, open_source
+from .task import Task
+
+
+class LadderError(ValueError):
+    """A ladder that cannot be trained; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a ladder is trained; nothing here but `precision` changes a result.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda"}
+    workers : int
+        Tasks at a time; 0 for one per CPU core, or one per GPU.
+    stack : int
+        Most runs to train as one stack; 0 for 1 on CPU and 32 on a GPU.
+    precision : {"fp32", "bf16"}
+    checkpoint_seconds : float
+        Time between checkpoints: what a kill can lose.
+    """
+
+    device: str = "auto"
+    workers: int = 0
+    stack: int = 0
+    precision: str = "fp32"
+    checkpoint_seconds: float = 15.0
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A ladder as read.
+
+    Parameters
+    ----------
+    path : Path
+        Its file; relative paths of its source start where it lies.
+    name : str
+    source_options, model, groups
+        The tables `[source]` and `[model]`, and every `[[runs]]`.
+    recipe : Recipe
+    engine : Engine
+    """
+
+    path: Path
+    name: str
+    source_options: dict[str, Any]
+    model: dict[str, Any]
+    recipe: Recipe
+    engine: Engine
+    groups: tuple[dict[str, Any], ...]
+
+    def open_source(self, cache: Path) -> Source:
+        """Open what the ladder trains on; `cache` may keep its tokens."""
+        return open_source(self.source_options, self.model["context"], self.path.parent, cache)
+
+    def runs(self, source: Source) -> list[Run]:
+        """Settle the runs; two that rounding makes equal are one."""
+        found: dict[str, Run] = {}
+        for group in self.groups:
+            axes = [group[axis] for axis in ("params", "tokens", "seeds", "learning_rate_factor")]
+            for params, tokens, seed, factor in itertools.product(*axes):
+                run = plan_run(
+                    self.recipe,
+                    source,
+                    self.shape(params, source.vocabulary),
+                    tokens,
+                    seed=seed,
+                    unique_tokens=group["unique_tokens"],
+                    learning_rate_factor=factor,
+                    precision=self.engine.precision,
+                )
+                found.setdefault(run.id, run)
+        return list(found.values())
+
+    def shape(self, params: float, vocabulary: int) -> Shape:
+        """Return the model whose total parameters are nearest to `params`."""
+        return shape_of_size(params, vocabulary=vocabulary, **self.model)
+
+
+def tasks_of(runs: Sequence[Run], stack: int) -> list[Task]:
+    """Group runs into tasks of at most `stack` rows, the most expensive first.
+
+    Branches of one trunk always share a task: the trunk is trained once. So rows of a stack must
+    have the same D.
+    """
+    trunks: dict[str, list[Run]] = {}
+    for run in runs:
+        trunks.setdefault(run.trunk or run.id, []).append(run)
+    alike: dict[tuple[Any, ...], list[list[Run]]] = {}
+    for row in trunks.values():
+        row.sort(key=lambda run: run.steps)
+        alike.setdefault((row[0].stack_key, *(run.steps for run in row)), []).append(row)
+    tasks = [
+        Task(tuple(zip(*rows[start : start + stack], strict=True)))
+        for rows in alike.values()
+        for start in range(0, len(rows), stack)
+    ]
+    return sorted(tasks, key=cost, reverse=True)
+
+
+def cost(task: Task) -> float:
+    """Return the FLOPs of a task, roughly: what to start first."""
+    run = task.branches[0][0]
+    return float(task.steps * run.batch_tokens * len(task.branches[0]) * run.shape.parameters()["total"])
+
+
+def read_ladder(path: Path) -> Ladder:
+    """Read a ladder's TOML.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    Ladder
+
+    Raises
+    ------
+    LadderError, RecipeError
+        Naming the option, what was found, what was expected.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise LadderError(f"cannot be read: {error}") from None
+    _known("the ladder", table, ("name", "source", "model", "recipe", "engine", "runs"))
+    for section in ("source", "model", "recipe", "engine"):
+        if not isinstance(table.get(section, {}), dict):
+            raise LadderError(f"{section} must be a table: write [{section}] on a line of its own")
+    groups = table.get("runs")
+    if not isinstance(groups, list) or not groups:
+        raise LadderError("no runs: add [[runs]] with params = [...] and tokens = [...]")
+    return Ladder(
+        path=path.resolve(),
+        name=str(table.get("name", path.stem)),
+        source_options=table.get("source", {}),
+        model=_model(table.get("model", {})),
+        recipe=Recipe.from_table(table.get("recipe", {})),
+        engine=_engine(table.get("engine", {})),
+        groups=tuple(_group(group) for group in groups),
+    )
+
+
+def workers_of(engine: Engine, device: str) -> int:
+    """Return how many tasks to train at a time on this machine."""
+    if engine.workers:
+        return engine.workers
+    return 1 if device == "cuda" else len(os.sched_getaffinity(0))
+
+
+def _known(where: str, table: Mapping[str, Any], options: Sequence[str]) -> None:
+    for option in table:
+        if option not in options:
+            raise LadderError(f"{where} has no option {option!r}; known are {', '.join(options)}")
+
+
+def _model(table: Mapping[str, Any]) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        "context": 48, "aspect": 64.0, "least_layers": 2, "head_width": 16, "mlp": "relu2",
+        "tied": False,
+    }  # fmt: skip
+    _known("[model]", table, list(known))
+    model = known | dict(table)
+    for option, default in known.items():
+        kinds = (int, float) if isinstance(default, float) else (type(default),)
+        value = model[option]
+        if type(value) not in kinds or (type(default) in (int, float) and value <= 0):
+            raise LadderError(f"[model] {option} = {value!r}: expected such as {default!r}")
+    if model["mlp"] not in ("relu2", "swiglu"):
+        raise LadderError(f"[model] mlp = {model['mlp']!r}: use relu2 or swiglu")
+    if model["head_width"] % 8:
+        raise LadderError(f"[model] head_width = {model['head_width']}: use a multiple of 8")
+    return model
+
+
+def _engine(table: Mapping[str, Any]) -> Engine:
+    _known("[engine]", table, [field.name for field in fields(Engine)])
+    engine = Engine(**table)
+    for option, known in (("device", ("auto", "cpu", "cuda")), ("precision", ("fp32", "bf16"))):
+        if getattr(engine, option) not in known:
+            raise LadderError(
+                f"[engine] {option} = {getattr(engine, option)!r}: use one of {', '.join(known)}"
+            )
+    for option in ("workers", "stack", "checkpoint_seconds"):
+        value = getattr(engine, option)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+            raise LadderError(f"[engine] {option} = {value!r}: expected a number, 0 or above")
+    return engine
+
+
+def _group(group: Any) -> dict[str, Any]:
+    if not isinstance(group, dict):
+        raise LadderError("[[runs]]: expected a table with params and tokens")
+    defaults: dict[str, Any] = {
+        "params": None, "tokens": None, "seeds": [0], "learning_rate_factor": [1.0],
+    }  # fmt: skip
+    _known("[[runs]]", group, [*defaults, "unique_tokens"])
+    found: dict[str, Any] = {"unique_tokens": group.get("unique_tokens")}
+    for option, default in defaults.items():
+        value = group.get(option, default)
+        values = value if isinstance(value, list) else [value]
+        kinds = (int,) if option == "seeds" else (int, float)
+        least: float = 0 if option == "seeds" else 1e-6
+        if not values or any(type(v) not in kinds or not least <= v < float("inf") for v in values):
+            raise LadderError(f"[[runs]] {option} = {value!r}: expected a positive number or a list of them")
+        found[option] = values
+    unique = found["unique_tokens"]
+    if unique is not None and (type(unique) not in (int, float) or not unique >= 1):
+        raise LadderError(f"[[runs]] unique_tokens = {unique!r}: expected a positive number")
+    return found

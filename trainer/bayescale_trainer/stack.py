@@ -1,0 +1,166 @@
+"""A stack: runs of one shape trained together, one row each, on CPU or GPU.
+
+On CPU a stack holds one run and each step is eager. On a CUDA device small runs are bound by kernel
+launches, so many rows share each launch and the whole step (forward, backward, update) is captured
+once as a CUDA graph and replayed. Weights are fp32; under bf16 the step works on a rounded copy of
+them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .model import cross_entropy, logits, rotation, start_weights, views
+from .optimiser import AdamW
+from .run import Run
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+GRAPH_WARMUP_STEPS = 3
+# The weights of a stack are strided views on purpose: they and their gradients lie in flat vectors.
+warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout contract")
+
+
+class Stack:
+    """The state of runs in training, and the step that changes it.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Of one stack key; row i is runs[i].
+    device : str
+        "cpu" or "cuda".
+    """
+
+    def __init__(self, runs: Sequence[Run], device: str = "cpu") -> None:
+        self.shape, self.device, self._runs = runs[0].shape, torch.device(device), len(runs)
+        self.dtype = DTYPES[runs[0].precision]
+        master = start_weights(self.shape, [run.seed for run in runs]).to(self.device)
+        self.optimiser = AdamW(runs, master)
+        # In fp32 the working weights are the masters themselves: nothing to copy.
+        self._work = master if self.dtype == torch.float32 else master.to(self.dtype)
+        self._grad = torch.zeros_like(self._work)
+        self.weights = {
+            name: view.detach().requires_grad_() for name, view in views(self.shape, self._work).items()
+        }
+        for name, view in views(self.shape, self._grad).items():
+            self.weights[name].grad = view  # backward then adds into the flat gradient
+        self._turn = rotation(self.shape, self.device, self.dtype)
+        self.losses = torch.zeros(len(runs), device=self.device)
+        self._graph: Any = None
+        self._input: Tensor | None = None
+
+    def step(self, windows: Tensor, step: int, share: float, *, halves: bool = False) -> Tensor | None:
+        """Train one step.
+
+        Parameters
+        ----------
+        windows : Tensor
+            Token windows, (runs, batch, context + 1) int64.
+        step : int
+            Steps taken before.
+        share : float
+            Share of the peak learning rate.
+        halves : bool
+            Take the gradient in two halves of the batch and return their squared norms, for the
+            gradient-noise scale; the update is the same up to rounding.
+
+        Returns
+        -------
+        Tensor or None
+            (runs, 2): mean squared norm of the halves' gradients, squared norm of the whole.
+        """
+        self.optimiser.set_step(step, share)
+        if halves:
+            return self._step_in_halves(windows.to(self.device))
+        if self.device.type == "cuda":
+            self._replay(windows)
+        else:
+            self._eager(windows)
+        return None
+
+    def predict(self, windows: Tensor) -> Tensor:
+        """Return the logits for the windows' targets, (runs, batch, context, vocabulary)."""
+        with torch.no_grad():
+            return logits(self.shape, self.weights, windows[..., :-1], self._turn)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that later steps and the record depend on, on the CPU."""
+        return {name: tensor.cpu().clone() for name, tensor in self._kept().items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take up a state that `state` returned."""
+        for name, tensor in self._kept().items():
+            tensor.copy_(state[name])
+        self._round()
+
+    def _kept(self) -> dict[str, Tensor]:
+        kept = self.optimiser
+        # Loss and norm of the last step are kept for a task that resumes at its end.
+        return {
+            "master": kept.master,
+            "mean": kept.mean,
+            "square": kept.square,
+            "norm": kept.norm,
+            "losses": self.losses,
+        }
+
+    def _eager(self, windows: Tensor) -> None:
+        self._backward(windows)
+        self._update()
+
+    def _backward(self, windows: Tensor) -> None:
+        predicted = logits(self.shape, self.weights, windows[..., :-1], self._turn)
+        losses = cross_entropy(predicted, windows[..., 1:]).mean(dim=(1, 2))
+        losses.sum().backward()  # rows do not mix, so each run gets its own gradient
+        self.losses.copy_(losses.detach())
+
+    def _update(self) -> None:
+        self.optimiser.update(self._grad if self.dtype == torch.float32 else self._grad.float())
+        self._grad.zero_()
+        self._round()
+
+    def _round(self) -> None:
+        if self._work is not self.optimiser.master:
+            self._work.copy_(self.optimiser.master)
+
+    def _step_in_halves(self, windows: Tensor) -> Tensor:
+        norms, losses, whole = [], torch.zeros_like(self.losses), torch.zeros_like(self._grad)
+        for half in windows.chunk(2, dim=1):
+            share = half.shape[1] / windows.shape[1]
+            self._backward(half)
+            norms.append(share * self._grad.float().square().sum(dim=1))
+            whole.add_(self._grad, alpha=share)
+            losses.add_(self.losses, alpha=share)
+            self._grad.zero_()
+        self._grad.copy_(whole)
+        squared = whole.float().square().sum(dim=1)
+        self.losses.copy_(losses)
+        self._update()
+        return torch.stack((sum(norms), squared), dim=1).cpu()  # type: ignore[arg-type]
+
+    def _replay(self, windows: Tensor) -> None:
+        if self._graph is None:
+            self._capture(windows)
+        assert self._input is not None
+        self._input.copy_(windows, non_blocking=True)
+        self._graph.replay()
+
+    def _capture(self, windows: Tensor) -> None:
+        """Record one step as a CUDA graph; the warm-up steps that capture needs are undone."""
+        self._input = windows.to(self.device)
+        before = self.state()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(GRAPH_WARMUP_STEPS):
+                self._eager(self._input)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._eager(self._input)
+        self.load(before)

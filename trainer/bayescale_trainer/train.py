@@ -1,0 +1,204 @@
+"""Train one task: a stack of runs, with its trunk's branches, checkpointed and resumable.
+
+On CPU a resumed task ends with the weights of an uninterrupted one, bit for bit: a batch is a
+function of the step, and the checkpoint holds all else.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .batches import batch
+from .device import measure
+from .evaluate import Evaluation, evaluate
+from .outcome import Outcome, record_of
+from .records import Record
+from .run import Run
+from .sources import Source
+from .stack import Stack
+from .task import Progress, Task
+
+PROBE_EVERY = 16  # steps between looks at the gradient noise and for runs that blew up
+REPORT_SECONDS = 0.5
+
+
+@dataclass
+class _Position:
+    """Where a task stands; what a checkpoint holds."""
+
+    branch: int = 0
+    step: int = 0
+    state: Any = None  # of the stack
+    trunk: Any = None  # (step, state, probes so far) to go back to after this branch
+    probes: list[tuple[int, Any]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def train(
+    task: Task,
+    source: Source,
+    *,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 15.0,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> list[Record]:
+    """Train a task to its end, from its checkpoint if there is one.
+
+    Parameters
+    ----------
+    task : Task
+    source : Source
+        The one that the task's runs were planned on.
+    device : {"cpu", "cuda"}
+    checkpoint : Path, optional
+        File to keep the task's state in; whoever stores the records removes it.
+    checkpoint_seconds : float
+        Time between checkpoints.
+    report : callable
+        Called about twice a second.
+
+    Returns
+    -------
+    list of Record
+        One per run, in the order of `task.runs`.
+    """
+    stack = Stack(task.branches[0], device)
+    at = _load(checkpoint, stack) if checkpoint and checkpoint.exists() else _Position()
+    trainer = _Trainer(task, source, stack, at, checkpoint, checkpoint_seconds, report)
+    while at.branch < len(task.branches):
+        trainer.train_branch()
+    return at.records
+
+
+@dataclass
+class _Trainer:
+    task: Task
+    source: Source
+    stack: Stack
+    at: _Position
+    checkpoint: Path | None
+    checkpoint_seconds: float
+    report: Callable[[Progress], None]
+
+    def train_branch(self) -> None:
+        at, runs = self.at, self.task.branches[self.at.branch]
+        first = runs[0]
+        blown_up = False
+        saved = reported = time.perf_counter()
+        while at.step < first.steps and not blown_up:
+            if first.trunk and at.step == first.branch_step:
+                at.trunk = (at.step, self.stack.state(), len(at.probes))
+            blown_up = self._step(runs)
+            now = time.perf_counter()
+            if now - reported > REPORT_SECONDS:
+                reported = now
+                self._report(first)
+            if self.checkpoint and now - saved > self.checkpoint_seconds:
+                self._save()
+                saved = time.perf_counter()
+        self._finish(runs)
+
+    def _step(self, runs: Sequence[Run]) -> bool:
+        """Train one step; return whether every row has blown up."""
+        at, start = self.at, time.perf_counter()
+        windows = np.stack([batch(run, self.source, at.step) for run in runs])
+        look = at.step % PROBE_EVERY == 0
+        halves = look and windows.shape[1] > 1
+        tokens = torch.from_numpy(windows)
+        probe = self.stack.step(tokens, at.step, runs[0].share(at.step), halves=halves)
+        if probe is not None:
+            at.probes.append((at.step, probe))
+        at.step += 1
+        at.seconds += time.perf_counter() - start
+        return look and not bool(self.stack.losses.isfinite().any())
+
+    def _finish(self, runs: Sequence[Run]) -> None:
+        at, stack = self.at, self.stack
+        if stack.device.type == "cuda":
+            torch.cuda.synchronize()
+        machine = measure(stack.device.type, runs[0].precision)
+        for row, scored in enumerate(evaluate(stack, self.source)):
+            outcome = Outcome(
+                evaluation=scored,
+                status=_status(scored, runs[row]),
+                gradient_norm=stack.optimiser.norm[row].item(),
+                noise_scale=noise_scale([(s, p[row]) for s, p in at.probes], runs[row]),
+                train_loss=stack.losses[row].item(),
+                seconds=at.seconds,
+                rows=len(runs),
+            )
+            at.records.append(record_of(runs[row], self.source, machine, outcome))
+        at.branch += 1
+        if at.trunk and at.branch < len(self.task.branches):
+            at.step, state, probes = at.trunk
+            stack.load(state)
+            del at.probes[probes:]
+            # A branch costs its cooldown; the trunk's own time is shared by all that follow.
+            at.seconds *= at.step / runs[0].steps
+            if self.checkpoint:
+                self._save()
+
+    def _report(self, first: Run) -> None:
+        at = self.at
+        rate = at.step * first.batch_tokens * len(self.task.branches[0]) / max(at.seconds, 1e-9)
+        loss = self.stack.losses.nanmean().item()
+        self.report(Progress(self.task.id, at.branch, at.step, loss, rate))
+
+    def _save(self) -> None:
+        assert self.checkpoint is not None
+        self.at.state = self.stack.state()
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.checkpoint.with_suffix(f".{os.getpid()}")
+        with aside.open("wb") as file:
+            torch.save(vars(self.at), file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self.checkpoint)
+
+
+def _load(checkpoint: Path, stack: Stack) -> _Position:
+    # Our own file: a checkpoint holds plain lists and tensors only, so nothing in it is executed.
+    at = _Position(**torch.load(checkpoint, weights_only=True))
+    stack.load(at.state)
+    return at
+
+
+def _status(scored: Evaluation, run: Run) -> str:
+    """Return "finished", "nan", or "diverged": worse than knowing nothing but the vocabulary."""
+    if not math.isfinite(scored.loss):
+        return "nan"
+    return "diverged" if scored.loss > math.log(run.shape.vocabulary) else "finished"
+
+
+def noise_scale(probes: Sequence[tuple[int, Any]], run: Run) -> float | None:
+    """Estimate the simple gradient-noise scale, in tokens (arXiv:1812.06162, appendix A).
+
+    Parameters
+    ----------
+    probes : sequence of (int, (2,) tensor)
+        Step, and squared gradient norms: mean over half batches, whole batch. The later half of the
+        run is used.
+    run : Run
+
+    Returns
+    -------
+    float or None
+        trace(covariance) / |gradient|^2 in tokens; None where noise hides the gradient altogether.
+    """
+    late = [norms for step, norms in probes if step >= run.steps // 2]
+    if not late:
+        return None
+    half, whole = torch.stack(late).double().mean(dim=0).tolist()
+    trace, gradient = (half - whole) * run.batch_tokens, 2 * whole - half
+    return trace / gradient if gradient > 0 and math.isfinite(trace) else None
