@@ -29,7 +29,7 @@ clean:
 	touch $@
 
 .venv/.dev: .venv/.runtime
-	$(INSTALL) --group dev
+	$(INSTALL)[trainer,ray] --group dev
 	touch $@
 
 .venv/.trainer: .venv/.runtime

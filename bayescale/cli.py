@@ -141,9 +141,11 @@ def check(
     drop_missing: DropOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Report pitfalls in a run table, each with a code, a sentence and a citation."""
+    """Report pitfalls in a run table or a ladder (.toml), each with a code, a sentence and a citation."""
     from bayescale.checks import check as find
 
+    if source.endswith(".toml"):
+        raise typer.Exit(_trainer([source, "--check"]))
     table = _table(source, columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers=True)
     findings = [vars(f) for f in find(table)]
     if as_json:
@@ -331,6 +333,21 @@ def backtest(
     _print_warnings(
         [f"do not rely on {f['method']} at factor {f['factor']:g}: diagnostics failed" for f in failures]
     )
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    add_help_option=False,
+)
+def train(context: typer.Context) -> None:
+    """Train a ladder of small models and write their records; see `bayescale train --help`."""
+    raise typer.Exit(_trainer(context.args))
+
+
+def _trainer(arguments: list[str]) -> int:
+    from bayescale_trainer.cli import main as train_main
+
+    return train_main(arguments, prog="bayescale train")
 
 
 def _table(

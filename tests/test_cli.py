@@ -150,6 +150,31 @@ BAD = [
 ]
 
 
+def test_train_shows_its_plan_and_check_reads_ladders(tmp_path):
+    pytest.importorskip("torch")
+    ladder = tmp_path / "tiny.toml"
+    ladder.write_text(
+        'name = "tiny"\n[source]\nkind = "zipf-facts"\nsymbols = 16\nvalidation_tokens = 4800\n'
+        "[model]\ncontext = 12\n[[runs]]\nparams = [2e3, 4e3]\ntokens = [2e4]\n"
+    )
+    done = run("train", ladder, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "FLOP" in done.stdout
+    checked = run("check", ladder, cwd=tmp_path)
+    assert checked.returncode == 1
+    assert "arXiv:" in checked.stdout
+    missing = run("train", tmp_path / "absent.toml")
+    assert missing.returncode == 2
+    assert "Traceback" not in missing.stderr
+
+
+def test_runs_of_the_trainer_are_a_run_table():
+    table = bs.load("zipf-facts")
+    assert table.meta.entropy_rate == pytest.approx(1.0543, abs=1e-4)
+    assert len(table) == 35
+    assert run("check", "zipf-facts").returncode == 0
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("bad")

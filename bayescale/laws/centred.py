@@ -14,6 +14,7 @@ import numpy as np
 import sympy as sp
 
 from bayescale.errors import LawError
+from bayescale.laws.formula import parse_formula
 from bayescale.laws.law import Law
 from bayescale.laws.priors import Prior
 
@@ -139,8 +140,6 @@ class CentredLaw:
     @cached_property
     def _terms(self) -> dict[str, sp.Expr]:
         """For each parameter replaced by its value at the centre: the expression evaluated there."""
-        from bayescale.laws.formula import parse_formula
-
         terms = {}
         for parameter in self.law.parameters:
             if parameter.at_centre is not None:

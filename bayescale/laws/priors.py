@@ -34,10 +34,6 @@ class Prior:
         """Draw `size` values."""
         raise NotImplementedError
 
-    def widened(self, factor: float) -> "Prior":
-        """Return the same prior with its scale multiplied by `factor` (for sensitivity)."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True)
 class LogNormal(Prior):
@@ -52,9 +48,6 @@ class LogNormal(Prior):
 
     def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
         return self.median * np.exp(self.sigma * rng.standard_normal(size))
-
-    def widened(self, factor: float) -> "LogNormal":
-        return LogNormal(self.median, self.sigma * factor)
 
 
 @dataclass(frozen=True)
@@ -71,10 +64,6 @@ class Gamma(Prior):
     def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
         return rng.gamma(self.shape, 1 / self.rate, size)
 
-    def widened(self, factor: float) -> "Gamma":
-        # Same mean, standard deviation times `factor`.
-        return Gamma(self.shape / factor**2, self.rate / factor**2)
-
 
 @dataclass(frozen=True)
 class Normal(Prior):
@@ -89,9 +78,6 @@ class Normal(Prior):
 
     def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
         return self.mean + self.sd * rng.standard_normal(size)
-
-    def widened(self, factor: float) -> "Normal":
-        return Normal(self.mean, self.sd * factor)
 
 
 _FAMILIES: dict[str, type[Prior]] = {c.__name__: c for c in (LogNormal, Gamma, Normal)}

@@ -115,10 +115,6 @@ class Model:
         """Return the same model without discrepancy and group effect."""
         return replace(self, discrepancy=None, group=None, group_names=(), start=None)
 
-    def with_losses(self, log_loss: np.ndarray) -> "Model":
-        """Return the same model for other log losses of the same runs."""
-        return replace(self, log_loss=np.asarray(log_loss, float))
-
     def ratios_at(self, inputs: Mapping[str, Any]) -> np.ndarray:
         """Return log-ratios to the centre, shape (input, point), of inputs by symbol."""
         columns = [np.log(np.asarray(inputs[i], float) / self.centre[i]) for i in self.law.inputs]
