@@ -79,6 +79,9 @@ class TableMeta(pydantic.BaseModel):
         The step losses were rounded to, in `loss_unit`; detected when the table is read.
     floor_prior : str, optional
         Prior of the irreducible loss where the evaluation set tells more than the law's own prior.
+    shared_evaluation : bool
+        All runs were evaluated on the same text, so that ``loss_se`` is an error common to them (the
+        choice of the text) and no noise between runs.
     entropy_rate : float, optional
         The exact irreducible loss in nats/token, for synthetic sources.
     """
@@ -98,6 +101,7 @@ class TableMeta(pydantic.BaseModel):
     flops_per_param_token: float = pydantic.Field(default=6.0, gt=0, allow_inf_nan=False)
     loss_step: float | None = pydantic.Field(default=None, ge=0, allow_inf_nan=False)
     floor_prior: str | None = None
+    shared_evaluation: bool = False
     entropy_rate: float | None = None
     notes: str = ""
 
@@ -158,10 +162,12 @@ class RunTable:
     def known_noise(self) -> np.ndarray:
         """Return each run's known relative standard deviation of loss, shape (rows,).
 
-        Published standard errors and rounding, added in quadrature and divided by the loss.
+        Rounding and published standard errors (unless common to all runs), added in quadrature and
+        divided by the loss.
         """
         variance = np.zeros(len(self))
-        for name in ("loss_se", "loss_rounding"):
+        names = ("loss_rounding",) if self.meta.shared_evaluation else ("loss_se", "loss_rounding")
+        for name in names:
             if name in self.frame:
                 variance += np.nan_to_num(self.frame[name].to_numpy(float)) ** 2
         return np.sqrt(variance) / self.column("loss")

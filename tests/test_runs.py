@@ -74,6 +74,13 @@ def test_toml_beside_the_file_gives_metadata_and_columns(tmp_path):
     np.testing.assert_allclose(table.known_noise(), expected)
 
 
+def test_errors_of_a_shared_evaluation_are_no_noise_between_runs():
+    raw = pd.DataFrame({"params": [1e8, 2e8], "tokens": [2e9, 4e9], "loss": [3.5, 3.2], "loss_se": 0.01})
+    apart = make_table(raw, bs.TableMeta()).known_noise()
+    np.testing.assert_allclose(apart, 0.01 / np.array([3.5, 3.2]))
+    assert not make_table(raw, bs.TableMeta(shared_evaluation=True)).known_noise().any()
+
+
 @given(
     st.integers(1, 4),
     st.lists(st.integers(1000, 90000), min_size=3, max_size=20).filter(lambda x: any(i % 10 for i in x)),

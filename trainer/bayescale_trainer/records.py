@@ -80,6 +80,7 @@ def _metadata(records: Sequence[Record], name: str) -> str:
         "tokenizer": source["tokenizer"],
         "loss_unit": records[0]["loss_unit"],
         "params_convention": "total",
+        "shared_evaluation": True,  # one validation set: loss_se is common to all runs
         "entropy_rate": source["entropy_rate"],
         "notes": f"compute = {records[0]['compute_convention']}",
     }
