@@ -177,7 +177,8 @@ def _misfit(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> np.ndar
 def _noise(fit: "Fit", shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     noise = rng.standard_normal(shape)
     if fit.model.noise == "student-t":
-        df = fit.draws["noise_df"].values.ravel()[:, None]
+        # Below 2 the variance is infinite: that describes contamination of the table, not the next run.
+        df = np.maximum(fit.draws["noise_df"].values.ravel()[:, None], 2.0)
         noise = noise / np.sqrt(rng.chisquare(np.broadcast_to(df, shape)) / df)
     return noise * fit.draws["noise_sd"].values.ravel()[:, None]
 
