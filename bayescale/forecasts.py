@@ -11,6 +11,7 @@ import xarray as xr
 from bayescale.errors import FitError
 from bayescale.laws import INPUT_COLUMNS
 from bayescale.model.discrepancy import axes_of
+from bayescale.runs import complete_compute
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -132,14 +133,7 @@ def complete_inputs(fit: "Fit", inputs: Mapping[str, Any]) -> dict[str, np.ndarr
         sizes = {name: len(values) for name, values in arrays.items()}
         raise FitError(f"inputs have unequal numbers of targets: {sizes}") from error
     targets = dict(zip(arrays, broadcast, strict=True))
-    k = fit.table.meta.flops_per_param_token
-    have = {"params", "tokens", "compute"} & targets.keys()
-    if have == {"params", "tokens"}:
-        targets["compute"] = k * targets["params"] * targets["tokens"]
-    elif have == {"params", "compute"}:
-        targets["tokens"] = targets["compute"] / (k * targets["params"])
-    elif have == {"tokens", "compute"}:
-        targets["params"] = targets["compute"] / (k * targets["tokens"])
+    complete_compute(targets, fit.table.meta.flops_per_param_token)
     if missing := [c for c in fit.law.columns if c not in targets]:
         raise FitError(
             f"law {fit.law.name!r} needs {', '.join(fit.law.columns)}; {missing[0]!r} is not given and "

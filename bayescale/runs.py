@@ -256,7 +256,8 @@ def make_table(
     if frame.empty:
         raise TableError(f"{where}: no runs; expected a row per trained model")
     _validate(frame, needed, meta, where, first_row)
-    frame = _complete(frame.reset_index(drop=True), meta)
+    frame = frame.reset_index(drop=True)
+    complete_compute(frame, meta.flops_per_param_token)
     if "outlier" in frame:
         frame["outlier"] = frame["outlier"].astype(str).str.lower().isin(["true", "1", "1.0", "yes"])
     step = detect_step(frame["loss"].to_numpy(float)) if meta.loss_step is None else meta.loss_step
@@ -298,6 +299,17 @@ def write_runs(table: RunTable, path: str | Path) -> None:
         aside.write_text(tomli_w.dumps(meta.model_dump(exclude_none=True, exclude_defaults=True)))
     with written_aside(path) as aside:
         frame.to_csv(aside, index=False, float_format="%.10g")
+
+
+def complete_compute(columns: Any, k: float) -> None:
+    """Add to `columns` (a frame or a dict) the third of params, tokens, compute, by C = k N D."""
+    have = {"params", "tokens", "compute"} & set(columns)
+    if have == {"params", "tokens"}:
+        columns["compute"] = k * columns["params"] * columns["tokens"]
+    elif have == {"params", "compute"}:
+        columns["tokens"] = columns["compute"] / (k * columns["params"])
+    elif have == {"tokens", "compute"}:
+        columns["params"] = columns["compute"] / (k * columns["tokens"])
 
 
 def detect_step(loss: np.ndarray) -> float:
@@ -459,19 +471,6 @@ def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: st
         raise TableError(
             f"{place}: found {case['failure_case']:g}; expected a finite number {expected}"
         ) from errors
-
-
-def _complete(frame: pd.DataFrame, meta: TableMeta) -> pd.DataFrame:
-    """Find the third of params, tokens, compute from two, by C = k N D."""
-    k = meta.flops_per_param_token
-    have = {"params", "tokens", "compute"} & set(frame.columns)
-    if have == {"params", "tokens"}:
-        frame["compute"] = k * frame["params"] * frame["tokens"]
-    elif have == {"params", "compute"}:
-        frame["tokens"] = frame["compute"] / (k * frame["params"])
-    elif have == {"tokens", "compute"}:
-        frame["params"] = frame["compute"] / (k * frame["tokens"])
-    return frame
 
 
 def _explain(error: pydantic.ValidationError, path: Path) -> str:
