@@ -54,6 +54,9 @@ def train_ladder(ladder: Ladder, folder: Path, executor: str = "process") -> lis
                 place.checkpoint(task).unlink(missing_ok=True)
                 done |= {record["run_id"] for record in fresh}
                 display.finished(task, records)
+        # A kill between a record and here, or a worker that outlived it, leaves a checkpoint behind.
+        for task in tasks:
+            place.checkpoint(task).unlink(missing_ok=True)
         wanted = {run.id for run in runs}
         records = [r for r in read_records(folder / "runs.jsonl") if r["run_id"] in wanted]
         write_table(folder / "runs.csv", records, ladder.name)
