@@ -327,12 +327,14 @@ def backtest(
         data = {"table": table.name, "overall": overall.to_dict("records")}
         data |= {"splits": by_split.to_dict("records"), "failed_diagnostics": failures}
         print(json.dumps(data, indent=2))
-        return
-    _print_frame(by_split, f"{table.name}, split by split (scores in % of loss)")
-    _print_frame(overall, "mean over splits")
-    _print_warnings(
-        [f"do not rely on {f['method']} at factor {f['factor']:g}: diagnostics failed" for f in failures]
-    )
+    else:
+        _print_frame(by_split, f"{table.name}, split by split (scores in % of loss)")
+        _print_frame(overall, "mean over splits")
+        for split in failures:
+            what = f"{split['method']} at factor {split['factor']:g}"
+            _print_warnings([f"do not rely on {what}: its diagnostics failed"])
+    if failures:
+        raise typer.Exit(1)
 
 
 @app.command(

@@ -146,6 +146,8 @@ BAD = [
     (("forecast", "absent.nc", "--params", "1e9", "--tokens", "1e9"), "no such file"),
     (("tables", "pull", "olmo-ladder-c4", "--from", "."), "does not exist"),
     (("tables", "show", "nothing"), "is unknown"),
+    (("backtest", "good.csv", "--splits", "three"), "--splits: found 'three'; expected a number"),
+    (("backtest", "good.csv", "--against", "magic"), "method 'magic' is unknown"),
     (("forecast", "good.csv", "--at", "streams"), "--at: found 'streams'"),
 ]
 
