@@ -206,7 +206,7 @@ def fit(
     for name, value, least in (("draws", draws, 4), ("tune", tune, 1), ("chains", chains, 1)):
         if value < least:
             raise FitError(f"{name} is {value}; expected at least {least}")
-    found = find_law(law, columns=list(map(str, table.frame.columns)), priors=priors)
+    found = _law_for(table, law, priors)
     model = make_model(table, found, noise=noise, discrepancy=discrepancy, group_effect=group_effect)
     model, unvisited = prepare(model, seed)
     sampled = sample_nuts(model, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress)
@@ -256,7 +256,7 @@ def prior_predictive(
 
     from bayescale.model.pymc_model import build_pymc_model
 
-    found = find_law(law, columns=list(map(str, table.frame.columns)), priors=priors)
+    found = _law_for(table, law, priors)
     model = make_model(table, found, noise=noise, discrepancy=discrepancy, group_effect=group_effect)
     with build_pymc_model(model, naive=True):
         tree = pm.sample_prior_predictive(draws=draws, random_seed=seed)
@@ -293,6 +293,14 @@ def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
     if model.discrepancy is not None or model.group is not None:
         others = []
     return replace(model, start=start), others
+
+
+def _law_for(table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] | None) -> Law:
+    """Return the law with the priors given, and the table's own for the floor unless one was given."""
+    found = find_law(law, columns=list(map(str, table.frame.columns)), priors=priors)
+    if table.meta.floor_prior and found.floor and found.floor not in (priors or {}):
+        found = found.with_priors({found.floor: table.meta.floor_prior})
+    return found
 
 
 def _whitening(coordinates: Coordinates) -> dict[str, Any] | None:

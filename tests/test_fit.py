@@ -208,6 +208,18 @@ def test_prior_predictive_covers_plausible_losses_and_not_the_data():
     assert 3 < high < 8
 
 
+def test_the_tables_floor_prior_yields_to_one_that_is_given():
+    table = simulated_table(rows=12)
+    told = bs.RunTable(table.frame, table.meta.model_copy(update={"floor_prior": "LogNormal(0.5, 0.01)"}))
+
+    def floor(**given):
+        tree = bs.prior_predictive(told, discrepancy=False, draws=200, **given)
+        return float(np.median(tree["prior"]["E"]))
+
+    assert floor() == pytest.approx(0.5, rel=0.01)
+    assert floor(priors={"E": "LogNormal(3, 0.01)"}) == pytest.approx(3, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [

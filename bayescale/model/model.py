@@ -137,7 +137,7 @@ class Model:
 
     def with_misfit(self, loss: Any, values: Mapping[str, Any], misfit: Any, xp: Any = np) -> Any:
         """Return losses whose reducible part is multiplied by exp(misfit), (..., point)."""
-        floor = values[self.centred.floor][..., None] if self.centred.floor else 0.0
+        floor = self._floor(values)
         return floor + (loss - floor) * xp.exp(misfit)
 
     def point(
@@ -169,7 +169,7 @@ class Model:
             return Point(sampled.values, sampled.logs, loss, None, sampled.log_jacobian)
         basis = self.discrepancy.basis(self.axes, scales["discrepancy_length"], xp)
         basis = basis * scales["discrepancy_sd"][..., None, None]
-        floor = sampled.values[self.centred.floor][..., None] if self.centred.floor else 0.0
+        floor = self._floor(sampled.values)
         observed = xp.exp(log_loss)
         # A floor above a run's loss has no log; such points are far from the posterior.
         reducible = xp.maximum(observed - floor, 0.01 * observed)
@@ -230,6 +230,9 @@ class Model:
     def scale(self, z: np.ndarray, name: str) -> np.ndarray:
         """Return a positive parameter (``noise_sd``, ...) at points z, shape (point,)."""
         return np.exp(z[:, self.layout[name].start])
+
+    def _floor(self, values: Mapping[str, Any]) -> Any:
+        return values[self.centred.floor][..., None] if self.centred.floor else 0.0
 
     @cached_property
     def _numpy_function(self) -> Any:
@@ -299,8 +302,6 @@ def make_model(
         inputs[symbol] = values
     centre = {s: float(np.exp(np.mean(np.log(v)))) for s, v in inputs.items()}
     ratios = np.stack([np.log(v / centre[s]) for s, v in inputs.items()])
-    if table.meta.floor_prior and law.floor:
-        law = law.with_priors({law.floor: table.meta.floor_prior})
     group, names = _groups(table, group_effect)
     return Model(
         law=law,
