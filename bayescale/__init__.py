@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from bayescale.catalogue import load, pull, tables
     from bayescale.checks import Finding, check
     from bayescale.errors import BayescaleError
-    from bayescale.fitting import Fit, fit, load_fit, prior_predictive
+    from bayescale.fitfile import load_fit
+    from bayescale.fitting import Fit, fit, fit_many, prior_predictive
     from bayescale.forecasts import Forecast, forecast
     from bayescale.laws import Gamma, Law, LogNormal, Normal, Parameter
     from bayescale.pointfit import PointFit, point_fit
@@ -42,9 +43,10 @@ _PUBLIC = {
     "backtest": "backtesting",
     "check": "checks",
     "fit": "fitting",
+    "fit_many": "fitting",
     "forecast": "forecasts",
     "load": "catalogue",
-    "load_fit": "fitting",
+    "load_fit": "fitfile",
     "point_fit": "pointfit",
     "prior_predictive": "fitting",
     "published_fits": "publishedfits",
@@ -74,6 +76,7 @@ __all__ = [
     "backtest",
     "check",
     "fit",
+    "fit_many",
     "forecast",
     "load",
     "load_fit",

@@ -121,7 +121,7 @@ def _closed(fit: "Fit", log_compute: Any, seed: int = 0) -> dict[str, np.ndarray
     """Return the optimum of E + a exp(-alpha x_N) + b exp(-beta x_D) at given compute, per draw."""
     terms = fit.model.centred.single_input_terms
     assert terms is not None
-    (a, alpha), (b, beta) = ((fit.draws[n].values.ravel() for n in terms[i]) for i in "ND")
+    (a, alpha), (b, beta) = ((fit.parameters[n] for n in terms[i]) for i in "ND")
     total = _log_total(fit, log_compute)
     # At the optimum a alpha exp(-alpha x_N) = b beta exp(-beta (total - x_N)).
     x_n = (np.log(a * alpha / (b * beta)) + beta * total) / (alpha + beta)
@@ -141,7 +141,7 @@ def _searched(fit: "Fit", log_compute: float, seed: int) -> dict[str, np.ndarray
 
 def _reach_closed(fit: "Fit", loss: float, seed: int = 0) -> dict[str, np.ndarray]:
     """Return the least compute at which each draw's optimum reaches `loss`, by bisection."""
-    size = fit.draws.sizes["draw"]
+    size = fit.z.shape[1]
     low, high = np.full(size, np.log(1e3)), np.full(size, np.log(1e60))
     reached = _closed(fit, high)["loss"] <= loss
     for _ in range(60):
@@ -210,7 +210,7 @@ def _described(fit: "Fit", log_compute: Any, x_n: np.ndarray, loss: np.ndarray) 
 
 
 def _law_losses(fit: "Fit", x_n: np.ndarray, x_d: np.ndarray) -> np.ndarray:
-    values = {n: fit.draws[n].values.ravel() for n in fit.model.centred.names}
+    values = {n: fit.parameters[n] for n in fit.model.centred.names}
     return fit.model.law_loss(values, np.stack([x_n, x_d]))
 
 
@@ -221,11 +221,9 @@ def _has_closed_form(fit: "Fit") -> bool:
 def _thin(fit: "Fit") -> "Fit":
     from dataclasses import replace
 
-    flat = fit.draws.stack(sample=("chain", "draw")).reset_index("sample", drop=True)
-    step = 1 if _has_closed_form(fit) else int(np.ceil(flat.sizes["sample"] / _MAX_DRAWS))
-    thinned = flat.isel(sample=slice(None, None, step)).rename(sample="draw").expand_dims("chain")
-    thinned = thinned.transpose("chain", "draw", ...)
-    return replace(fit, posterior=xr.DataTree.from_dict({"posterior": thinned}))
+    z = fit.z.reshape(1, -1, fit.model.size)
+    step = 1 if _has_closed_form(fit) else int(np.ceil(z.shape[1] / _MAX_DRAWS))
+    return replace(fit, z=z[:, ::step], sample_stats=None)
 
 
 def _quantile(values: np.ndarray, q: float) -> float:

@@ -40,6 +40,9 @@ DiscrepancyOption = Annotated[
 GroupOption = Annotated[
     str | None, typer.Option("--group-effect", help="Column whose values share an offset.")
 ]
+MethodOption = Annotated[
+    str, typer.Option("--method", help="auto, fast (importance sampling) or nuts (the reference).")
+]
 DrawsOption = Annotated[int, typer.Option("--draws", help="Draws kept per chain.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the draws.")]
 ColumnsOption = Annotated[
@@ -165,6 +168,7 @@ def fit(
     noise: NoiseOption = "student-t",
     discrepancy: DiscrepancyOption = True,
     group_effect: GroupOption = None,
+    method: MethodOption = "auto",
     draws: DrawsOption = 1500,
     seed: SeedOption = 0,
     columns: ColumnsOption = None,
@@ -176,7 +180,7 @@ def fit(
 ) -> None:
     """Fit a scaling law to a run table."""
     table = _table(source, columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers)
-    fitted = _fit(table, law, prior, noise, discrepancy, group_effect, draws, seed, output)
+    fitted = _fit(table, law, prior, noise, discrepancy, group_effect, method, draws, seed, output)
     summary = _with_published(fitted)
     if as_json:
         _print_json(fitted, {"parameters": summary.to_dict("index")})
@@ -201,6 +205,7 @@ def forecast(
     noise: NoiseOption = "student-t",
     discrepancy: DiscrepancyOption = True,
     group_effect: GroupOption = None,
+    method: MethodOption = "auto",
     draws: DrawsOption = 1500,
     seed: SeedOption = 0,
     columns: ColumnsOption = None,
@@ -215,7 +220,7 @@ def forecast(
     inputs |= {k: float(_number(v, "--at")) for k, v in _pairs(at, "--at").items()}
     given = {k: v for k, v in inputs.items() if v not in (None, [])}
     fitted = _fit_of(
-        source, law, prior, noise, discrepancy, group_effect, draws, seed,
+        source, law, prior, noise, discrepancy, group_effect, method, draws, seed,
         (columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers),
     )  # fmt: skip
     result = fitted.forecast(seed=seed, **given)
@@ -251,6 +256,7 @@ def allocate(
     noise: NoiseOption = "student-t",
     discrepancy: DiscrepancyOption = True,
     group_effect: GroupOption = None,
+    method: MethodOption = "auto",
     draws: DrawsOption = 1500,
     seed: SeedOption = 0,
     columns: ColumnsOption = None,
@@ -262,7 +268,7 @@ def allocate(
 ) -> None:
     """Split compute between params and tokens, or find the compute that a loss takes."""
     fitted = _fit_of(
-        source, law, prior, noise, discrepancy, group_effect, draws, seed,
+        source, law, prior, noise, discrepancy, group_effect, method, draws, seed,
         (columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers),
     )  # fmt: skip
     result = fitted.allocate(compute=compute or None, loss=loss or None)
@@ -382,24 +388,28 @@ def _fit_of(
     noise: str,
     discrepancy: bool,
     group_effect: str | None,
+    method: str,
     draws: int,
     seed: int,
     table_options: tuple[Any, ...],
 ) -> "Fit":
-    """Load a fit, or make one of a table; made ones are kept in the cache, since they took compute."""
-    from bayescale.fitting import load_fit
+    """Load a fit, or make one of a table; those that took NUTS are kept in the cache."""
+    from bayescale.fitfile import load_fit
 
     if source.endswith(".nc"):
         return load_fit(source)
     from bayescale.catalogue import cache_folder
 
     table = _table(source, *table_options)
-    how = [law, prior, noise, discrepancy, group_effect, draws, seed]
+    how = [law, prior, noise, discrepancy, group_effect, method, draws, seed]
     kept = cache_folder() / "fits" / f"{_fingerprint(table, how)}.nc"
     if kept.is_file():
         return load_fit(kept)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    return _fit(table, law, prior, noise, discrepancy, group_effect, draws, seed, kept)
+    fitted = _fit(table, law, prior, noise, discrepancy, group_effect, method, draws, seed, None)
+    if fitted.options["method"] == "nuts":
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        fitted.save(kept)
+    return fitted
 
 
 def _fit(
@@ -409,27 +419,35 @@ def _fit(
     noise: str,
     discrepancy: bool,
     group_effect: str | None,
+    method: str,
     draws: int,
     seed: int,
     output: Path | None,
 ) -> "Fit":
+    from bayescale.errors import BayescaleError
     from bayescale.files import require_writable
     from bayescale.fitting import fit as make
 
+    if method not in ("auto", "fast", "nuts"):
+        raise BayescaleError(f"--method: found {method!r}; expected auto, fast or nuts")
     if output:
         require_writable(output)
-    _say(f"Fitting {law} to the {len(table)} runs of {table.name} by NUTS, a minute or two ...")
-    fitted = make(
-        table,
-        law,
-        priors=_pairs(prior, "--prior"),
-        noise=noise,  # type: ignore[arg-type]  # checked where it is used
-        discrepancy=discrepancy,
-        group_effect=group_effect,
-        draws=draws,
-        seed=seed,
-        progress=sys.stderr.isatty(),
-    )
+    options: dict[str, Any] = {
+        "priors": _pairs(prior, "--prior"),
+        "noise": noise,
+        "discrepancy": discrepancy,
+        "group_effect": group_effect,
+        "draws": draws,
+        "seed": seed,
+    }
+    if method != "nuts":
+        fitted = make(table, law, method="fast", **options)
+        if method == "auto" and not fitted.diagnostics.passed:
+            _say(f"importance sampling handed over: {fitted.diagnostics.failures[0]}")
+            method = "nuts"
+    if method == "nuts":
+        _say(f"Fitting {law} to the {len(table)} runs of {table.name} by NUTS, a minute or two ...")
+        fitted = make(table, law, method="nuts", progress=sys.stderr.isatty(), **options)
     if output:
         fitted.save(output)
     return fitted

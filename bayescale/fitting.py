@@ -1,34 +1,30 @@
-"""Fit: a law, a run table and draws of the posterior; made, saved, loaded and summarised here.
+"""Fit: a law, a run table and draws of the posterior; made and summarised here (`fitfile` saves it)."""
 
-A fit is saved as NetCDF through ArviZ's DataTree, with the law, the table, versions and diagnostics inside
-as numbers and JSON. Nothing in the file can run code, since fits are passed between people.
-"""
-
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
 from bayescale.errors import FitError
-from bayescale.files import written_aside
 from bayescale.inference.diagnostics import Diagnostics, diagnose
+from bayescale.inference.evidence import Evidence
 from bayescale.laws import Law, Prior, find_law
-from bayescale.model.coordinates import Coordinates, LogParameters, Whitened
+from bayescale.model.coordinates import LogParameters, Whitened
 from bayescale.model.model import Model, Noise, make_model
-from bayescale.runs import RunTable, TableMeta
+from bayescale.runs import RunTable
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
     from bayescale.allocations import Allocation
     from bayescale.forecasts import Forecast
 
-_FORMAT = 1
-_ATTRIBUTE = "bayescale"
+Method = Literal["auto", "nuts", "fast"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,40 +37,63 @@ class Fit:
         The runs that were fitted.
     model : Model
         The law on them, with noise and discrepancy.
-    posterior : xarray.DataTree
-        Groups ``posterior`` (parameters), ``unconstrained_posterior``, ``sample_stats``,
-        ``observed_data`` and ``constant_data``; ArviZ's functions take it as it is.
+    z : array, shape (chain, draw, size)
+        Draws in unconstrained coordinates, in the layout of `Model.layout`.
     diagnostics : Diagnostics
         Whether the draws may be believed.
     options : mapping
-        How the fit was made: noise, discrepancy, group effect, draws, seed, versions.
+        How the fit was made: method, noise, discrepancy, group effect, draws, seed, versions.
+    evidence : Evidence or None
+        The log marginal likelihood, where the fast path found it.
+    sample_stats : mapping
+        The sampler's own record, arrays of shape (chain, draw).
     """
 
     table: RunTable
     model: Model
-    posterior: xr.DataTree
+    z: np.ndarray
     diagnostics: Diagnostics
     options: Mapping[str, Any]
+    evidence: Evidence | None = None
+    sample_stats: Mapping[str, np.ndarray] | None = None
 
     @property
     def law(self) -> Law:
         """The law."""
         return self.model.law
 
+    @cached_property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Draws of every parameter, shape (sample, ...), chains one after the other."""
+        return _parameters(self.model, self.z.reshape(-1, self.model.size))
+
+    @cached_property
+    def posterior(self) -> "xr.DataTree":
+        """The draws and the data as ArviZ lays them out; its functions take this as it is.
+
+        Groups ``posterior``, ``unconstrained_posterior``, ``sample_stats``, ``observed_data`` and
+        ``constant_data``.
+        """
+        from bayescale.fitfile import posterior_tree
+
+        return posterior_tree(self)
+
     @property
-    def draws(self) -> xr.Dataset:
+    def draws(self) -> "xr.Dataset":
         """The posterior's parameters with dimensions (chain, draw, ...)."""
         return self.posterior["posterior"].to_dataset()
 
-    def summary(self) -> pd.DataFrame:
+    def summary(self) -> "pd.DataFrame":
         """Return mean, sd and quantiles of each parameter, one row each, with its unit."""
+        import pandas as pd
+
         units = {p.name: p.unit for p in self.law.parameters}
         rows = {}
-        for name, draws in self.draws.data_vars.items():
-            if draws.ndim != 2:
+        for name, draws in self.parameters.items():
+            if draws.ndim != 1:
                 continue
             low, middle, high = np.quantile(draws, [0.05, 0.5, 0.95])
-            unit = units.get(str(name), "nats/token" if str(name).endswith("_centre") else "")
+            unit = units.get(name, "nats/token" if name.endswith("_centre") else "")
             rows[name] = {
                 "mean": float(draws.mean()),
                 "sd": float(draws.std()),
@@ -105,53 +124,9 @@ class Fit:
         BayescaleError
             If the file cannot be written.
         """
-        header = {
-            "format": _FORMAT,
-            "law": self.law.to_dict(),
-            "table": self.table.meta.model_dump(),
-            "options": dict(self.options),
-            "diagnostics": self.diagnostics.to_dict(),
-            "whitened": _whitening(self.model.coordinates),
-        }
-        tree = self.posterior.copy()
-        tree["run_table"] = xr.DataTree(_frame_to_dataset(self.table.frame))
-        tree.attrs = {**tree.attrs, _ATTRIBUTE: json.dumps(header)}
-        with written_aside(path) as aside:
-            tree.to_netcdf(aside, engine="h5netcdf")
+        from bayescale.fitfile import save_fit
 
-
-def load_fit(path: str | Path) -> Fit:
-    """Load a fit saved by `Fit.save`.
-
-    Raises
-    ------
-    FitError
-        If the file is missing, damaged, not a fit, or from a later version.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FitError(f"{path}: no such file; expected a fit written by `bayescale fit -o`")
-    try:
-        with xr.open_datatree(path, engine="h5netcdf") as opened:
-            tree = opened.load()
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise FitError(
-            f"{path}: not a complete NetCDF file ({type(error).__name__}); it may be truncated. "
-            "Make the fit again: bayescale fit TABLE -o FIT.nc"
-        ) from error
-    if _ATTRIBUTE not in tree.attrs:
-        raise FitError(f"{path}: a NetCDF file, but not a bayescale fit")
-    try:
-        header = json.loads(tree.attrs[_ATTRIBUTE])
-        if header["format"] != _FORMAT:
-            raise FitError(
-                f"{path}: written in fit format {header['format']}, this bayescale "
-                f"({version('bayescale')}) reads format {_FORMAT}; make the fit again, or use the "
-                f"bayescale that wrote it ({header['options']['versions']['bayescale']})"
-            )
-        return _rebuild(tree, header)
-    except (KeyError, TypeError, ValueError) as error:
-        raise FitError(f"{path}: its bayescale header is damaged ({error!r})") from error
+        save_fit(self, path)
 
 
 def fit(
@@ -162,13 +137,14 @@ def fit(
     noise: Noise = "student-t",
     discrepancy: bool = True,
     group_effect: str | None = None,
+    method: Method = "auto",
     draws: int = 1500,
     tune: int = 1000,
     chains: int = 4,
     seed: int = 0,
     progress: bool = False,
 ) -> Fit:
-    """Fit a scaling law to a run table by NUTS.
+    """Fit a scaling law to a run table.
 
     Parameters
     ----------
@@ -185,11 +161,15 @@ def fit(
     discrepancy : bool
         Whether the law may be smoothly wrong (a Gaussian process). Without it, bands are too narrow.
     group_effect : str, optional
-        Column whose values share a common offset of log loss.
+        Column whose values share a common offset of log loss: a training trunk, a study, a model size.
+    method : str
+        ``fast`` (importance sampling, under a second), ``nuts`` (the reference, a minute), or ``auto``: fast
+        where its draws stand, NUTS otherwise.
     draws, tune, chains, seed : int
-        Draws kept and warm-up draws per chain, number of chains, seed.
+        Draws kept and warm-up draws per chain, number of chains, seed. The fast path returns
+        draws x chains independent draws.
     progress : bool
-        Show a progress bar.
+        Show NUTS's progress bar.
 
     Returns
     -------
@@ -201,26 +181,14 @@ def fit(
     TableError, LawError, FitError
         If table, law or options do not fit together.
     """
-    from bayescale.inference.nuts import sample_nuts
-
+    if method not in get_args(Method):
+        raise FitError(f"method {method!r} is unknown; expected one of {', '.join(get_args(Method))}")
     for name, value, least in (("draws", draws, 4), ("tune", tune, 1), ("chains", chains, 1)):
         if value < least:
             raise FitError(f"{name} is {value}; expected at least {least}")
-    found = _law_for(table, law, priors)
-    model = make_model(table, found, noise=noise, discrepancy=discrepancy, group_effect=group_effect)
-    model, unvisited = prepare(model, seed)
-    sampled = sample_nuts(model, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress)
-    if unvisited:
-        blocks = sampled.z[..., model.layout["law_coordinates"]].reshape(-1, unvisited[0].size)
-        unvisited = [m for m in unvisited if not _visited(m, blocks)]
-    tree = _tree(model, table, sampled.z, sampled.sample_stats)
-    diagnostics = diagnose(
-        tree["posterior"].to_dataset(),
-        sampled.sample_stats,
-        unvisited_modes=len(unvisited),
-        seconds=sampled.seconds,
+    model = make_model(
+        table, law_for(table, law, priors), noise=noise, discrepancy=discrepancy, group_effect=group_effect
     )
-    packages = ("bayescale", "pymc", "nutpie", "numpy", "arviz")
     options = {
         "noise": noise,
         "discrepancy": discrepancy,
@@ -229,9 +197,50 @@ def fit(
         "tune": tune,
         "chains": chains,
         "seed": seed,
-        "versions": {name: version(name) for name in packages},
     }
-    return Fit(table, model, tree, diagnostics, options)
+    if method != "nuts":
+        fitted = _fit_fast(table, model, options)
+        if method == "fast" or fitted.diagnostics.passed:
+            return fitted
+    return _fit_nuts(table, model, options, progress)
+
+
+def fit_many(
+    tables: Sequence[RunTable],
+    law: str | Law = "chinchilla",
+    *,
+    jobs: int = -1,
+    summarise: Callable[[Fit], Any] | None = None,
+    **options: Any,
+) -> list[Any]:
+    """Fit a law to many tables at once.
+
+    Parameters
+    ----------
+    tables : sequence of RunTable
+        The tables.
+    law : str or Law
+        The law.
+    jobs : int
+        Processes; -1 for all cores. Under ``joblib.parallel_config("ray")`` (after
+        ``ray.util.joblib.register_ray()``) the fits run on a Ray cluster.
+    summarise : callable, optional
+        Reduces each fit where it was made, so that only the result travels back.
+    **options
+        Of `fit`.
+
+    Returns
+    -------
+    list
+        A fit (or its summary) per table, in order.
+    """
+    from joblib import Parallel, delayed
+
+    def one(table: RunTable) -> Any:
+        fitted = fit(table, law, **options)
+        return summarise(fitted) if summarise else fitted
+
+    return Parallel(n_jobs=jobs)(delayed(one)(table) for table in tables)
 
 
 def prior_predictive(
@@ -244,7 +253,7 @@ def prior_predictive(
     group_effect: str | None = None,
     draws: int = 1000,
     seed: int = 0,
-) -> xr.DataTree:
+) -> "xr.DataTree":
     """Draw tables from the prior, at the inputs of `table`; its losses are not looked at.
 
     Returns
@@ -253,10 +262,11 @@ def prior_predictive(
         Groups ``prior`` (parameters) and ``prior_predictive`` (``loss``, nats/token, per run).
     """
     import pymc as pm
+    import xarray as xr
 
     from bayescale.model.pymc_model import build_pymc_model
 
-    found = _law_for(table, law, priors)
+    found = law_for(table, law, priors)
     model = make_model(table, found, noise=noise, discrepancy=discrepancy, group_effect=group_effect)
     with build_pymc_model(model, naive=True):
         tree = pm.sample_prior_predictive(draws=draws, random_seed=seed)
@@ -271,8 +281,7 @@ def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
     Returns the model and, for models without discrepancy and groups, the law coordinates of other modes
     with a share of the mass.
     """
-    from bayescale.inference.diagnostics import OTHER_MODE_SHARE
-    from bayescale.inference.modes import find_modes
+    from bayescale.inference.modes import MIN_SHARE, find_modes
 
     modes = find_modes(model.law_only(), seed=seed)
     if not modes:
@@ -283,7 +292,7 @@ def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
     block = model.law_only().layout["law_coordinates"]
     start = modes[0].point[block]
     shares = np.exp([m.log_mass - modes[0].log_mass for m in modes[1:]])
-    others = [m.point[block] for m, s in zip(modes[1:], shares, strict=True) if s > OTHER_MODE_SHARE]
+    others = [m.point[block] for m, s in zip(modes[1:], shares, strict=True) if s > MIN_SHARE]
     if isinstance(model.coordinates, LogParameters):
         scale = np.linalg.cholesky(modes[0].covariance[block, block])
         others = [np.linalg.solve(scale, o - start) for o in others]
@@ -295,7 +304,7 @@ def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
     return replace(model, start=start), others
 
 
-def _law_for(table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] | None) -> Law:
+def law_for(table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] | None) -> Law:
     """Return the law with the priors given, and the table's own for the floor unless one was given."""
     found = find_law(law, columns=list(map(str, table.frame.columns)), priors=priors)
     if table.meta.floor_prior and found.floor and found.floor not in (priors or {}):
@@ -303,77 +312,61 @@ def _law_for(table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] 
     return found
 
 
-def _whitening(coordinates: Coordinates) -> dict[str, Any] | None:
-    if not isinstance(coordinates, Whitened):
-        return None
-    return {"mode": coordinates.mode, "scale": coordinates.scale}
+def _fit_fast(table: RunTable, model: Model, options: dict[str, Any]) -> Fit:
+    from bayescale.inference.fast import sample_fast
+
+    chains, draws = options["chains"], options["draws"]
+    sampled = sample_fast(model, draws=chains * draws, seed=options["seed"])
+    diagnostics = Diagnostics("fast", sampled.ess, k_hat=sampled.k_hat, seconds=sampled.seconds)
+    options = options | {"method": "fast", "versions": _versions("bayescale", "numpy")}
+    return Fit(table, model, sampled.z.reshape(chains, draws, -1), diagnostics, options, sampled.evidence)
+
+
+def _fit_nuts(table: RunTable, model: Model, options: dict[str, Any], progress: bool) -> Fit:
+    from bayescale.inference.nuts import sample_nuts
+
+    model, unvisited = prepare(model, options["seed"])
+    how = {name: options[name] for name in ("draws", "tune", "chains", "seed")}
+    sampled = sample_nuts(model, progress=progress, **how)
+    if unvisited:
+        blocks = sampled.z[..., model.layout["law_coordinates"]].reshape(-1, unvisited[0].size)
+        unvisited = [m for m in unvisited if not _visited(m, blocks)]
+    shape = sampled.z.shape[:2]
+    parameters = _parameters(model, sampled.z.reshape(-1, model.size))
+    diagnostics = diagnose(
+        {name: v.reshape(*shape, *v.shape[1:]) for name, v in parameters.items()},
+        sampled.sample_stats["diverging"],
+        unvisited_modes=len(unvisited),
+        seconds=sampled.seconds,
+    )
+    versions = _versions("bayescale", "pymc", "nutpie", "numpy", "arviz")
+    options = options | {"method": "nuts", "versions": versions}
+    return Fit(table, model, sampled.z, diagnostics, options, sample_stats=sampled.sample_stats)
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    return {name: version(name) for name in packages}
+
+
+def _parameters(model: Model, z: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what points z, shape (sample, size), stand for, by parameter."""
+    # In chunks: the discrepancy's bases of all samples together would not fit the cache.
+    chunks = [_parameters_of(model, z[i : i + 500]) for i in range(0, len(z), 500)]
+    return {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
+
+
+def _parameters_of(model: Model, z: np.ndarray) -> dict[str, np.ndarray]:
+    point = model.point_at(z)
+    parameters = dict(point.values)
+    parameters |= model.centred.published_parameters(point.values, model.centre)
+    parameters |= {name: model.scale(z, name) for name in model.scale_priors}
+    if point.weights is not None:
+        parameters["discrepancy_weights"] = point.weights
+    if model.group is not None:
+        parameters["group_offsets"] = z[:, model.layout["group_offsets"]]
+    return parameters
 
 
 def _visited(mode: np.ndarray, draws: np.ndarray) -> bool:
     # Visited if some draw is nearer to the mode, in every coordinate's own scale, than 1 sd.
     return bool(np.any(np.all(np.abs(draws - mode) < draws.std(axis=0), axis=1)))
-
-
-def _tree(model: Model, table: RunTable, z: np.ndarray, stats: xr.Dataset) -> xr.DataTree:
-    chains, draws = z.shape[:2]
-    flat = z.reshape(-1, model.size)
-    point = model.point_at(flat)
-    posterior = dict(point.values)
-    posterior |= model.centred.published_parameters(point.values, model.centre)
-    posterior |= {name: model.scale(flat, name) for name in model.scale_priors}
-    dims: dict[str, tuple[str, ...]] = {name: ("chain", "draw") for name in posterior}
-    if point.weights is not None:
-        posterior["discrepancy_weights"] = point.weights
-        dims["discrepancy_weights"] = ("chain", "draw", "knot")
-    if model.group is not None:
-        posterior["group_offsets"] = flat[:, model.layout["group_offsets"]]
-        dims["group_offsets"] = ("chain", "draw", "group")
-    index = {"chain": np.arange(chains), "draw": np.arange(draws)}
-    coords = dict(index)
-    if model.group is not None:
-        coords["group"] = np.array(model.group_names)
-    dataset = xr.Dataset(
-        {n: (dims[n], v.reshape(chains, draws, *v.shape[1:])) for n, v in posterior.items()}, coords
-    )
-    inputs = dict(zip(model.law.columns, model.ratios, strict=True))
-    values = [model.centre[s] * np.exp(r) for s, r in zip(model.law.inputs, inputs.values(), strict=True)]
-    return xr.DataTree.from_dict(
-        {
-            "posterior": dataset,
-            "unconstrained_posterior": xr.Dataset({"z": (("chain", "draw", "coordinate"), z)}, index),
-            "sample_stats": stats,
-            "observed_data": xr.Dataset({"log_loss": ("run", model.log_loss)}),
-            "constant_data": xr.Dataset({n: ("run", v) for n, v in zip(inputs, values, strict=True)}),
-        }
-    )
-
-
-def _rebuild(tree: xr.DataTree, header: Mapping[str, Any]) -> Fit:
-    frame = tree["run_table"].to_dataset().to_dataframe().reset_index(drop=True)
-    table = RunTable(frame, TableMeta(**header["table"]))
-    options = header["options"]
-    model = make_model(
-        table,
-        Law.from_dict(header["law"]),
-        noise=options["noise"],
-        discrepancy=options["discrepancy"],
-        group_effect=options["group_effect"],
-    )
-    if header["whitened"] is not None and isinstance(model.coordinates, LogParameters):
-        mode, scale = header["whitened"]["mode"], header["whitened"]["scale"]
-        whitened = Whitened(model.coordinates, tuple(mode), tuple(map(tuple, scale)))
-        model = replace(model, coordinates=whitened)
-    posterior = xr.DataTree.from_dict(
-        {name: node.to_dataset() for name, node in tree.children.items() if name != "run_table"}
-    )
-    return Fit(table, model, posterior, Diagnostics(**header["diagnostics"]), options)
-
-
-def _frame_to_dataset(frame: pd.DataFrame) -> xr.Dataset:
-    columns = {}
-    for name, values in frame.items():
-        array = values.to_numpy()
-        if array.dtype.kind not in "biuf":
-            array = values.astype(object).where(values.notna(), "").astype(str).to_numpy(object)
-        columns[str(name)] = ("run", array)
-    return xr.Dataset(columns)

@@ -101,8 +101,8 @@ def expected_loss(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> n
     Includes the discrepancy, with the part that the runs leave unknown drawn jointly over blocks of
     targets, and the offset of a new group.
     """
-    model, draws = fit.model, fit.draws
-    values = {n: draws[n].values.ravel() for n in model.centred.names}
+    model, draws = fit.model, fit.parameters
+    values = {n: draws[n] for n in model.centred.names}
     loss = np.array(model.law_loss(values, ratios)) * np.ones((1, ratios.shape[1]))
     if model.discrepancy is not None:
         for start in range(0, ratios.shape[1], _BLOCK):
@@ -110,7 +110,7 @@ def expected_loss(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> n
             misfit = _misfit(fit, ratios[:, block], rng)
             loss[:, block] = model.with_misfit(loss[:, block], values, misfit)
     if model.group is not None:
-        offset = rng.standard_normal(loss.shape) * draws["group_sd"].values.ravel()[:, None]
+        offset = rng.standard_normal(loss.shape) * draws["group_sd"][:, None]
         loss = loss * np.exp(offset)
     return loss
 
@@ -157,24 +157,23 @@ def decades_outside(fit: "Fit", targets: Mapping[str, np.ndarray]) -> pd.DataFra
 
 
 def _misfit(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    discrepancy, draws = fit.model.discrepancy, fit.draws
+    discrepancy, draws = fit.model.discrepancy, fit.parameters
     assert discrepancy is not None
     axes = axes_of(fit.law.inputs, ratios)
-    length = draws["discrepancy_length"].values.ravel()
-    weights = draws["discrepancy_weights"].values.reshape(len(length), -1)
+    length, weights = draws["discrepancy_length"], draws["discrepancy_weights"]
     known = (discrepancy.basis(axes, length, np) @ weights[..., None])[..., 0]
     rest = discrepancy.unexplained(axes, length)
     unknown = (rest @ rng.standard_normal((len(length), axes.shape[1], 1)))[..., 0]
-    return draws["discrepancy_sd"].values.ravel()[:, None] * (known + unknown)
+    return draws["discrepancy_sd"][:, None] * (known + unknown)
 
 
 def _noise(fit: "Fit", shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     noise = rng.standard_normal(shape)
     if fit.model.noise == "student-t":
         # Below 2 the variance is infinite: that describes contamination of the table, not the next run.
-        df = np.maximum(fit.draws["noise_df"].values.ravel()[:, None], 2.0)
+        df = np.maximum(fit.parameters["noise_df"][:, None], 2.0)
         noise = noise / np.sqrt(rng.chisquare(np.broadcast_to(df, shape)) / df)
-    return noise * fit.draws["noise_sd"].values.ravel()[:, None]
+    return noise * fit.parameters["noise_sd"][:, None]
 
 
 def _warnings(fit: "Fit", outside: pd.DataFrame) -> list[str]:

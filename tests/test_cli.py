@@ -95,8 +95,19 @@ def test_forecast_and_allocate_from_a_saved_fit(fit_nc, tmp_path):
     assert "FLOP" in done.stdout
 
 
-def test_fits_made_on_the_way_are_kept(runs_csv, tmp_path):
-    how = ("--no-discrepancy", "--draws", "300", "--params", "1e9", "--tokens", "2e10", "--json")
+def test_fits_that_took_nuts_are_kept(runs_csv, tmp_path):
+    how = (
+        "--no-discrepancy",
+        "--method",
+        "nuts",
+        "--draws",
+        "300",
+        "--params",
+        "1e9",
+        "--tokens",
+        "2e10",
+        "--json",
+    )
     first = run("forecast", runs_csv, *how, BAYESCALE_CACHE=str(tmp_path))
     assert "Fitting" in first.stderr
     second = run("forecast", runs_csv, *how, BAYESCALE_CACHE=str(tmp_path))
@@ -107,7 +118,7 @@ def test_fits_made_on_the_way_are_kept(runs_csv, tmp_path):
 
 def test_failed_diagnostics_exit_1_and_say_so(tmp_path):
     write_runs(simulated_table(rows=12), tmp_path / "few.csv")
-    done = run("fit", tmp_path / "few.csv", "--no-discrepancy", "--draws", "10")
+    done = run("fit", tmp_path / "few.csv", "--no-discrepancy", "--draws", "10", "--method", "nuts")
     assert done.returncode == 1
     assert "do not rely on this fit" in done.stdout
 
@@ -115,7 +126,8 @@ def test_failed_diagnostics_exit_1_and_say_so(tmp_path):
 def test_interrupting_a_fit_leaves_nothing(runs_csv, tmp_path):
     output = tmp_path / "fit.nc"
     process = subprocess.Popen(
-        [sys.executable, "-m", "bayescale", "fit", str(runs_csv), "-o", str(output), "--draws", "200000"],
+        [sys.executable, "-m", "bayescale", "fit", runs_csv, "-o", output, "--method", "nuts",
+         "--draws", "200000"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     line = process.stderr.readline()
@@ -130,6 +142,7 @@ def test_interrupting_a_fit_leaves_nothing(runs_csv, tmp_path):
 
 BAD = [
     (("fit", "absent.csv"), "no such file"),
+    (("fit", "good.csv", "--method", "smc"), "--method: found 'smc'; expected auto, fast or nuts"),
     (("fit", "chinchila"), "`bayescale tables` lists names"),
     (("fit", "bad.csv"), "row 3, column 'loss'"),
     (("fit", "good.csv", "--columns", "params"), "--columns: found 'params'; expected NAME=VALUE"),

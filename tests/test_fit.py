@@ -161,15 +161,15 @@ def test_damaged_and_foreign_files_are_errors(full_fit, tmp_path):
 
 
 def test_fit_from_a_later_format_names_both_versions(full_fit, tmp_path, monkeypatch):
-    monkeypatch.setattr("bayescale.fitting._FORMAT", 99)
+    monkeypatch.setattr("bayescale.fitfile._FORMAT", 99)
     full_fit.save(tmp_path / "later.nc")
     monkeypatch.undo()
-    with pytest.raises(FitError, match=r"written in fit format 99, this bayescale .* reads format 1"):
+    with pytest.raises(FitError, match=r"written in fit format 99, this bayescale .* reads format 2"):
         bs.load_fit(tmp_path / "later.nc")
 
 
 def test_failed_diagnostics_mark_every_output():
-    fit = bs.fit(simulated_table(rows=15), discrepancy=False, draws=15, tune=20, chains=2)
+    fit = bs.fit(simulated_table(rows=15), discrepancy=False, method="nuts", draws=15, tune=20, chains=2)
     assert not fit.diagnostics.passed
     assert any("effective sample size" in f for f in fit.diagnostics.failures)
     outputs = (fit.forecast(params=1e9, tokens=2e10), fit.allocate(compute=1e20))
@@ -226,6 +226,7 @@ def test_the_tables_floor_prior_yields_to_one_that_is_given():
         ({"noise": "cauchy"}, "noise 'cauchy' is unknown"),
         ({"group_effect": "lab"}, "no column 'lab' to group by"),
         ({"draws": 0}, "draws is 0"),
+        ({"method": "smc"}, "method 'smc' is unknown"),
         ({"law": "power-compute-floor", "priors": {"B": "LogNormal(1, 1)"}}, "no parameter 'B'"),
         ({"law": "E + A*U**-a"}, "no column 'unique_tokens'"),
     ],

@@ -109,7 +109,7 @@ def test_evidence_of_a_two_parameter_law_by_quadrature():
         [model.coordinates.from_sampled(draws), np.log(0.01 * np.exp(rng.standard_normal(400_000)))]
     )
     log_mean = np.log(model.point_at(z).loss)
-    likelihood = np.exp(model._log_likelihood(z, log_mean).sum(axis=1))
+    likelihood = np.exp(model.log_likelihood(z, log_mean).sum(axis=1))
     error = likelihood.std() / np.sqrt(len(likelihood))
     assert abs(density.sum() * cell - likelihood.mean()) < 4 * error
 

@@ -1,4 +1,4 @@
-"""Whether draws may be believed: R-hat, effective sample size, divergences, other modes.
+"""Whether draws may be believed: k-hat, R-hat, effective sample size, divergences, other modes.
 
 A fit that fails a gate is marked in every output made from it.
 """
@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 MAX_RHAT = 1.01
 MIN_ESS = 400.0
-# A mode with a larger share of the Laplace mass than this must have been visited.
-OTHER_MODE_SHARE = 0.01
+# Draws of importance sampling are independent: fewer of them do.
+MIN_ESS_FAST = 200.0
+MAX_K_HAT = 0.7
 
 
 @dataclass(frozen=True)
@@ -22,36 +22,45 @@ class Diagnostics:
 
     Attributes
     ----------
-    max_rhat : float
-        Largest rank-normalised split R-hat, and `worst_rhat`, whose it is (arXiv:1903.08008).
+    method : str
+        ``nuts`` or ``fast``.
     min_ess : float
-        Smallest of bulk and tail effective sample sizes, and `worst_ess`, whose it is.
+        Smallest of bulk and tail effective sample sizes, and `worst_ess`, whose it is; the number of
+        effective draws of importance sampling.
+    max_rhat : float or None
+        Largest rank-normalised split R-hat, and `worst_rhat`, whose it is (arXiv:1903.08008); of NUTS.
     divergences : int
         Divergent transitions after warm-up.
     unvisited_modes : int
         Modes of at least 1% of the mass that no chain visited.
+    k_hat : float or None
+        Tail of the importance weights (arXiv:1507.02646); of the fast path.
     seconds : dict
         Wall-clock seconds by stage.
     """
 
-    max_rhat: float
-    worst_rhat: str
+    method: str
     min_ess: float
-    worst_ess: str
-    divergences: int
-    unvisited_modes: int
+    worst_ess: str = ""
+    max_rhat: float | None = None
+    worst_rhat: str = ""
+    divergences: int = 0
+    unvisited_modes: int = 0
+    k_hat: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def failures(self) -> list[str]:
         """One sentence for each gate that failed."""
         reasons = []
-        if not self.max_rhat < MAX_RHAT:
+        if self.k_hat is not None and not self.k_hat < MAX_K_HAT:
+            reasons.append(f"k-hat of the importance weights is {self.k_hat:.2f}, not below {MAX_K_HAT}")
+        if self.max_rhat is not None and not self.max_rhat < MAX_RHAT:
             reasons.append(f"R-hat of {self.worst_rhat} is {self.max_rhat:.3f}, not below {MAX_RHAT}")
-        if not self.min_ess > MIN_ESS:
-            reasons.append(
-                f"effective sample size of {self.worst_ess} is {self.min_ess:.0f}, not above {MIN_ESS:.0f}"
-            )
+        least = MIN_ESS if self.method == "nuts" else MIN_ESS_FAST
+        if not self.min_ess > least:
+            whose = f" of {self.worst_ess}" if self.worst_ess else ""
+            reasons.append(f"effective sample size{whose} is {self.min_ess:.0f}, not above {least:.0f}")
         if self.divergences:
             reasons.append(f"{self.divergences} divergent transitions")
         if self.unvisited_modes:
@@ -69,29 +78,29 @@ class Diagnostics:
 
 
 def diagnose(
-    posterior: xr.Dataset,
-    sample_stats: xr.Dataset,
+    parameters: Mapping[str, np.ndarray],
+    diverging: np.ndarray,
     *,
     unvisited_modes: int = 0,
     seconds: Mapping[str, float] | None = None,
 ) -> Diagnostics:
-    """Compute the gates' numbers from draws with dimensions (chain, draw, ...)."""
-    rhat = _worst(posterior, "rhat", np.max)
-    bulk, tail = (_worst(posterior, f"ess_{kind}", np.min) for kind in ("bulk", "tail"))
+    """Compute the gates' numbers of NUTS draws, arrays of shape (chain, draw, ...)."""
+    rhat = _worst(parameters, "rhat", np.max)
+    bulk, tail = (_worst(parameters, f"ess_{kind}", np.min) for kind in ("bulk", "tail"))
     ess = min(bulk, tail, key=lambda pair: pair[0])
-    diverging = sample_stats["diverging"] if "diverging" in sample_stats else np.zeros(1)
     return Diagnostics(
+        method="nuts",
         max_rhat=rhat[0],
         worst_rhat=rhat[1],
         min_ess=ess[0],
         worst_ess=ess[1],
-        divergences=int(np.sum(np.asarray(diverging))),
+        divergences=int(np.sum(diverging)),
         unvisited_modes=unvisited_modes,
         seconds=dict(seconds or {}),
     )
 
 
-def _worst(posterior: xr.Dataset, measure: str, worst: Any) -> tuple[float, str]:
+def _worst(parameters: Mapping[str, np.ndarray], measure: str, worst: Any) -> tuple[float, str]:
     from arviz_stats.base import array_stats
 
     values: dict[str, float] = {}
@@ -100,11 +109,10 @@ def _worst(posterior: xr.Dataset, measure: str, worst: Any) -> tuple[float, str]
         "ess_tail": {"method": "tail", "prob": 0.9},
     }
     function = array_stats.rhat if measure == "rhat" else array_stats.ess
-    for name, variable in posterior.data_vars.items():
-        draws = variable.transpose("chain", "draw", ...).values
+    for name, draws in parameters.items():
         flat = draws.reshape(*draws.shape[:2], -1)
         found = np.asarray(function(flat, chain_axis=0, draw_axis=1, **kinds.get(measure, {})))
-        values[str(name)] = float(worst(np.where(np.isfinite(found), found, np.nan)))
+        values[name] = float(worst(np.where(np.isfinite(found), found, np.nan)))
     # A constant or NaN diagnostic is the worst there is.
     name = max(values, key=lambda n: (np.isnan(values[n]), values[n] if worst is np.max else -values[n]))
     return values[name], name

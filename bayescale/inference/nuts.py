@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from bayescale.model.model import Model
 
@@ -21,14 +20,14 @@ class Draws:
     ----------
     z : array, shape (chain, draw, size)
         Points, in the layout of `Model.layout`.
-    sample_stats : xarray.Dataset
-        The sampler's own record, dimensions (chain, draw).
+    sample_stats : dict
+        The sampler's own record, arrays of shape (chain, draw).
     seconds : dict
         Wall-clock seconds by stage: compile, sample.
     """
 
     z: np.ndarray
-    sample_stats: xr.Dataset
+    sample_stats: dict[str, np.ndarray]
     seconds: dict[str, float]
 
 
@@ -92,7 +91,7 @@ def sample_nuts(
     for name, block in model.layout.items():
         values = posterior[name].values.reshape(chains, draws, -1)
         z[..., block] = np.log(values) if name in model.scale_priors else values
-    keep = ["diverging", "n_steps", "tree_depth", "depth", "step_size", "energy", "logp"]
-    stats = trace["sample_stats"].to_dataset()
-    stats = stats[[name for name in keep if name in stats]]
+    keep = ("diverging", "n_steps", "tree_depth", "depth", "step_size", "energy", "logp")
+    record = trace["sample_stats"]
+    stats = {name: record[name].values for name in keep if name in record}
     return Draws(z, stats, {"compile": ready - started, "sample": done - ready})

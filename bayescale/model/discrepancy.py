@@ -103,6 +103,15 @@ class Discrepancy:
         weights = solve_upper(factor.mT, projected + standard[..., None], xp)[..., 0]
         return weights, -log_diagonal(factor, xp)
 
+    def standardised(
+        self, weights: np.ndarray, scaled_basis: np.ndarray, target: np.ndarray, precision: np.ndarray
+    ) -> np.ndarray:
+        """Inverse of `weights`, in NumPy: the standard coordinates of given weights."""
+        weighted = scaled_basis * precision[..., None]
+        factor = cholesky(weighted.mT @ scaled_basis + np.eye(self.size), np)
+        projected = solve_lower(factor, weighted.mT @ target[..., None], np)
+        return (factor.mT @ weights[..., None] - projected)[..., 0]
+
     def unexplained(self, axes: np.ndarray, length: np.ndarray) -> np.ndarray:
         """Return a square root of what the knots leave unexplained, (draw, point, point), at tau = 1."""
         kernel = np.ones((len(length), axes.shape[1], axes.shape[1]))

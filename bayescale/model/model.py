@@ -7,17 +7,17 @@ published standard error and rounding of run i. `log_density` is the NumPy defin
 points; `bayescale.model.pymc_model` builds the same density as a PyMC model, and a test holds them equal.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from scipy import special
 
 from bayescale.errors import FitError, TableError
 from bayescale.laws import CentredLaw, Gamma, Law, LogNormal, Prior
-from bayescale.model.coordinates import Coordinates, natural_coordinates
+from bayescale.model.coordinates import Coordinates, Sampled, natural_coordinates
 from bayescale.model.discrepancy import Discrepancy, axes_of, knots_over
 from bayescale.runs import RunTable
 
@@ -137,7 +137,7 @@ class Model:
 
     def with_misfit(self, loss: Any, values: Mapping[str, Any], misfit: Any, xp: Any = np) -> Any:
         """Return losses whose reducible part is multiplied by exp(misfit), (..., point)."""
-        floor = self._floor(values)
+        floor = self.floor(values)
         return floor + (loss - floor) * xp.exp(misfit)
 
     def point(
@@ -169,17 +169,39 @@ class Model:
             return Point(sampled.values, sampled.logs, loss, None, sampled.log_jacobian)
         basis = self.discrepancy.basis(self.axes, scales["discrepancy_length"], xp)
         basis = basis * scales["discrepancy_sd"][..., None, None]
-        floor = self._floor(sampled.values)
+        seen = self._seen_misfit(sampled.values, scales, loss, log_loss, xp)
+        weights, log_jacobian = self.discrepancy.weights(discrepancy_standard, basis, *seen, xp)
+        loss = self.with_misfit(loss, sampled.values, (basis @ weights[..., None])[..., 0], xp)
+        log_jacobian = log_jacobian + sampled.log_jacobian
+        return Point(sampled.values, sampled.logs, loss, weights, log_jacobian)
+
+    def _seen_misfit(
+        self, values: Mapping[str, Any], scales: Mapping[str, Any], loss: Any, log_loss: Any, xp: Any
+    ) -> tuple[Any, Any]:
+        """Return the discrepancy that each run points to, and how precisely, each (..., run)."""
+        floor = self.floor(values)
         observed = xp.exp(log_loss)
         # A floor above a run's loss has no log; such points are far from the posterior.
         reducible = xp.maximum(observed - floor, 0.01 * observed)
         target = xp.log(reducible / xp.maximum(loss - floor, 1e-300))
         variance = scales["noise_sd"][..., None] ** 2 + self.known_noise**2
-        precision = (reducible / observed) ** 2 / variance
-        weights, log_jacobian = self.discrepancy.weights(discrepancy_standard, basis, target, precision, xp)
-        loss = self.with_misfit(loss, sampled.values, (basis @ weights[..., None])[..., 0], xp)
-        log_jacobian = log_jacobian + sampled.log_jacobian
-        return Point(sampled.values, sampled.logs, loss, weights, log_jacobian)
+        return target, (reducible / observed) ** 2 / variance
+
+    def standardised(self, z: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return the standard coordinates of discrepancy weights, shape (point, weight), at points z.
+
+        The points share one length. Of z only law coordinates and scales are read. Inverse of the map in
+        `point`.
+        """
+        assert self.discrepancy is not None
+        scales = {n: self.scale(z, n) for n in self.scale_priors}
+        values = self.coordinates.to_sampled(z[:, self.layout["law_coordinates"]], np).values
+        target, precision = self._seen_misfit(
+            values, scales, self.law_loss(values, self.ratios), self.log_loss, np
+        )
+        basis = self.discrepancy.basis(self.axes, scales["discrepancy_length"][:1], np)
+        basis = basis * scales["discrepancy_sd"][:, None, None]
+        return self.discrepancy.standardised(weights, basis, target, precision)
 
     def point_at(self, z: np.ndarray) -> "Point":
         """Return `point` at unconstrained points z, shape (point, size), in NumPy."""
@@ -199,7 +221,7 @@ class Model:
                 offsets = self.scale(z, "group_sd")[:, None] * z[:, self.layout["group_offsets"]]
                 log_mean = log_mean + offsets[:, self.group]
             total = self._log_prior(z, point) + point.log_jacobian
-            total = total + self._log_likelihood(z, log_mean).sum(axis=-1)
+            total = total + self.log_likelihood(z, log_mean).sum(axis=-1)
         return np.where(np.isfinite(total), total, -np.inf)
 
     def law_log_prior(self, values: Mapping[str, Any], logs: Mapping[str, Any], xp: Any = np) -> Any:
@@ -207,36 +229,56 @@ class Model:
         priors = self.centred.priors.items()
         return sum(prior.logpdf(values[name], logs.get(name), xp) for name, prior in priors)
 
-    def _log_prior(self, z: np.ndarray, point: "Point") -> np.ndarray:
-        total = self.law_log_prior(point.values, point.logs)
+    def theta_log_prior(self, z: np.ndarray, sampled: Sampled) -> np.ndarray:
+        """Return the log prior density of law coordinates and log scales, shape (point,)."""
+        total = self.law_log_prior(sampled.values, sampled.logs) + sampled.log_jacobian
+        return total + self._scales_log_prior(z)
+
+    def _scales_log_prior(self, z: np.ndarray) -> np.ndarray:
+        total = np.zeros(len(z))
         for name, prior in self.scale_priors.items():
             log = z[:, self.layout[name].start]
-            total = total + prior.logpdf(np.exp(log), log, np) + log
+            total += prior.logpdf(np.exp(log), log, np) + log
+        return total
+
+    def _log_prior(self, z: np.ndarray, point: "Point") -> np.ndarray:
+        total = self.law_log_prior(point.values, point.logs) + self._scales_log_prior(z)
         offsets = z[:, self.layout["group_offsets"]] if self.group is not None else None
         for v in (point.weights, offsets):
             if v is not None:
                 total = total - 0.5 * (v**2).sum(-1) - 0.5 * v.shape[1] * np.log(2 * np.pi)
         return total
 
-    def _log_likelihood(self, z: np.ndarray, log_mean: np.ndarray) -> np.ndarray:
-        scale = np.sqrt(self.scale(z, "noise_sd")[:, None] ** 2 + self.known_noise**2)
-        standard = (self.log_loss - log_mean) / scale
+    def noise_variance(self, z: np.ndarray) -> np.ndarray:
+        """Return the squared relative noise scale at points z, broadcasting with (point, run)."""
+        free = self.scale(z, "noise_sd")[:, None] ** 2
+        return free + self.known_noise**2 if np.any(self.known_noise) else free
+
+    def log_likelihood(self, z: np.ndarray, log_mean: np.ndarray) -> np.ndarray:
+        """Return the log density of each run's log loss about its mean, both (point, run)."""
+        variance = self.noise_variance(z)
+        squared = (self.log_loss - log_mean) ** 2 / variance
         if self.noise == "normal":
-            return -0.5 * standard**2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
+            return -0.5 * (squared + np.log(variance) + np.log(2 * np.pi))
         df = self.scale(z, "noise_df")[:, None]
-        constant = special.gammaln((df + 1) / 2) - special.gammaln(df / 2) - 0.5 * np.log(df * np.pi)
-        return constant - np.log(scale) - (df + 1) / 2 * np.log1p(standard**2 / df)
+        constant = _log_gamma((df + 1) / 2) - _log_gamma(df / 2) - 0.5 * np.log(df * np.pi)
+        return constant - 0.5 * np.log(variance) - (df + 1) / 2 * np.log1p(squared / df)
 
     def scale(self, z: np.ndarray, name: str) -> np.ndarray:
         """Return a positive parameter (``noise_sd``, ...) at points z, shape (point,)."""
         return np.exp(z[:, self.layout[name].start])
 
-    def _floor(self, values: Mapping[str, Any]) -> Any:
+    def floor(self, values: Mapping[str, Any]) -> Any:
+        """Return the irreducible loss, shape (..., 1), or 0 for a law without one."""
         return values[self.centred.floor][..., None] if self.centred.floor else 0.0
 
     @cached_property
     def _numpy_function(self) -> Any:
         return self.centred.function()
+
+
+# SciPy's would be faster, were it not for the third of a second that its import takes.
+_log_gamma = np.vectorize(math.lgamma, otypes=[float])
 
 
 class Point(NamedTuple):

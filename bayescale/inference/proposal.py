@@ -1,0 +1,131 @@
+"""Multivariate Student-t proposals of importance sampling, whose tails outlive the posterior's."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+# At four degrees of freedom the quantiles have a closed form (Shaw 2006).
+_DF = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class StudentT:
+    """A multivariate Student-t with 4 degrees of freedom.
+
+    Attributes
+    ----------
+    location : array, shape (size,)
+        Its centre.
+    scale : array, shape (size, size)
+        Its scale matrix.
+    """
+
+    location: np.ndarray
+    scale: np.ndarray
+
+    @cached_property
+    def _factor(self) -> np.ndarray:
+        return np.linalg.cholesky(self.scale)
+
+    def logpdf(self, points: np.ndarray) -> np.ndarray:
+        """Return the log density at points, shape (point, size)."""
+        size = len(self.location)
+        distance = (np.linalg.solve(self._factor, (points - self.location).T) ** 2).sum(axis=0)
+        constant = math.lgamma((_DF + size) / 2) - math.lgamma(_DF / 2) - size / 2 * math.log(_DF * math.pi)
+        log_det = np.log(np.diagonal(self._factor)).sum()
+        return constant - log_det - (_DF + size) / 2 * np.log1p(distance / _DF)
+
+    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw points, shape (count, size)."""
+        normal = rng.standard_normal((count, len(self.location))) @ self._factor.T
+        return self.location + normal * np.sqrt(_DF / rng.chisquare(_DF, (count, 1)))
+
+    def sample_shared(self, count: int, axis: int, values: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw points of which many share each of a few values on one axis, shape (count, size).
+
+        Every point is distributed as by `sample`; the shared values are stratified over their quantiles.
+        """
+        values = min(values, count)
+        standard = _quantile((np.arange(values) + rng.random(values)) / values)
+        stratum = ((np.arange(count) + rng.random()) * values / count).astype(int)
+        standard = standard[stratum][:, None]
+        rest = np.delete(np.arange(len(self.location)), axis)
+        variance = self.scale[axis, axis]
+        slope = self.scale[rest, axis] / variance
+        factor = np.linalg.cholesky(self.scale[np.ix_(rest, rest)] - np.outer(slope, slope) * variance)
+        spread = np.sqrt((_DF + standard**2) / rng.chisquare(_DF + 1, (count, 1)))
+        points = np.empty((count, len(self.location)))
+        shift = math.sqrt(variance) * standard
+        points[:, [axis]] = self.location[axis] + shift
+        normal = rng.standard_normal((count, len(rest))) @ factor.T
+        points[:, rest] = self.location[rest] + shift * slope + spread * normal
+        return points
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """A mixture of Student-t components.
+
+    Attributes
+    ----------
+    shares : array, shape (component,)
+        Summing to one.
+    components : sequence of StudentT
+        The components.
+    """
+
+    shares: np.ndarray
+    components: Sequence[StudentT]
+
+    def component_logpdf(self, points: np.ndarray) -> np.ndarray:
+        """Return log(share x density) of each component, shape (component, point)."""
+        densities = np.stack([c.logpdf(points) for c in self.components])
+        return np.log(self.shares)[:, None] + densities
+
+    def logpdf(self, points: np.ndarray) -> np.ndarray:
+        """Return the log density at points, shape (point, size)."""
+        return np.logaddexp.reduce(self.component_logpdf(points), axis=0)
+
+    def sample(self, count: int, rng: np.random.Generator, shared_axis: int | None) -> np.ndarray:
+        """Draw points, shape (count, size), from components in proportion to their shares."""
+        parts = []
+        for component, number in zip(self.components, rng.multinomial(count, self.shares), strict=True):
+            if number and shared_axis is not None:
+                # A length serves about 80 points, whose matrices are then made at once.
+                values = max(6, number // 80)
+                parts.append(component.sample_shared(number, shared_axis, values, rng))
+            elif number:
+                parts.append(component.sample(number, rng))
+        return np.concatenate(parts)
+
+    def refitted(self, points: np.ndarray, weights: np.ndarray) -> "Mixture":
+        """Return the mixture moved to weighted points, as far as their number supports.
+
+        One step of expectation-maximisation: each point counts for the components in proportion to their
+        densities there. `weights` sum to one.
+        """
+        logs = self.component_logpdf(points)
+        owned = np.exp(logs - np.logaddexp.reduce(logs, axis=0)) * weights
+        shares, components = [], []
+        for component, mine in zip(self.components, owned, strict=True):
+            total = float(mine.sum())
+            effective = total**2 / float((mine**2).sum()) if total > 0 else 0.0
+            # Below some 20 effective points per coordinate a covariance is mostly noise.
+            trust = min(1.0, effective / (20 * points.shape[1]))
+            shares.append(max(total, 0.02))
+            if effective < 2:
+                components.append(component)
+                continue
+            mean = mine @ points / total
+            centred = points - mean
+            covariance = (centred.T * mine) @ centred / total
+            components.append(StudentT(mean, trust * covariance + (1 - trust) * component.scale))
+        return Mixture(np.array(shares) / sum(shares), components)
+
+
+def _quantile(u: np.ndarray) -> np.ndarray:
+    alpha = np.sqrt(4 * u * (1 - u))
+    return np.sign(u - 0.5) * 2 * np.sqrt(np.maximum(np.cos(np.arccos(alpha) / 3) / alpha - 1, 0.0))

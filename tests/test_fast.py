@@ -1,0 +1,159 @@
+"""The fast path draws from the same posterior as NUTS, finds its evidence, and knows when it does not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import bayescale as bs
+from bayescale.inference.fast import sample_fast
+from bayescale.inference.latent import LatentNormals
+from bayescale.inference.modes import find_modes
+from bayescale.inference.pareto import smoothed_weights
+from bayescale.inference.proposal import Mixture, StudentT
+from bayescale.laws import BUILTIN
+from bayescale.model.model import make_model
+from tests.conftest import simulated_table
+
+
+def grouped_table(rows=40):
+    table = simulated_table(rows=rows)
+    table.frame["family"] = np.arange(rows) % 5
+    return table
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"discrepancy": True},
+        {"discrepancy": False, "group_effect": "family"},
+        {"discrepancy": True, "group_effect": "family", "noise": "normal"},
+    ],
+)
+def test_latents_are_integrated_out_of_the_models_own_density(options):
+    """Estimates of p(losses, theta) integrate the density that NUTS samples, over its own coordinates."""
+    model = make_model(grouped_table(), BUILTIN["chinchilla"], **options)
+    latent = LatentNormals(model)
+    rng = np.random.default_rng(0)
+    mode = find_modes(model.law_only())[0].point
+    theta = np.zeros(latent.size)
+    for name, block in model.law_only().layout.items():
+        theta[model.layout[name]] = mode[block]
+    for name, value in {"discrepancy_sd": 0.02, "discrepancy_length": 3.0, "group_sd": 0.01}.items():
+        if name in model.layout:
+            theta[model.layout[name]] = np.log(value)
+    many = np.repeat(theta[None], 4000, axis=0)
+    log_estimates, drawn = latent.integrate(many, rng)
+    # The same integral with the model's density as the target and a wide Gaussian over its own latents.
+    z = latent.unconstrained(many, drawn)
+    block = slice(latent.size, model.size)
+    proposal = StudentT(z[:, block].mean(axis=0), np.cov(z[:, block].T) * 1.5)
+    points = np.repeat(theta[None], 40_000, axis=0)
+    points = np.concatenate([points, proposal.sample(40_000, rng)], axis=1)
+    weights = model.log_density(points) - proposal.logpdf(points[:, block])
+    top = weights.max()
+    ratios = np.exp(weights - top), np.exp(log_estimates - top)
+    error = np.hypot(*(r.std() / r.mean() / np.sqrt(len(r)) for r in ratios))
+    assert error < 0.1
+    assert abs(np.log(ratios[0].mean() / ratios[1].mean())) < 4 * error
+
+
+def test_shared_draws_are_distributed_as_plain_ones():
+    rng = np.random.default_rng(1)
+    student = StudentT(
+        np.array([1.0, -2.0, 0.5]), np.array([[1.0, 0.6, 0.2], [0.6, 2.0, 0.1], [0.2, 0.1, 0.5]])
+    )
+    plain = student.sample(200_000, rng)
+    shared = np.concatenate([student.sample_shared(500, 1, 10, rng) for _ in range(400)])
+    assert len(np.unique(shared[:500, 1])) == 10
+    for q in (0.05, 0.25, 0.5, 0.75, 0.95):
+        np.testing.assert_allclose(np.quantile(shared, q, axis=0), np.quantile(plain, q, axis=0), atol=0.05)
+    np.testing.assert_allclose(np.corrcoef(shared.T, rowvar=True), np.corrcoef(plain.T), atol=0.1)
+
+
+def test_proposals_integrate_to_one():
+    rng = np.random.default_rng(2)
+    mixture = Mixture(
+        np.array([0.3, 0.7]), [StudentT(np.zeros(2), np.eye(2)), StudentT(np.ones(2) * 3, np.eye(2) * 2)]
+    )
+    wide = StudentT(np.ones(2) * 2, np.eye(2) * 9)
+    points = wide.sample(100_000, rng)
+    ratio = np.exp(mixture.logpdf(points) - wide.logpdf(points))
+    assert abs(ratio.mean() - 1) < 4 * ratio.std() / np.sqrt(len(ratio))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_smoothed_weights_are_those_of_arviz(seed):
+    from arviz_stats.base import array_stats
+
+    log_weights = np.random.default_rng(seed).standard_t(4, 2000) * (1 + seed)
+    smooth, k_hat = smoothed_weights(log_weights)
+    theirs, their_k = array_stats.psislw(-log_weights)  # takes log-likelihoods left out
+    assert k_hat == pytest.approx(float(their_k), abs=0.02)
+    normalised = smooth - np.logaddexp.reduce(smooth)
+    np.testing.assert_allclose(np.exp(normalised), np.exp(np.asarray(theirs)), atol=2e-3)
+
+
+@pytest.mark.parametrize("discrepancy", [False, True])
+def test_fast_draws_agree_with_nuts(discrepancy):
+    table = simulated_table(rows=50, noise_sd=0.004)
+    fast, nuts = (
+        bs.fit(table, discrepancy=discrepancy, method=m, draws=1500, seed=2) for m in ("fast", "nuts")
+    )
+    assert fast.diagnostics.passed, fast.diagnostics.failures
+    assert fast.diagnostics.method == "fast"
+    for name, reference in nuts.parameters.items():
+        if reference.ndim != 1 or name in ("A", "B", "noise_df"):  # long tails: compared as logs
+            reference = np.log(np.abs(reference) + 1e-300)
+            mine = np.log(np.abs(fast.parameters[name]) + 1e-300)
+        else:
+            mine = fast.parameters[name]
+        sd = reference.std(axis=0)
+        error = np.sqrt(1 / fast.diagnostics.min_ess + 1 / nuts.diagnostics.min_ess)
+        assert np.all(np.abs(mine.mean(axis=0) - reference.mean(axis=0)) < 4.5 * error * sd), name
+
+
+def test_fast_evidence_agrees_with_itself_across_seeds():
+    model = make_model(bs.load("chinchilla"), BUILTIN["chinchilla"], discrepancy=False)
+    found = [sample_fast(model, draws=100, seed=s).evidence for s in range(3)]
+    for evidence in found:
+        assert evidence.error < 0.03
+        assert abs(evidence.log - found[0].log) < 4 * np.hypot(evidence.error, found[0].error)
+
+
+def test_two_modes_are_both_drawn():
+    # Two exponents that may swap: the posterior has two equal modes.
+    table = simulated_table(rows=40)
+    params = table.column("params")
+    loss = 1.5 + 300 * params**-0.3 + 9e6 * params**-1.0
+    table.frame["loss"] = loss * np.exp(0.003 * np.random.default_rng(0).standard_normal(40))
+    priors = {"a": "LogNormal(0.5, 0.7)", "b": "LogNormal(0.5, 0.7)"}
+    priors |= {"p": "LogNormal(0.5, 0.8)", "q": "LogNormal(0.5, 0.8)"}
+    fitted = bs.fit(table, "E + a*N**-p + b*N**-q", priors=priors, discrepancy=False, method="fast")
+    share = float((fitted.parameters["p"] < fitted.parameters["q"]).mean())
+    assert 0.3 < share < 0.7
+    assert fitted.diagnostics.passed
+
+
+def test_auto_hands_over_to_nuts_when_weights_fail(monkeypatch):
+    from bayescale.inference import fast
+
+    honest = fast.sample_fast
+    monkeypatch.setattr(fast, "sample_fast", lambda *a, **k: replace(honest(*a, **k), k_hat=0.9))
+    table = simulated_table(rows=20)
+    fitted = bs.fit(table, discrepancy=False, draws=200, seed=1)
+    assert fitted.options["method"] == "nuts"
+    marked = bs.fit(table, discrepancy=False, method="fast", draws=200, seed=1)
+    assert any("k-hat" in reason for reason in marked.diagnostics.failures)
+    assert any("k-hat" in warning for warning in marked.forecast(params=1e9, tokens=1e10).warnings)
+
+
+def test_fit_many_is_fit_of_each():
+    tables = [simulated_table(rows=20, seed=s, name=f"t{s}") for s in range(3)]
+
+    def summary(fitted):
+        return fitted.table.name, float(fitted.parameters["E"].mean())
+
+    many = bs.fit_many(tables, discrepancy=False, summarise=summary, jobs=2, draws=100)
+    alone = [summary(bs.fit(t, discrepancy=False, draws=100)) for t in tables]
+    assert many == alone
