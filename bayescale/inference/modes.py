@@ -37,7 +37,7 @@ class Mode:
     log_mass: float
 
 
-def find_modes(model: Model, *, starts: int = 4, seed: int = 0) -> list[Mode]:
+def find_modes(model: Model, *, starts: int = 6, seed: int = 0) -> list[Mode]:
     """Find distinct modes of the posterior of a model without discrepancy, the one with most mass first.
 
     Climbs from the best of many prior draws, chosen to lie far from each other.
