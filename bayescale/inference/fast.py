@@ -29,6 +29,10 @@ _ROUNDS_LAW = (500, 500, 1000, 2000, 4000)
 _ROUNDS_LATENT = (500, 1000, 2000, 4000, 4000, 8000)
 _LEAST_ROUNDS = 3
 
+# Tables often have two explanations, a good law with noise and a poor one with a large discrepancy: a climb
+# starts towards each.
+_STARTS = ({}, {"discrepancy_sd": 3.0, "discrepancy_length": 0.6})
+
 # Log density estimates at theta, and the latents drawn there.
 Target = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -120,22 +124,18 @@ def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) 
     if not modes:
         return []
     bare = model.law_only()
-    added = model.scale_priors.keys() - bare.scale_priors.keys()
-    typical = {
-        n: float(np.median(model.scale_priors[n].sample(np.random.default_rng(0), 999))) for n in added
-    }
     kept = [m for m, share in zip(modes, shares(modes), strict=True) if share > MIN_SHARE]
-    starts = np.empty((len(kept), latent.size))
+    starts = np.empty((len(_STARTS), len(kept), latent.size))
     for name, block in model.layout.items():
-        if block.stop <= latent.size:
-            if name in added:
-                starts[:, block] = math.log(typical[name])
-            else:
-                starts[:, block] = [m.point[bare.layout[name]] for m in kept]
+        if name in bare.layout:
+            starts[..., block] = [m.point[bare.layout[name]] for m in kept]
+        elif block.stop <= latent.size:
+            typical = np.median(model.scale_priors[name].sample(np.random.default_rng(0), 999))
+            starts[..., block] = np.log([typical * s.get(name, 1.0) for s in _STARTS])[:, None, None]
     spread = np.full(latent.size, 0.1)
     law = model.layout["law_coordinates"]
     spread[law] = 25 * np.diag(kept[0].covariance)[bare.layout["law_coordinates"]]
-    return climb(latent.log_marginal, starts, spread, step=1e-2)
+    return climb(latent.log_marginal, starts.reshape(-1, latent.size), spread, step=1e-2)
 
 
 def _adapt(
