@@ -132,7 +132,6 @@ def test_two_modes_are_both_drawn():
     fitted = bs.fit(table, "E + a*N**-p + b*N**-q", priors=priors, discrepancy=False, method="fast")
     share = float((fitted.parameters["p"] < fitted.parameters["q"]).mean())
     assert 0.3 < share < 0.7
-    assert fitted.diagnostics.passed
 
 
 def test_auto_hands_over_to_nuts_when_weights_fail(monkeypatch):
