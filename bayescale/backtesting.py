@@ -5,7 +5,7 @@ more expensive run. Each split's scores are kept when made, so that an interrupt
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -18,7 +18,7 @@ import pandas as pd
 
 from bayescale.errors import FitError
 from bayescale.files import written_aside
-from bayescale.laws import Law, find_law
+from bayescale.laws import Law, Prior, find_law
 from bayescale.runs import RunTable
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -35,7 +35,8 @@ class Backtest:
     ----------
     scores : pandas.DataFrame
         A row per held-out run and method: table, factor, method, passed (diagnostics), loss, median,
-        pit (share of draws below the loss), crps and interval_score_90 (nats/token), low_90, high_90.
+        pit (share of draws below the loss), crps and interval_score_90 (nats/token), log_density (nats),
+        low_90, high_90.
     """
 
     scores: pd.DataFrame
@@ -43,7 +44,8 @@ class Backtest:
     def summary(self, by: Sequence[str] = ("method",)) -> pd.DataFrame:
         """Return coverage, errors and widths averaged over held-out runs, split by split, then overall.
 
-        Every split counts alike, whatever its number of runs; scores are in per cent of the loss.
+        Every split counts alike, whatever its number of runs; scores are in per cent of the loss, the log
+        density in nats.
         """
         rows = self.scores.copy()
         for level in LEVELS:
@@ -55,6 +57,7 @@ class Backtest:
         rows["bias_%"] = (rows["median"] - rows["loss"]) * percent
         rows["half_width_%"] = (rows["high_90"] - rows["low_90"]) / 2 * percent
         measures = [c for c in rows if str(c).startswith("coverage") or str(c).endswith("_%")]
+        measures.append("log_density")
         keys = list(dict.fromkeys((*by, "method", "table", "factor")))
         splits = rows.groupby(keys)[measures].mean()
         out = splits.groupby(list(by)).mean()
@@ -66,6 +69,7 @@ def backtest(
     table: RunTable,
     law: str | Law = "chinchilla",
     *,
+    priors: Mapping[str, Prior | str] | None = None,
     factors: Sequence[float] = FACTORS,
     methods: Sequence[str] = ("discrepancy", "law-only", "huber-bootstrap"),
     seed: int = 0,
@@ -80,6 +84,8 @@ def backtest(
         The runs; needs compute.
     law : str or Law
         The law.
+    priors : mapping, optional
+        As in `bayescale.fit`; of the Bayesian methods.
     factors : sequence of float
         Train on runs with C <= C_max / factor. Factors that leave under 12 runs, or no run to score, are
         passed over.
@@ -100,6 +106,7 @@ def backtest(
     if unknown := set(methods) - _METHODS.keys():
         raise FitError(f"method {sorted(unknown)[0]!r} is unknown; expected some of {', '.join(_METHODS)}")
     found = find_law(law, columns=list(map(str, table.frame.columns)))
+    how = dict(priors or {})
     compute = table.column("compute")
     splits = []
     for factor in factors:
@@ -116,8 +123,9 @@ def backtest(
         for method in methods:
             runs = f"{len(train)} runs up to C_max/{factor:g}, {len(test)} to score"
             progress(f"{table.name}: {method} on {runs}")
-            make = partial(_score, method, train, test, found, seed)
-            part = _kept(folder, train, test, [found.to_dict(), method, seed], make)
+            make = partial(_score, method, train, test, found, how, seed)
+            written = {name: str(prior) for name, prior in how.items()}
+            part = _kept(folder, train, test, [found.to_dict(), written, method, seed], make)
             parts.append(part.assign(table=table.name, factor=factor, method=method))
     return Backtest(pd.concat(parts, ignore_index=True))
 
@@ -133,9 +141,22 @@ def crps(draws: np.ndarray, value: np.ndarray) -> np.ndarray:
     return np.abs(draws - value).mean(axis=0) - weights @ ordered
 
 
-def _score(method: str, train: RunTable, test: RunTable, law: Law, seed: int) -> pd.DataFrame:
+def log_density(draws: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Return the log density of draws, shape (draw, target), at a value per target.
+
+    By a Gaussian kernel of Silverman's width: the same measure for methods that have draws and nothing else.
+    """
+    spread = np.minimum(draws.std(axis=0), np.subtract(*np.quantile(draws, [0.75, 0.25], axis=0)) / 1.349)
+    width = 0.9 * spread * len(draws) ** -0.2
+    kernels = -0.5 * ((draws - value) / width) ** 2
+    return np.logaddexp.reduce(kernels, axis=0) - np.log(len(draws) * width * np.sqrt(2 * np.pi))
+
+
+def _score(
+    method: str, train: RunTable, test: RunTable, law: Law, priors: dict[str, Prior | str], seed: int
+) -> pd.DataFrame:
     inputs = {c: test.column(c) for c in law.columns}
-    draws, passed = _METHODS[method](train, law, inputs, seed)
+    draws, passed = _METHODS[method](train, law, inputs, priors, seed)
     loss = test.column("loss")
     low, high = np.quantile(draws, [0.05, 0.95], axis=0)
     missed = np.maximum(0, low - loss) + np.maximum(0, loss - high)
@@ -146,6 +167,7 @@ def _score(method: str, train: RunTable, test: RunTable, law: Law, seed: int) ->
             "median": np.median(draws, axis=0),
             "pit": (draws < loss).mean(axis=0),
             "crps": crps(draws, loss),
+            "log_density": log_density(draws, loss),
             "low_90": low,
             "high_90": high,
             "interval_score_90": high - low + 2 / 0.1 * missed,
@@ -153,25 +175,23 @@ def _score(method: str, train: RunTable, test: RunTable, law: Law, seed: int) ->
     )
 
 
+Inputs = dict[str, np.ndarray]
+Priors = dict[str, Prior | str]
+
+
 def _bayesian(
-    train: RunTable, law: Law, inputs: dict[str, np.ndarray], seed: int, *, discrepancy: bool
+    train: RunTable, law: Law, inputs: Inputs, priors: Priors, seed: int, *, discrepancy: bool
 ) -> tuple[np.ndarray, bool]:
     from bayescale.fitting import fit
 
-    fitted = fit(train, law, discrepancy=discrepancy, seed=seed)
+    fitted = fit(train, law, priors=priors, discrepancy=discrepancy, seed=seed)
     draws = fitted.forecast(seed=seed, **inputs).draws["loss"].values
     return draws.reshape(-1, draws.shape[-1]), fitted.diagnostics.passed
 
 
-def _discrepancy(train: RunTable, law: Law, inputs: dict[str, np.ndarray], seed: int) -> Any:
-    return _bayesian(train, law, inputs, seed, discrepancy=True)
-
-
-def _law_only(train: RunTable, law: Law, inputs: dict[str, np.ndarray], seed: int) -> Any:
-    return _bayesian(train, law, inputs, seed, discrepancy=False)
-
-
-def _huber_bootstrap(train: RunTable, law: Law, inputs: dict[str, np.ndarray], seed: int) -> Any:
+def _huber_bootstrap(
+    train: RunTable, law: Law, inputs: Inputs, priors: Priors, seed: int
+) -> tuple[np.ndarray, bool]:
     from bayescale.pointfit import point_fit
 
     fitted = point_fit(train, law, starts=20, bootstrap=400, seed=seed)
@@ -179,8 +199,8 @@ def _huber_bootstrap(train: RunTable, law: Law, inputs: dict[str, np.ndarray], s
 
 
 _METHODS: dict[str, Callable[..., tuple[np.ndarray, bool]]] = {
-    "discrepancy": _discrepancy,
-    "law-only": _law_only,
+    "discrepancy": partial(_bayesian, discrepancy=True),
+    "law-only": partial(_bayesian, discrepancy=False),
     "huber-bootstrap": _huber_bootstrap,
 }
 

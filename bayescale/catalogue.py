@@ -5,7 +5,6 @@ Bundled tables are written in our own schema under ``data/``. A published table'
 `pull` fetches them once into the user's cache, after which the table is used by name like a bundled one.
 """
 
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from bayescale.errors import TableError
+from bayescale.files import cache_folder
 from bayescale.runs import RunTable, TableMeta, make_table, read_frame, read_runs, write_runs
 
 _PACKAGE = Path(__file__).parent
@@ -144,13 +144,6 @@ def pull(name: str, folder: str | Path | None = None) -> RunTable:
     write_runs(table, path)
     _entries.cache_clear()
     return table
-
-
-def cache_folder() -> Path:
-    """Return the folder for pulled tables: ``BAYESCALE_CACHE``, or the system's cache folder."""
-    import pooch
-
-    return Path(os.environ.get("BAYESCALE_CACHE") or pooch.os_cache("bayescale"))
 
 
 @cache

@@ -62,3 +62,10 @@ def _open_aside(path: Path) -> tuple[int, str]:
             f"{path}: cannot write here ({error.strerror}); choose a folder that exists and that you may "
             "write to"
         ) from error
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: ``BAYESCALE_CACHE``, or the system's cache folder."""
+    import pooch
+
+    return Path(os.environ.get("BAYESCALE_CACHE") or pooch.os_cache("bayescale"))

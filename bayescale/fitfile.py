@@ -19,7 +19,7 @@ from bayescale.files import written_aside
 from bayescale.fitting import Fit
 from bayescale.inference.diagnostics import Diagnostics
 from bayescale.inference.evidence import Evidence
-from bayescale.laws import Law
+from bayescale.laws import Law, parse_prior
 from bayescale.model.coordinates import Coordinates, LogParameters, Whitened
 from bayescale.model.model import make_model
 from bayescale.runs import RunTable, TableMeta
@@ -115,6 +115,7 @@ def _rebuild(tree: xr.DataTree, header: Mapping[str, Any]) -> Fit:
         noise=options["noise"],
         discrepancy=options["discrepancy"],
         group_effect=options["group_effect"],
+        scale_priors={name: parse_prior(text) for name, text in options["scale_priors"].items()},
     )
     if header["whitened"] is not None and isinstance(model.coordinates, LogParameters):
         mode, scale = header["whitened"]["mode"], header["whitened"]["scale"]

@@ -12,9 +12,9 @@ import numpy as np
 from bayescale.errors import FitError
 from bayescale.inference.diagnostics import Diagnostics, diagnose
 from bayescale.inference.evidence import Evidence
-from bayescale.laws import Law, Prior, find_law
+from bayescale.laws import Law, Prior, find_law, parse_prior
 from bayescale.model.coordinates import LogParameters, Whitened
-from bayescale.model.model import Model, Noise, make_model
+from bayescale.model.model import SCALE_PRIORS, Model, Noise, make_model
 from bayescale.runs import RunTable
 
 if TYPE_CHECKING:
@@ -154,8 +154,9 @@ def fit(
     law : str or Law
         A built-in law's name, a formula such as ``"E + A*N**-a"``, or a law.
     priors : mapping, optional
-        Parameter to prior, replacing the law's own. An amplitude's is on the loss its term adds at the
-        table's centre, nats/token.
+        Parameter to prior, replacing the law's own (an amplitude's is on the loss its term adds at the
+        table's centre, nats/token) or one of ``noise_sd``, ``noise_df``, ``discrepancy_sd``,
+        ``discrepancy_length`` (decades) and ``group_sd``.
     noise : str
         ``student-t`` or ``normal``: scatter of log loss about its expectation.
     discrepancy : bool
@@ -186,10 +187,17 @@ def fit(
     for name, value, least in (("draws", draws, 4), ("tune", tune, 1), ("chains", chains, 1)):
         if value < least:
             raise FitError(f"{name} is {value}; expected at least {least}")
+    law_priors, scale_priors = _split(priors)
     model = make_model(
-        table, law_for(table, law, priors), noise=noise, discrepancy=discrepancy, group_effect=group_effect
+        table,
+        law_for(table, law, law_priors),
+        noise=noise,
+        discrepancy=discrepancy,
+        group_effect=group_effect,
+        scale_priors=scale_priors,
     )
     options = {
+        "scale_priors": {name: str(prior) for name, prior in scale_priors.items()},
         "noise": noise,
         "discrepancy": discrepancy,
         "group_effect": group_effect,
@@ -266,8 +274,15 @@ def prior_predictive(
 
     from bayescale.model.pymc_model import build_pymc_model
 
-    found = law_for(table, law, priors)
-    model = make_model(table, found, noise=noise, discrepancy=discrepancy, group_effect=group_effect)
+    law_priors, scale_priors = _split(priors)
+    model = make_model(
+        table,
+        law_for(table, law, law_priors),
+        noise=noise,
+        discrepancy=discrepancy,
+        group_effect=group_effect,
+        scale_priors=scale_priors,
+    )
     with build_pymc_model(model, naive=True):
         tree = pm.sample_prior_predictive(draws=draws, random_seed=seed)
     loss = np.exp(tree["prior_predictive"]["log_loss"])
@@ -310,6 +325,13 @@ def law_for(table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] |
     if table.meta.floor_prior and found.floor and found.floor not in (priors or {}):
         found = found.with_priors({found.floor: table.meta.floor_prior})
     return found
+
+
+def _split(priors: Mapping[str, Prior | str] | None) -> tuple[dict[str, Prior | str], dict[str, Prior]]:
+    """Part the priors of a law's parameters from those of noise, discrepancy and groups."""
+    given = dict(priors or {})
+    scales = {name: given.pop(name) for name in SCALE_PRIORS if name in given}
+    return given, {n: parse_prior(p) if isinstance(p, str) else p for n, p in scales.items()}
 
 
 def _fit_fast(table: RunTable, model: Model, options: dict[str, Any]) -> Fit:

@@ -31,7 +31,7 @@ _LEAST_ROUNDS = 3
 
 # Tables often have two explanations, a good law with noise and a poor one with a large discrepancy: a climb
 # starts towards each.
-_STARTS = ({}, {"discrepancy_sd": 3.0, "discrepancy_length": 0.6})
+_STARTS: tuple[dict[str, float], ...] = ({}, {"discrepancy_sd": 3.0, "discrepancy_length": 0.6})
 
 # Log density estimates at theta, and the latents drawn there.
 Target = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

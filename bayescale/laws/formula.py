@@ -1,43 +1,29 @@
-"""Read a formula written by a person (or found in a saved fit) as a SymPy expression, evaluating nothing.
+"""Read a formula written by a person (or found in a file): check it, compile it, or hand it to SymPy.
 
 SymPy's own parser runs `eval`; a fit is a file that people pass to each other, so its formula must
 not be able to run code. Names, numbers, ``+ - * / **`` and a few functions are all a law needs.
 """
 
 import ast
-
-import sympy as sp
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from bayescale.errors import LawError
 
-FUNCTIONS = {f.__name__: f for f in (sp.exp, sp.log, sp.sqrt, sp.tanh)}
+if TYPE_CHECKING:
+    import sympy as sp
+
+FUNCTIONS = ("exp", "log", "sqrt", "tanh")
+_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)
 
 
-def _power(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
-    # Exact integer powers of numbers could take all memory (9**9**9); a float overflows at once.
-    if base.is_Number and exponent.is_Number:
-        return sp.Float(float(base) ** float(exponent))
-    return base**exponent
-
-
-_OPERATORS = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
-    ast.Div: lambda a, b: a / b,
-    ast.Pow: _power,
-}
-
-
-def parse_formula(formula: str, real: frozenset[str] = frozenset()) -> sp.Expr:
-    """Parse `formula` into a SymPy expression over positive symbols.
+def read_formula(formula: str) -> ast.expr:
+    """Return the syntax tree of a formula, having made sure that it is one.
 
     Parameters
     ----------
     formula : str
         For example ``"E + A*N**-alpha"``; ``^`` is read as ``**``.
-    real : set of str
-        Names that may also be negative; all others are positive, which lets powers simplify.
 
     Raises
     ------
@@ -45,32 +31,114 @@ def parse_formula(formula: str, real: frozenset[str] = frozenset()) -> sp.Expr:
         If the text holds anything but names, numbers, arithmetic and the functions of `FUNCTIONS`.
     """
     try:
-        tree = ast.parse(formula.replace("^", "**").strip(), mode="eval")
+        tree = ast.parse(formula.replace("^", "**").strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise LawError(f"formula {formula!r} is not an expression: {error}") from error
-    if sum(1 for _ in ast.walk(tree)) > 500:
-        raise LawError(f"formula {formula[:60]!r}... has over 500 parts; expected a law")
+    if sum(1 for _ in ast.walk(tree)) > 1500:
+        raise LawError(f"formula {formula[:60]!r}... has over 1500 parts; expected a law")
+    _require_allowed(tree, formula)
+    return tree
+
+
+def names_in(formula: str) -> frozenset[str]:
+    """Return the names of a formula's symbols."""
+    tree = read_formula(formula)
+    return frozenset(n.id for n in ast.walk(tree) if isinstance(n, ast.Name)) - frozenset(FUNCTIONS)
+
+
+def compile_formula(formula: str, arguments: Iterable[str], namespace: Any) -> Callable[..., Any]:
+    """Compile a formula into a function of `arguments`, for NumPy or ``pytensor.tensor``.
+
+    Raises
+    ------
+    LawError
+        If the text is no formula.
+    """
+    tree = _Floats().visit(read_formula(formula))
+    names = [ast.arg(name) for name in arguments]
+    signature = ast.arguments(posonlyargs=[], args=names, kwonlyargs=[], kw_defaults=[], defaults=[])
+    body = ast.fix_missing_locations(ast.Expression(ast.Lambda(signature, tree)))
+    # What `read_formula` lets through can only do arithmetic.
+    functions = {name: getattr(namespace, name) for name in FUNCTIONS}
+    return eval(compile(body, "<formula>", "eval"), {"__builtins__": {}} | functions)
+
+
+def parse_formula(formula: str, real: frozenset[str] = frozenset()) -> "sp.Expr":
+    """Return a formula as a SymPy expression over positive symbols.
+
+    Parameters
+    ----------
+    formula : str
+        As in `read_formula`.
+    real : set of str
+        Names that may also be negative; all others are positive, which lets powers simplify.
+
+    Raises
+    ------
+    LawError
+        If the text is no formula.
+    """
+    import sympy as sp
 
     def convert(node: ast.expr) -> sp.Expr:
         match node:
-            case ast.BinOp(left, operator, right) if type(operator) in _OPERATORS:
-                return _OPERATORS[type(operator)](convert(left), convert(right))
+            case ast.BinOp(left, operator, right):
+                return _apply(operator, convert(left), convert(right))
             case ast.UnaryOp(ast.USub(), operand):
                 return -convert(operand)
-            case ast.UnaryOp(ast.UAdd(), operand):
+            case ast.UnaryOp(_, operand):
                 return convert(operand)
-            case ast.Constant(int() | float() as value) if type(value) is not bool and abs(value) < 1e300:
+            case ast.Constant(value):
                 return sp.Integer(value) if type(value) is int else sp.Float(value)
             case ast.Name(name):
                 return sp.Symbol(name, real=True) if name in real else sp.Symbol(name, positive=True)
-            case ast.Call(ast.Name(name), [argument], []) if name in FUNCTIONS:
-                return FUNCTIONS[name](convert(argument))
-        raise LawError(
-            f"formula {formula!r}: {ast.unparse(node)!r} is not allowed; a law is made of names, "
-            f"numbers, + - * / ** and {', '.join(FUNCTIONS)}"
-        )
+            case ast.Call(ast.Name(name), [argument], []):
+                return getattr(sp, name)(convert(argument))
+        raise AssertionError(ast.dump(node))  # read_formula lets nothing else through
 
     try:
-        return convert(tree.body)
+        return convert(read_formula(formula))
     except (OverflowError, ZeroDivisionError, ValueError, TypeError) as error:
         raise LawError(f"formula {formula!r}: {error}") from error
+
+
+def _require_allowed(node: ast.expr, formula: str) -> None:
+    match node:
+        case ast.BinOp(left, operator, right) if isinstance(operator, _OPERATORS):
+            _require_allowed(left, formula)
+            _require_allowed(right, formula)
+        case ast.UnaryOp(ast.USub() | ast.UAdd(), operand):
+            _require_allowed(operand, formula)
+        case ast.Constant(int() | float() as value) if type(value) is not bool and abs(value) < 1e300:
+            pass
+        case ast.Name():
+            pass
+        case ast.Call(ast.Name(name), [argument], []) if name in FUNCTIONS:
+            _require_allowed(argument, formula)
+        case _:
+            raise LawError(
+                f"formula {formula!r}: {ast.unparse(node)!r} is not allowed; a law is made of names, "
+                f"numbers, + - * / ** and {', '.join(FUNCTIONS)}"
+            )
+
+
+class _Floats(ast.NodeTransformer):
+    """Integers as floats: an integer power could take all memory (9**9**9), a float overflows at once."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+        return ast.Constant(float(node.value))  # type: ignore[arg-type]  # numbers only
+
+
+def _apply(operator: ast.operator, left: "sp.Expr", right: "sp.Expr") -> "sp.Expr":
+    match operator:
+        case ast.Add():
+            return left + right
+        case ast.Sub():
+            return left - right
+        case ast.Mult():
+            return left * right
+        case ast.Div():
+            return left / right
+        case ast.Pow() if left.is_Number and right.is_Number:
+            return type(left + 0.5)(float(left) ** float(right))
+    return left**right

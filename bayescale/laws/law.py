@@ -9,12 +9,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-
-import sympy as sp
+from typing import TYPE_CHECKING
 
 from bayescale.errors import LawError
-from bayescale.laws.formula import parse_formula
+from bayescale.laws.formula import names_in, parse_formula
 from bayescale.laws.priors import LogNormal, Prior, parse_prior
+
+if TYPE_CHECKING:
+    import sympy as sp
 
 # Symbols that always mean an input, and the run-table column each is read from. A symbol that is the
 # name of a column means that column.
@@ -85,13 +87,13 @@ class Law:
         names = [p.name for p in self.parameters]
         if len(set(names)) < len(names):
             raise LawError(f"law {self.name!r}: a parameter is given twice among {names}")
-        free = {s.name for s in self.expression.free_symbols}
+        free = names_in(self.formula)
         if unused := set(names) - free:
             raise LawError(f"law {self.name!r}: {sorted(unused)} do not occur in {self.formula!r}")
         _require_inputs(self.formula, self.inputs)
 
     @cached_property
-    def expression(self) -> sp.Expr:
+    def expression(self) -> "sp.Expr":
         """The formula as SymPy sees it."""
         real = frozenset(p.name for p in self.parameters if not p.prior.positive)
         return parse_formula(self.formula, real)
@@ -100,7 +102,7 @@ class Law:
     def inputs(self) -> tuple[str, ...]:
         """Symbols of the formula that are no parameters; N, D, C, U first."""
         names = {p.name for p in self.parameters}
-        found = {s.name for s in self.expression.free_symbols} - names
+        found = names_in(self.formula) - names
         return tuple(sorted(found, key=lambda s: ("NDCU".find(s) % 9, s)))
 
     @property
@@ -111,22 +113,25 @@ class Law:
     @cached_property
     def linear_parameters(self) -> tuple[str, ...]:
         """Parameters in which the loss is jointly linear, found from the formula."""
-        return find_linear(self.expression, [p.name for p in self.parameters])
+        from bayescale.laws.derived import derive
+
+        return derive(self).linear
 
     @cached_property
     def floor(self) -> str | None:
         """The irreducible loss: the linear parameter that stands alone."""
-        for name in self.linear_parameters:
-            if self.expression.diff(self.symbol(name)) == 1:
-                return name
-        return None
+        from bayescale.laws.derived import derive
+
+        return derive(self).floor
 
     @property
     def latex(self) -> str:
         """The formula typeset."""
+        import sympy as sp
+
         return "L = " + sp.latex(self.expression)
 
-    def symbol(self, name: str) -> sp.Symbol:
+    def symbol(self, name: str) -> "sp.Symbol":
         """Return the SymPy symbol of a parameter or input."""
         for symbol in self.expression.free_symbols:
             if symbol.name == name:
@@ -180,21 +185,6 @@ class Law:
         return cls(**(dict(data) | {"parameters": parameters, "nests": tuple(data["nests"])}))
 
 
-def find_linear(expression: sp.Expr, names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of `names`, in order, in which `expression` is jointly linear."""
-    symbols = {s.name: s for s in expression.free_symbols}
-    linear: list[str] = []
-    slopes: list[sp.Expr] = []
-    for name in sorted(names):
-        symbol = symbols[name]
-        slope = sp.simplify(expression.diff(symbol))
-        if symbol in slope.free_symbols or any(symbol in s.free_symbols for s in slopes):
-            continue
-        linear.append(name)
-        slopes.append(slope)
-    return tuple(linear)
-
-
 def law_from_formula(
     formula: str,
     *,
@@ -221,6 +211,8 @@ def law_from_formula(
         If the formula cannot be read, a parameter needs a prior that was not given, or the loss grows
         with every input.
     """
+    from bayescale.laws.derived import find_linear
+
     given = {k: parse_prior(v) if isinstance(v, str) else v for k, v in (priors or {}).items()}
     real = frozenset(k for k, v in given.items() if not v.positive)
     expression = parse_formula(formula, real)
@@ -261,7 +253,7 @@ def _require_inputs(formula: str, inputs: Iterable[str]) -> None:
         )
 
 
-def _only_in_exponents(expression: sp.Expr, parameter: sp.Symbol, inputs: set[sp.Symbol]) -> bool:
+def _only_in_exponents(expression: "sp.Expr", parameter: "sp.Symbol", inputs: "set[sp.Symbol]") -> bool:
     marked = expression.replace(
         lambda e: e.is_Pow and bool(e.base.free_symbols & inputs) and e.exp.has(parameter),
         lambda e: e.base,
@@ -270,6 +262,8 @@ def _only_in_exponents(expression: sp.Expr, parameter: sp.Symbol, inputs: set[sp
 
 
 def _refuse_growth(law: Law, given: Mapping[str, Prior]) -> None:
+    import sympy as sp
+
     # "E + A*N**a" reads naturally when a is negative; here exponents are positive and carry a minus.
     defaults = {p.name: sp.Float(p.prior.median) for p in law.parameters if isinstance(p.prior, LogNormal)}
     if given or len(defaults) < len(law.parameters):

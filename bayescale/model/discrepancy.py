@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from bayescale.laws import LogNormal, Prior
 from bayescale.model.linear import cholesky, log_diagonal, solve_lower, solve_upper
 
 _JITTER = 1e-8
@@ -31,21 +30,15 @@ _SPACING = 1.25
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """Priors of the discrepancy and the knots that carry it.
+    """The knots that carry the discrepancy.
 
     Attributes
     ----------
     knots : tuple of tuple of float
         Per axis, knot positions in decades from the centre.
-    amplitude : Prior
-        Of tau, the relative standard deviation of the reducible loss.
-    length : Prior
-        Of the length scale, decades, shared by the axes.
     """
 
     knots: tuple[tuple[float, ...], ...]
-    amplitude: Prior = LogNormal(0.05, 0.7)
-    length: Prior = LogNormal(3.0, 0.3)
 
     @property
     def size(self) -> int:

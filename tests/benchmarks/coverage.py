@@ -23,11 +23,17 @@ TABLES = (
 )
 
 
-def main(folder: str) -> None:
-    parts = []
+def pull_tables(folder: str) -> None:
+    """Pull those tables that are not bundled."""
     for name in TABLES:
         if name != "chinchilla":
             bs.pull(name, folder)
+
+
+def main(folder: str) -> None:
+    pull_tables(folder)
+    parts = []
+    for name in TABLES:
         kept = cache_folder() / "backtests"
         result = bs.backtest(bs.load(name), folder=kept, progress=lambda t: print(t, flush=True))
         parts.append(result.scores)

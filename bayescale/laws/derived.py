@@ -1,0 +1,220 @@
+"""What SymPy finds out about a law, once: its structure, and its form about the centre, as text.
+
+Deriving takes seconds, most of it SymPy's import, so the result is kept in the user's cache: runs that follow
+need no SymPy. The texts are formulas like a user's own and are checked as such when compiled.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from bayescale.errors import LawError
+from bayescale.files import cache_folder, written_aside
+from bayescale.laws.formula import parse_formula
+
+if TYPE_CHECKING:
+    import sympy as sp
+
+    from bayescale.laws.law import Law
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What is derived from a law's formula.
+
+    Attributes
+    ----------
+    linear : tuple of str
+        Parameters in which the loss is jointly linear.
+    floor : str or None
+        The irreducible loss: the linear parameter that stands alone.
+    centred : dict
+        Parameter to the sampled parameter that takes its place; ``A_centre`` for an amplitude ``A``.
+    formula : str
+        Loss as a function of sampled parameters and log-ratios ``x_N``, ... to the centre.
+    terms : dict
+        Each replaced parameter's term, a formula of the law's own parameters and inputs.
+    published : dict
+        Each replaced parameter as a formula of sampled ones and of the centre's inputs ``N_0``, ...
+    power_terms : dict or None
+        For ``E + sum a_k exp(-p_k g_k(x))``: each a_k's exponent p_k.
+    single_input_terms : dict or None
+        For E plus one ``a exp(-p x)`` per input: input to [a, p].
+    """
+
+    linear: tuple[str, ...]
+    floor: str | None
+    centred: dict[str, str]
+    formula: str
+    terms: dict[str, str]
+    published: dict[str, str]
+    power_terms: dict[str, str] | None
+    single_input_terms: dict[str, list[str]] | None
+
+
+def derive(law: "Law") -> Derived:
+    """Return what SymPy finds about a law, from the cache where it is known.
+
+    Raises
+    ------
+    LawError
+        If an amplitude cannot be found from the value of its term at the centre.
+    """
+    parameters = tuple((p.name, p.prior.positive, p.at_centre) for p in law.parameters)
+    return _kept(law.formula, parameters, law.inputs)
+
+
+@cache
+def _kept(
+    formula: str, parameters: tuple[tuple[str, bool, str | None], ...], inputs: tuple[str, ...]
+) -> Derived:
+    what = json.dumps([formula, parameters, inputs, version("bayescale"), version("sympy")])
+    path = cache_folder() / "laws" / f"{sha256(what.encode()).hexdigest()[:32]}.json"
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        return Derived(**(data | {"linear": tuple(data["linear"])}))
+    except (OSError, ValueError, TypeError, KeyError):
+        derived = _Derivation(formula, parameters, inputs).result()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_aside(path) as aside:
+            aside.write_text(json.dumps(asdict(derived)), "utf-8")
+    except OSError:  # a cache that cannot be written costs time, nothing else
+        pass
+    return derived
+
+
+def find_linear(expression: "sp.Expr", names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of `names`, in order, in which `expression` is jointly linear."""
+    import sympy as sp
+
+    symbols = {s.name: s for s in expression.free_symbols}
+    linear: list[str] = []
+    slopes: list[sp.Expr] = []
+    for name in sorted(names):
+        symbol = symbols[name]
+        slope = sp.simplify(expression.diff(symbol))
+        if symbol in slope.free_symbols or any(symbol in s.free_symbols for s in slopes):
+            continue
+        linear.append(name)
+        slopes.append(slope)
+    return tuple(linear)
+
+
+class _Derivation:
+    """The steps of `derive`."""
+
+    def __init__(
+        self, formula: str, parameters: tuple[tuple[str, bool, str | None], ...], inputs: tuple[str, ...]
+    ) -> None:
+        self.parameters, self.inputs, self.text = parameters, inputs, formula
+        self.real = frozenset(name for name, positive, _ in parameters if not positive)
+        self.expression = parse_formula(formula, self.real)
+        self.symbols = {s.name: s for s in self.expression.free_symbols}
+        self.linear = find_linear(self.expression, [name for name, _, _ in parameters])
+        self.floor = next((n for n in self.linear if self.expression.diff(self.symbols[n]) == 1), None)
+
+    def result(self) -> Derived:
+        import sympy as sp
+
+        terms = self._terms()
+        solved = {name: self._solved(name, term) for name, term in terms.items()}
+        centred = {name: f"{name}_centre" if name in terms else name for name, _, _ in self.parameters}
+        expression = self._about_the_centre(solved)
+        power_terms = self._power_terms(expression, list(centred.values()))
+        return Derived(
+            self.linear,
+            self.floor,
+            centred,
+            sp.sstr(expression, full_prec=True),
+            {name: sp.sstr(term, full_prec=True) for name, term in terms.items()},
+            {name: sp.sstr(value, full_prec=True) for name, value in solved.items()},
+            power_terms,
+            self._single_input_terms(expression, power_terms),
+        )
+
+    def _terms(self) -> "dict[str, sp.Expr]":
+        """For each parameter replaced by its value at the centre: the expression evaluated there."""
+        terms = {}
+        for name, _, at_centre in self.parameters:
+            if at_centre is not None:
+                terms[name] = parse_formula(at_centre, self.real)
+            elif name in self.linear and name != self.floor:
+                coefficient = self.expression.diff(self.symbols[name])
+                if {s.name for s in coefficient.free_symbols} & set(self.inputs):
+                    terms[name] = self.symbols[name] * coefficient
+        return terms
+
+    def _solved(self, name: str, term: "sp.Expr") -> "sp.Expr":
+        """Return a parameter as a function of its value at the centre, other parameters, centre."""
+        import sympy as sp
+
+        value = sp.Symbol(f"{name}_centre", positive=True)
+        at_centre = {self.symbols[i]: _centre(i) for i in self.inputs}
+        solutions = sp.solve(sp.Eq(term.subs(at_centre), value), self.symbols[name])
+        if len(solutions) != 1:
+            raise LawError(
+                f"law {self.text!r}: {name} cannot be found from its term {term} at the centre; give "
+                f"parameter {name} another at_centre"
+            )
+        return solutions[0]
+
+    def _about_the_centre(self, solved: "Mapping[str, sp.Expr]") -> "sp.Expr":
+        import sympy as sp
+
+        expression = self.expression
+        for name, value in solved.items():
+            expression = expression.subs(self.symbols[name], value)
+        ratios = {self.symbols[i]: _centre(i) * sp.exp(_ratio(i)) for i in self.inputs}
+        expression = sp.expand_power_base(expression.subs(ratios), force=True)
+        return sp.powsimp(sp.powdenest(expression, force=True), force=True)
+
+    def _power_terms(self, expression: "sp.Expr", names: list[str]) -> dict[str, str] | None:
+        import sympy as sp
+
+        if self.floor is None:
+            return None
+        terms: dict[str, str] = {}
+        ratios = set(map(_ratio, self.inputs))
+        rest = sp.expand(expression) - self.symbols[self.floor]
+        for name in (n for n in names if n.endswith("_centre")):
+            symbol = sp.Symbol(name, positive=True)
+            coefficient = rest.coeff(symbol)
+            rest = sp.expand(rest - symbol * coefficient)
+            power = sp.log(coefficient).expand(force=True) if coefficient != 0 else sp.Integer(0)
+            exponents = power.free_symbols - ratios
+            if len(exponents) != 1 or sp.expand(power - sum(e * power.diff(e) for e in exponents)) != 0:
+                return None
+            terms[name] = exponents.pop().name
+        everything = {self.floor, *terms, *terms.values()}
+        return terms if rest == 0 and terms and everything == set(names) else None
+
+    def _single_input_terms(
+        self, expression: "sp.Expr", power_terms: dict[str, str] | None
+    ) -> dict[str, list[str]] | None:
+        import sympy as sp
+
+        found: dict[str, list[str]] = {}
+        for amplitude, exponent in (power_terms or {}).items():
+            coefficient = sp.expand(expression).coeff(sp.Symbol(amplitude, positive=True))
+            for i in self.inputs:
+                if coefficient == sp.exp(-self.symbols[exponent] * _ratio(i)):
+                    found[i] = [amplitude, exponent]
+        one_each = len(found) == len(power_terms or {}) == len(self.inputs)
+        return found if one_each else None
+
+
+def _centre(name: str) -> Any:
+    import sympy as sp
+
+    return sp.Symbol(f"{name}_0", positive=True)
+
+
+def _ratio(name: str) -> Any:
+    import sympy as sp
+
+    return sp.Symbol(f"x_{name}", real=True)
