@@ -185,7 +185,7 @@ def _bayesian(
     from bayescale.fitting import fit
 
     fitted = fit(train, law, priors=priors, discrepancy=discrepancy, seed=seed)
-    draws = fitted.forecast(seed=seed, **inputs).draws["loss"].values
+    draws = fitted.forecast(seed=seed, **inputs).loss
     return draws.reshape(-1, draws.shape[-1]), fitted.diagnostics.passed
 
 

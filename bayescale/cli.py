@@ -231,7 +231,9 @@ def forecast(
     summary = result.summary()
     if as_json:
         targets = summary.to_dict("records")
-        outside = result.outside.to_dict("records")
+        outside = [
+            {name: float(decades[i]) for name, decades in result.outside.items()} for i in range(len(summary))
+        ]
         _print_json(
             fitted,
             {"unit": "nats/token", "targets": targets, "decades_outside": outside},
@@ -313,7 +315,7 @@ def backtest(
 ) -> None:
     """How often would these bands have held? Hide the expensive runs, fit the cheap ones, score."""
     from bayescale.backtesting import backtest as run
-    from bayescale.catalogue import cache_folder
+    from bayescale.files import cache_folder
 
     table = _table(source, columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers)
     result = run(
@@ -394,16 +396,19 @@ def _fit_of(
     table_options: tuple[Any, ...],
 ) -> "Fit":
     """Load a fit, or make one of a table; those that took NUTS are kept in the cache."""
-    from bayescale.fitfile import load_fit
+    from bayescale.files import cache_folder
 
     if source.endswith(".nc"):
+        from bayescale.fitfile import load_fit
+
         return load_fit(source)
-    from bayescale.catalogue import cache_folder
 
     table = _table(source, *table_options)
     how = [law, prior, noise, discrepancy, group_effect, method, draws, seed]
     kept = cache_folder() / "fits" / f"{_fingerprint(table, how)}.nc"
     if kept.is_file():
+        from bayescale.fitfile import load_fit
+
         return load_fit(kept)
     fitted = _fit(table, law, prior, noise, discrepancy, group_effect, method, draws, seed, None)
     if fitted.options["method"] == "nuts":

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from bayescale.errors import FitError
 from bayescale.laws import INPUT_COLUMNS
@@ -14,6 +14,8 @@ from bayescale.model.discrepancy import axes_of
 from bayescale.runs import complete_compute
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from bayescale.fitting import Fit
 
 INTERVALS = (0.5, 0.8, 0.9)
@@ -27,29 +29,49 @@ class Forecast:
 
     Attributes
     ----------
-    draws : xarray.Dataset
-        ``expected_loss`` (of the training recipe) and ``loss`` (of one new run: noise added), in
-        nats/token, dimensions (chain, draw, target); the inputs are coordinates of ``target``.
-    outside : pandas.DataFrame
-        Decades by which each target lies outside the table's range, one column per input and for D/N.
+    inputs : mapping
+        Input columns at each target, arrays of shape (target,).
+    expected_loss : array, shape (chain, draw, target)
+        Expected loss of the training recipe, nats/token.
+    loss : array, shape (chain, draw, target)
+        Loss of one new run, noise added, nats/token.
+    law, table : str
+        What was fitted to what.
+    outside : mapping
+        Decades by which each target lies outside the table's range: by input, and of D/N.
     warnings : list of str
         Failed diagnostics of the fit, and far extrapolation, in words.
     """
 
-    draws: xr.Dataset
-    outside: pd.DataFrame
+    inputs: Mapping[str, np.ndarray]
+    expected_loss: np.ndarray
+    loss: np.ndarray
+    law: str
+    table: str
+    outside: Mapping[str, np.ndarray]
     warnings: list[str]
+
+    @cached_property
+    def draws(self) -> "xr.Dataset":
+        """``expected_loss`` and ``loss`` with dimensions (chain, draw, target), inputs as coordinates."""
+        import xarray as xr
+
+        dims = ("chain", "draw", "target")
+        coords = {name: ("target", values) for name, values in self.inputs.items()}
+        index = {d: np.arange(n) for d, n in zip(dims[:2], self.loss.shape[:2], strict=True)}
+        attributes = {"unit": "nats/token", "law": self.law, "table": self.table}
+        variables = {"expected_loss": (dims, self.expected_loss), "loss": (dims, self.loss)}
+        return xr.Dataset(variables, index | coords, attributes)
 
     def summary(self) -> pd.DataFrame:
         """Return one row per target: inputs, then median and 50/80/90% intervals, nats/token."""
-        inputs = {n: c.values for n, c in self.draws.coords.items() if c.dims == ("target",)}
-        table = pd.DataFrame({str(n): v for n, v in inputs.items() if n != "target"})
+        table = pd.DataFrame(dict(self.inputs))
         for name in ("expected_loss", "loss"):
-            flat = self.draws[name].transpose("target", "chain", "draw").values
-            flat = flat.reshape(len(table), -1)
-            table[name] = np.median(flat, axis=1)
+            draws = getattr(self, name)
+            flat = draws.reshape(-1, draws.shape[-1])
+            table[name] = np.median(flat, axis=0)
             for width in INTERVALS:
-                ends = np.quantile(flat, [(1 - width) / 2, (1 + width) / 2], axis=1)
+                ends = np.quantile(flat, [(1 - width) / 2, (1 + width) / 2], axis=0)
                 table[f"{name}_{width:.0%}_low"], table[f"{name}_{width:.0%}_high"] = ends
         return table
 
@@ -78,21 +100,18 @@ def forecast(fit: "Fit", *, seed: int = 0, **inputs: Any) -> Forecast:
     )
     rng = np.random.default_rng(seed)
     expected = expected_loss(fit, ratios, rng)
-    draws = fit.draws
-    shape = (draws.sizes["chain"], draws.sizes["draw"], ratios.shape[1])
     new = expected * np.exp(_noise(fit, expected.shape, rng))
-    coords: dict[str, Any] = {"chain": draws["chain"], "draw": draws["draw"]}
-    coords |= {name: ("target", values) for name, values in targets.items()}
-    dataset = xr.Dataset(
-        {
-            "expected_loss": (("chain", "draw", "target"), expected.reshape(shape)),
-            "loss": (("chain", "draw", "target"), new.reshape(shape)),
-        },
-        coords,
-        attrs={"unit": "nats/token", "law": fit.law.name, "table": fit.table.name},
-    )
+    shape = (*fit.z.shape[:2], ratios.shape[1])
     outside = decades_outside(fit, targets)
-    return Forecast(dataset, outside, _warnings(fit, outside))
+    return Forecast(
+        targets,
+        expected.reshape(shape),
+        new.reshape(shape),
+        fit.law.name,
+        fit.table.name,
+        outside,
+        _warnings(fit, outside),
+    )
 
 
 def expected_loss(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -142,7 +161,7 @@ def complete_inputs(fit: "Fit", inputs: Mapping[str, Any]) -> dict[str, np.ndarr
     return targets
 
 
-def decades_outside(fit: "Fit", targets: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def decades_outside(fit: "Fit", targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return decades by which targets lie outside the table's range of each input and of D/N."""
     quantities = {c: (fit.table.column(c), targets[c]) for c in fit.law.columns}
     if {"params", "tokens"} <= quantities.keys():
@@ -153,7 +172,7 @@ def decades_outside(fit: "Fit", targets: Mapping[str, np.ndarray]) -> pd.DataFra
         above = np.log10(asked / seen.max())
         below = np.log10(seen.min() / asked)
         columns[name] = np.maximum(0.0, np.maximum(above, below))
-    return pd.DataFrame(columns)
+    return columns
 
 
 def _misfit(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -176,10 +195,10 @@ def _noise(fit: "Fit", shape: tuple[int, ...], rng: np.random.Generator) -> np.n
     return noise * fit.parameters["noise_sd"][:, None]
 
 
-def _warnings(fit: "Fit", outside: pd.DataFrame) -> list[str]:
+def _warnings(fit: "Fit", outside: Mapping[str, np.ndarray]) -> list[str]:
     warnings = [f"do not rely on this fit: {reason}" for reason in fit.diagnostics.failures]
-    for name in outside.columns:
-        far = outside[name].max()
+    for name, decades in outside.items():
+        far = decades.max()
         if far > 0:
             warnings.append(f"{name} lies {far:.1f} decades outside the table")
     if fit.model.discrepancy is None:

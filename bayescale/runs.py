@@ -433,44 +433,39 @@ def _numbers(raw: pd.DataFrame, where: str, first_row: int) -> pd.DataFrame:
 
 
 def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: str, first_row: int) -> None:
-    import pandera.pandas as pa
-    from pandera.errors import SchemaErrors
-
+    """Raise for the first row with a number that is missing, out of range or implausible."""
     worst = worst_plausible(meta.loss_unit)
-    best = 1.0 if meta.loss_unit == "perplexity" else 0.0
-
-    def positive(name: str) -> pa.Column:
-        checks = [
-            pa.Check.gt(best if name == "loss" else 0.0, error="positive"),
-            pa.Check.lt(np.inf, error="finite"),
-        ]
-        if name in ("loss_se", "loss_rounding"):
-            checks[0] = pa.Check.ge(0.0, error="zero or positive")
+    problems = []
+    for name in (n for n in _POSITIVE if n in frame):
+        values = frame[name].to_numpy(float)
+        least = 1.0 if name == "loss" and meta.loss_unit == "perplexity" else 0.0
+        below = values < least if name in ("loss_se", "loss_rounding") else values <= least
+        kinds = {"range": below | np.isinf(values)}
+        if name in needed:
+            kinds["missing"] = np.isnan(values)
         if name == "loss":
-            checks.append(pa.Check.le(worst, error="plausible"))
-        return pa.Column(float, checks, nullable=name not in needed)
-
-    schema = pa.DataFrameSchema({n: positive(n) for n in _POSITIVE if n in frame})
-    try:
-        schema.validate(frame, lazy=True)
-    except SchemaErrors as errors:
-        case = errors.failure_cases.sort_values("index", kind="stable").iloc[0]
-        place = f"{where}, row {int(case['index']) + first_row}, column {case['column']!r}"
-        if case["check"] == "not_nullable":
-            missing = frame[needed].isna().any(axis=1).sum()
-            raise TableError(
-                f"{place}: the value is missing ({missing} such rows); remove them, or pass "
-                "--drop-missing (drop_missing=True) to leave them out"
-            ) from errors
-        if case["check"] == "plausible":
-            raise TableError(
-                f"{place}: found {case['failure_case']:g} {meta.loss_unit}, worse than a uniform guess "
-                f"({worst:.1f}); is this perplexity? State the unit: --loss-unit perplexity"
-            ) from errors
-        expected = f"above {best:g}" if case["column"] == "loss" else "positive"
+            kinds["implausible"] = values > worst
+        for kind, wrong in kinds.items():
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                problems.append((row, kind, name, values[row], least))
+    if not problems:
+        return
+    row, kind, name, value, least = min(problems)
+    place = f"{where}, row {row + first_row}, column {name!r}"
+    if kind == "missing":
+        missing = frame[needed].isna().any(axis=1).sum()
         raise TableError(
-            f"{place}: found {case['failure_case']:g}; expected a finite number {expected}"
-        ) from errors
+            f"{place}: the value is missing ({missing} such rows); remove them, or pass "
+            "--drop-missing (drop_missing=True) to leave them out"
+        )
+    if kind == "implausible":
+        raise TableError(
+            f"{place}: found {value:g} {meta.loss_unit}, worse than a uniform guess ({worst:.1f}); is this "
+            "perplexity? State the unit: --loss-unit perplexity"
+        )
+    expected = f"above {least:g}" if name == "loss" else "positive"
+    raise TableError(f"{place}: found {value:g}; expected a finite number {expected}")
 
 
 def _explain(error: pydantic.ValidationError, path: Path) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 import bayescale as bs
 from bayescale.backtesting import Backtest
-from bayescale.catalogue import cache_folder
+from bayescale.files import cache_folder
 
 TABLES = (
     "chinchilla",
