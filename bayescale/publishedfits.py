@@ -76,3 +76,8 @@ def published_fits() -> dict[str, PublishedFit]:
     """Return all published fits by name."""
     data = tomllib.loads((DATA / "published_fits.toml").read_text("utf-8"))
     return {entry["name"]: PublishedFit(**entry) for entry in data["fit"]}
+
+
+def published_fits_of(table: str, formula: str) -> list[PublishedFit]:
+    """Return the published fits of a law's formula to a bundled table."""
+    return [p for p in published_fits().values() if (p.table, p.formula) == (table, formula)]
