@@ -69,10 +69,10 @@ def test_numbers_are_written_for_people():
     shown = [
         text_of(str(number(x))) for x in (1.8949, 70e9, 1e21, 0.0034567, 3.2e-7, 2085.43, -0.5, 0, 41372.6)
     ]
-    assert shown == ["1.895", "7 × 1010", "1021", "0.003457", "3.2 × 10−7", "2,085", "−0.5", "0", "41,373"]
+    assert shown == ["1.895", "7 × 1010", "1021", "0.003457", "3.2 × 10−7", "2,085", "−0.5000", "0", "41,373"]
     assert text_of(str(number(float("nan")))) == "–"
     shown = [text_of(str(interval(*ends))) for ends in ((1.9, 2.1), (2e10, 5e10), (2e9, 5e10))]
-    assert shown == ["1.9–2.1", "2–5 × 1010", "2 × 109–5 × 1010"]
+    assert shown == ["1.900–2.100", "2–5 × 1010", "2 × 109–5 × 1010"]
 
 
 def test_law_is_typeset_without_javascript():

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from bayescale.fitting import Fit
 
+# Importance sampling repeats draws, which ArviZ's default bandwidth takes for structure.
+_BANDWIDTH = "silverman"
+
 
 @styled
 def plot_prior_posterior(fit: "Fit", axes: "np.ndarray | None" = None) -> np.ndarray:
@@ -94,6 +97,7 @@ def plot_pairs(fit: "Fit", parameters: Sequence[str] | None = None) -> np.ndarra
             "scatter": {"color": BLUE, "size": 3, "alpha": 0.25, "edgecolor": "none"},
             "dist": {"color": BLUE},
         },
+        stats={"dist": {"bw": _BANDWIDTH}},
         figure_kwargs={"figsize": (side, side), "layout": "constrained"},
     )
     axes = np.asarray(matrix.viz["plot"].values)
@@ -122,7 +126,7 @@ def _draw_marginal(ax: "Axes", prior: Prior, draws: np.ndarray) -> None:
     x = np.geomspace(low, high, 200) if prior.positive else np.linspace(low, high, 200)
     log: Any = np.log(x) if prior.positive else np.zeros_like(x)
     density = np.exp(prior.logpdf(x, log, np) + log)
-    grid, posterior, _ = array_stats.kde(np.log(draws) if prior.positive else draws)
+    grid, posterior, _ = array_stats.kde(np.log(draws) if prior.positive else draws, bw=_BANDWIDTH)
     grid = np.exp(grid) if prior.positive else grid
     # Each scaled to its own height: where the posterior is narrow a common scale would flatten the prior.
     ax.fill_between(x, density / density.max(), color=GREY, alpha=0.25, lw=0, label="prior")

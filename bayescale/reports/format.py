@@ -20,7 +20,8 @@ def number(value: Any, digits: int = 4) -> Markup:
     if not math.isfinite(x):
         return Markup("&ndash;")
     if not _needs_power(x):
-        text = f"{x:,.0f}" if abs(x) >= 10 ** (digits - 1) else f"{x:.{digits}g}"
+        whole = abs(x) >= 10 ** (digits - 1) or x == int(x)
+        text = f"{x:,.0f}" if whole else f"{x:#.{digits}g}"
         return Markup(text.replace("-", "&minus;"))
     mantissa, exponent = _split(x, digits)
     times = "" if mantissa == "1" else f"{mantissa}&thinsp;&times;&thinsp;"
