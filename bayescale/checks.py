@@ -28,7 +28,12 @@ class Finding:
 
 
 def check(table: RunTable) -> list[Finding]:
-    """Return every pitfall found in a run table, most serious first."""
+    """Return every pitfall found in a run table, most serious first.
+
+    >>> from bayescale import load
+    >>> [finding.code for finding in check(load("cerebras-gpt"))]
+    ['collinear', 'few-runs', 'narrow-ratio']
+    """
     return [finding for look in _CHECKS for finding in look(table)]
 
 

@@ -58,6 +58,11 @@ class PublishedFit:
         ------
         LawError
             If an input is missing or unknown.
+
+        Examples
+        --------
+        >>> float(published_fits()["besiroglu"].loss(params=70e9, tokens=1.4e12).round(3))
+        1.974
         """
         columns = self.columns
         if inputs.keys() != set(columns.values()):

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def number(value: Any, digits: int = 4) -> Markup:
-    """Return a number for people: `digits` significant ones, powers of ten from a million on."""
+    """Return a number for people: `digits` significant ones, powers of ten from a million on.
+
+    >>> print(number(1.8949), number(2085.43), number(1.4e12))
+    1.895 2,085 <span class="n">1.4&thinsp;&times;&thinsp;10<sup>12</sup></span>
+    """
     x = float(value)
     if not math.isfinite(x):
         return Markup("&ndash;")
