@@ -32,7 +32,7 @@ def check(table: RunTable) -> list[Finding]:
 
     >>> from bayescale import load
     >>> [finding.code for finding in check(load("cerebras-gpt"))]
-    ['collinear', 'few-runs', 'narrow-ratio']
+    ['collinear', 'few-runs', 'narrow-ratio', 'compute-convention', 'rounding']
     """
     return [finding for look in _CHECKS for finding in look(table)]
 

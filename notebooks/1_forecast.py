@@ -65,9 +65,8 @@ for name, fitted in (("law that may be wrong", fit), ("law taken as true", plain
 # %%
 forecast = fit.forecast(params=70e9, tokens=1.4e12)
 row = forecast.summary().iloc[0]
-print(
-    f"median {row['loss']:.3f}, 90% between {row['loss_90%_low']:.3f} and {row['loss_90%_high']:.3f} nats/token"
-)
+low, high = row["loss_90%_low"], row["loss_90%_high"]
+print(f"median {row['loss']:.3f}, 90% between {low:.3f} and {high:.3f} nats/token")
 print(*forecast.warnings, sep="\n")
 
 # %%
