@@ -341,7 +341,14 @@ def report(
         fitted,
         forecast=fitted.forecast(seed=seed, **asked) if asked else None,
         allocation=fitted.allocate(compute=compute) if compute else None,
-        backtest=run(fitted.table, fitted.law, seed=seed, folder=folder, progress=_say)
+        backtest=run(
+            fitted.table,
+            fitted.law,
+            priors=fitted.options["scale_priors"],
+            seed=seed,
+            folder=folder,
+            progress=_say,
+        )
         if with_backtest
         else None,
         command=shlex.join(["bayescale", *sys.argv[1:]]),

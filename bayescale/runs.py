@@ -473,7 +473,7 @@ def _split_factor(theirs: str, have: Sequence[str]) -> tuple[str, float]:
 
 def _suggest(have: Sequence[str]) -> str:
     """Return the mapping that column names suggest, as it is typed on the command line."""
-    found = {}
+    found: dict[str, str] = {}
     for ours in ("params", "tokens", "compute", "loss"):
         if ours not in have and (theirs := _likely(ours, [h for h in have if h not in found.values()])):
             found[ours] = theirs
@@ -514,8 +514,8 @@ def _as_numbers(values: pd.Series, name: str) -> pd.Series:
     numbers = pd.to_numeric(values, errors="coerce")
     unread = numbers.isna() & values.notna()
     if unread.any():
-        numbers = numbers.astype(float)
-        numbers[unread] = [_written_number(str(v), name) for v in values[unread]]
+        written = values[unread].map(lambda text: _written_number(str(text), name))
+        numbers = numbers.astype(float).fillna(written)
     return numbers
 
 

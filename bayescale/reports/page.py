@@ -178,7 +178,7 @@ def _reproduce(fit: "Fit", command: str) -> list[tuple[str, str]]:
         ("table", f"{fit.table.name}, {len(fit.table)} runs"),
         ("sha256 of the runs", sha256(fit.table.frame.to_csv(index=False).encode()).hexdigest()),
         ("law", f"{fit.law.name}: L = {fit.law.formula}"),
-        *((k.replace("_", " "), str(v)) for k, v in options.items() if v is not None),
+        *((k.replace("_", " "), str(v)) for k, v in options.items() if v not in (None, {})),
         ("fitted with", ", ".join(f"{k} {v}" for k, v in versions.items())),
         ("reported with", f"bayescale {version('bayescale')}, Python {platform.python_version()}"),
     ]
