@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 INSTALL := $(UV) pip install --quiet --python .venv --constraint constraints.txt --editable .
 
-.PHONY: demo ladder test lint clean
+.PHONY: demo docs ladder test lint clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.runtime  ## forecast a 70B-parameter, 1.4T-token model from the Chinchilla runs
@@ -12,8 +12,12 @@ demo: .venv/.runtime  ## forecast a 70B-parameter, 1.4T-token model from the Chi
 ladder: .venv/.trainer  ## train the default ladder on this machine's CPU cores
 	.venv/bin/python -m bayescale_trainer ladders/zipf-facts.toml -o runs/zipf-facts
 
-test: lint  ## format, lint, types, then the whole suite
+test: lint  ## format, lint, types, documentation, then the whole suite
+	.venv/bin/sphinx-build -q -W --keep-going -D nb_execution_mode=off docs docs/_build/unexecuted
 	.venv/bin/pytest -n 2 --dist loadfile
+
+docs: .venv/.dev  ## the documentation site, notebooks executed, in docs/_build/html
+	.venv/bin/sphinx-build -q -W --keep-going docs docs/_build/html
 
 lint: .venv/.dev
 	.venv/bin/ruff format --check .

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bayescale.laws import Gamma, Law, LogNormal, Normal, Parameter
     from bayescale.pointfit import PointFit, point_fit
     from bayescale.publishedfits import PublishedFit, published_fits
+    from bayescale.reports import report
     from bayescale.runs import RunTable, TableMeta, read_runs, write_runs
 
 # Public name to module; imported when first used, so that `bayescale --help` loads no PyMC.
@@ -52,6 +53,7 @@ _PUBLIC = {
     "published_fits": "publishedfits",
     "pull": "catalogue",
     "read_runs": "runs",
+    "report": "reports",
     "tables": "catalogue",
     "write_runs": "runs",
 }
@@ -85,6 +87,7 @@ __all__ = [
     "published_fits",
     "pull",
     "read_runs",
+    "report",
     "tables",
     "write_runs",
 ]

@@ -69,6 +69,15 @@ def load(table: str | Path, *, outliers: bool = False, **options: Any) -> RunTab
     ------
     TableError
         If there is no such table or file, or it is invalid.
+
+    Examples
+    --------
+    >>> table = load("chinchilla")
+    >>> len(table), table.meta.loss_unit
+    (240, 'nats/token')
+    >>> load("chinchila")
+    Traceback (most recent call last):
+    bayescale.errors.TableError: table 'chinchila' is unknown; ...
     """
     entry = _entries().get(str(table))
     if entry is None:

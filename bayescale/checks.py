@@ -28,7 +28,12 @@ class Finding:
 
 
 def check(table: RunTable) -> list[Finding]:
-    """Return every pitfall found in a run table, most serious first."""
+    """Return every pitfall found in a run table, most serious first.
+
+    >>> from bayescale import load
+    >>> [finding.code for finding in check(load("cerebras-gpt"))]
+    ['collinear', 'few-runs', 'narrow-ratio', 'compute-convention', 'rounding']
+    """
     return [finding for look in _CHECKS for finding in look(table)]
 
 
@@ -178,6 +183,17 @@ def _ratio_range(table: RunTable) -> Iterator[Finding]:
         )
 
 
+def _small_counts(table: RunTable) -> Iterator[Finding]:
+    for name in {"params", "tokens"} & set(table.frame):
+        if (least := table.column(name).min()) < 1000:
+            yield Finding(
+                "small-count",
+                f"the smallest {name} is {least:g}; if the column is in millions or billions, say so "
+                f"(--columns '{name}=NAME * 1e6')",
+                "arXiv:2406.12907",
+            )
+
+
 def _compute_convention(table: RunTable) -> Iterator[Finding]:
     if not {"params", "tokens", "compute"} <= set(table.frame):
         return
@@ -214,6 +230,7 @@ _CHECKS: tuple[Callable[[RunTable], Iterator[Finding]], ...] = (
     _collinear,
     _single_budget,
     _few_rows,
+    _small_counts,
     _mixed,
     _near_duplicates,
     _outliers,

@@ -298,6 +298,71 @@ def allocate(
 
 
 @app.command()
+def report(
+    source: Source,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the page (.html).")],
+    params: Annotated[list[float] | None, typer.Option(help="Forecast: parameters. Repeatable.")] = None,
+    tokens: Annotated[list[float] | None, typer.Option(help="Forecast: tokens. Repeatable.")] = None,
+    at: Annotated[list[str] | None, typer.Option(help="Forecast: other inputs, e.g. streams=8.")] = None,
+    compute: Annotated[list[float] | None, typer.Option(help="Allocate: budget, FLOP. Repeatable.")] = None,
+    with_backtest: Annotated[
+        bool, typer.Option("--backtest", help="Score the bands on hidden runs; kept scores are used.")
+    ] = False,
+    law: LawOption = "chinchilla",
+    prior: PriorOption = None,
+    noise: NoiseOption = "student-t",
+    discrepancy: DiscrepancyOption = True,
+    group_effect: GroupOption = None,
+    method: MethodOption = "auto",
+    draws: DrawsOption = 1500,
+    seed: SeedOption = 0,
+    columns: ColumnsOption = None,
+    loss_unit: UnitOption = None,
+    tokens_per_byte: BytesOption = None,
+    drop_missing: DropOption = False,
+    keep_outliers: OutliersOption = False,
+) -> None:
+    """Write one self-contained page: the answers asked for, figures, diagnostics, how to make it again."""
+    import shlex
+
+    from bayescale.backtesting import backtest as run
+    from bayescale.catalogue import cache_folder
+    from bayescale.files import require_writable, written_aside
+    from bayescale.reports import report as make
+
+    require_writable(output)
+    inputs: dict[str, Any] = {"params": params, "tokens": tokens}
+    inputs |= {k: float(_number(v, "--at")) for k, v in _pairs(at, "--at").items()}
+    asked = {k: v for k, v in inputs.items() if v not in (None, [])}
+    fitted = _fit_of(
+        source, law, prior, noise, discrepancy, group_effect, method, draws, seed,
+        (columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers),
+    )  # fmt: skip
+    folder = cache_folder() / "backtests"
+    page = make(
+        fitted,
+        forecast=fitted.forecast(seed=seed, **asked) if asked else None,
+        allocation=fitted.allocate(compute=compute) if compute else None,
+        backtest=run(
+            fitted.table,
+            fitted.law,
+            priors=fitted.options["scale_priors"],
+            seed=seed,
+            folder=folder,
+            progress=_say,
+        )
+        if with_backtest
+        else None,
+        command=shlex.join(["bayescale", *sys.argv[1:]]),
+    )
+    with written_aside(output) as aside:
+        aside.write_text(page, "utf-8")
+    print(f"report written to {output}")
+    _print_warnings(_fit_warnings(fitted))
+    _exit(fitted)
+
+
+@app.command()
 def backtest(
     source: TableSource,
     law: LawOption = "chinchilla",
@@ -490,12 +555,12 @@ def _number(text: str, option: str) -> float:
 
 def _with_published(fitted: "Fit") -> "pd.DataFrame":
     """Add the published values of the same law on the same table to a fit's summary."""
-    from bayescale.publishedfits import published_fits
+    from bayescale.publishedfits import published_fits_of
 
     summary = fitted.summary()
-    for name, published in published_fits().items():
-        if (published.table, published.formula) == (fitted.table.name, fitted.law.formula):
-            summary[name] = [published.constants.get(str(p), float("nan")) for p in summary.index]
+    for published in published_fits_of(fitted.table.name, fitted.law.formula):
+        values = [published.constants.get(str(p), float("nan")) for p in summary.index]
+        summary[published.name] = values
     return summary
 
 

@@ -58,6 +58,11 @@ class PublishedFit:
         ------
         LawError
             If an input is missing or unknown.
+
+        Examples
+        --------
+        >>> float(published_fits()["besiroglu"].loss(params=70e9, tokens=1.4e12).round(3))
+        1.974
         """
         columns = self.columns
         if inputs.keys() != set(columns.values()):
@@ -76,3 +81,8 @@ def published_fits() -> dict[str, PublishedFit]:
     """Return all published fits by name."""
     data = tomllib.loads((DATA / "published_fits.toml").read_text("utf-8"))
     return {entry["name"]: PublishedFit(**entry) for entry in data["fit"]}
+
+
+def published_fits_of(table: str, formula: str) -> list[PublishedFit]:
+    """Return the published fits of a law's formula to a bundled table."""
+    return [p for p in published_fits().values() if (p.table, p.formula) == (table, formula)]

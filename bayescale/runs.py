@@ -6,6 +6,7 @@ completes params/tokens/compute, and detects the precision that losses were prin
 
 import csv
 import gzip
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,25 @@ _ALIASES = {
         "ppl",
     ),
 }
+# What else tells a column of an experiment tracker's export: words found in its name.
+_WORDS = {
+    "params": ("param", "model size"),
+    "tokens": ("token",),
+    "compute": ("flop",),
+    "loss": ("loss", "bits per byte", "bpb", "perplexity", "ppl", "cross entropy", "nll"),
+}
+# "21,000,000", "410M" and "1.4T" are how people and trackers write counts.
+_WRITTEN_NUMBER = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*([KMBT]?)")
+_SUFFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+_UNIT_SIGNS = {
+    "bits per byte": "bits/byte",
+    "bpb": "bits/byte",
+    "bits per token": "bits/token",
+    "nats per byte": "nats/byte",
+    "perplexity": "perplexity",
+    "ppl": "perplexity",
+}
+_COUNTS = ("params", "tokens", "unique_tokens")
 
 
 class TableMeta(pydantic.BaseModel):
@@ -189,7 +209,8 @@ def read_runs(
         The file. A TOML of the same name beside it gives the metadata (`TableMeta`) and may hold a
         ``[columns]`` section; arguments here take precedence.
     columns : mapping, optional
-        Our column name to the file's, e.g. ``{"params": "N", "loss": "val_loss"}``.
+        Our column name to the file's, e.g. ``{"params": "N", "loss": "val_loss"}``; a factor may follow,
+        as in ``{"tokens": "Tokens (B) * 1e9"}``.
     loss_unit : str, optional
         Unit of the file's losses, one of `bayescale.units.LOSS_UNITS`; nats/token unless told.
     tokens_per_byte : float, optional
@@ -206,6 +227,8 @@ def read_runs(
     about, mapping = _read_meta(path)
     mapping = {**mapping, **(columns or {})}
     told = {"loss_unit": loss_unit, "tokens_per_byte": tokens_per_byte}
+    if loss_unit is None and "loss_unit" not in about:
+        _refuse_other_unit(mapping.get("loss", "loss"), path)
     try:
         meta = TableMeta(**{**about, **{k: v for k, v in told.items() if v is not None}})
     except pydantic.ValidationError as error:
@@ -249,13 +272,19 @@ def make_table(
     if "loss" not in frame:
         raise TableError(
             f"{where}: no column 'loss'; found {', '.join(map(str, raw.columns))}. "
-            f"{_suggest('loss', list(map(str, raw.columns)))}"
+            f"{_suggest(list(map(str, raw.columns)))}"
         )
     if drop_missing:
         frame = frame[frame[needed].notna().all(axis=1)]
     if frame.empty:
         raise TableError(f"{where}: no runs; expected a row per trained model")
     _validate(frame, needed, meta, where, first_row)
+    for name in {"params", "tokens"} & set(frame):
+        if (largest := frame[name].max()) < 1000:
+            raise TableError(
+                f"{where}, column {name!r}: the largest value is {largest:g}; expected a count. If it is in "
+                f'millions or billions, say so: --columns "{name}=NAME * 1e9"'
+            )
     frame = frame.reset_index(drop=True)
     complete_compute(frame, meta.flops_per_param_token)
     if "outlier" in frame:
@@ -316,6 +345,11 @@ def detect_step(loss: np.ndarray) -> float:
     """Return the decimal step that all of `loss` are rounded to, 0 where none coarser than 1e-5 is.
 
     Three rows do not show a pattern: fewer have step 0.
+
+    >>> detect_step(np.array([2.31, 2.4, 2.57]))
+    0.01
+    >>> detect_step(np.array([2.3127381, 2.4, 2.57]))
+    0.0
     """
     if len(loss) < 3:
         return 0.0
@@ -397,6 +431,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _rename(frame: pd.DataFrame, mapping: Mapping[str, str], path: Path) -> pd.DataFrame:
     have = list(map(str, frame.columns))
+    split = {ours: _split_factor(theirs, have) for ours, theirs in mapping.items()}
+    mapping = {ours: theirs for ours, (theirs, _) in split.items()}
     for ours, theirs in mapping.items():
         if theirs not in have:
             close = get_close_matches(theirs, have, n=1, cutoff=0.6)
@@ -406,21 +442,62 @@ def _rename(frame: pd.DataFrame, mapping: Mapping[str, str], path: Path) -> pd.D
             )
     # A mapped column replaces one that already has our name.
     replaced = [c for c in mapping if c in have and c not in mapping.values()]
-    return frame.drop(columns=replaced).rename(columns={v: k for k, v in mapping.items()})
+    frame = frame.drop(columns=replaced).rename(columns={v: k for k, v in mapping.items()})
+    for ours, (_, factor) in split.items():
+        if factor != 1:
+            frame[ours] = _as_numbers(frame[ours], ours) * factor
+    return frame
 
 
-def _suggest(ours: str, have: Sequence[str]) -> str:
-    plain = {name.lower().replace(" ", "_").replace("-", "_"): name for name in have}
-    known = [plain[a] for a in _ALIASES.get(ours, ()) if a in plain]
-    known += get_close_matches(ours, have, n=1, cutoff=0.5)
-    example = known[0] if known else "NAME"
-    return f"Say which column it is: --columns {ours}={example!r}"
+def _refuse_other_unit(column: str, path: Path) -> None:
+    """Raise if a column's name says that its losses are no nats/token, which they would be taken for."""
+    words = re.sub(r"[^a-z]+", " ", column.lower())
+    for sign, unit in _UNIT_SIGNS.items():
+        if sign in words:
+            raise TableError(
+                f"{path}, column {column!r}: its name says {unit}, and no unit is stated; say which: "
+                f"--loss-unit {unit}, or --loss-unit nats/token"
+            )
+
+
+def _split_factor(theirs: str, have: Sequence[str]) -> tuple[str, float]:
+    """Split ``"Tokens (B) * 1e9"`` into a column's name and a factor; a name that exists is left alone."""
+    name, star, factor = theirs.rpartition("*")
+    if theirs in have or not star:
+        return theirs, 1.0
+    try:
+        return name.strip(), float(factor)
+    except ValueError:
+        return theirs, 1.0
+
+
+def _suggest(have: Sequence[str]) -> str:
+    """Return the mapping that column names suggest, as it is typed on the command line."""
+    found: dict[str, str] = {}
+    for ours in ("params", "tokens", "compute", "loss"):
+        if ours not in have and (theirs := _likely(ours, [h for h in have if h not in found.values()])):
+            found[ours] = theirs
+    found.setdefault("loss", "NAME")
+    pairs = ",".join(f"{ours}={theirs}" for ours, theirs in found.items())
+    return f'Say which column is which: --columns "{pairs}"'
+
+
+def _likely(ours: str, have: Sequence[str]) -> str | None:
+    plain = {re.sub(r"[^a-z0-9]+", " ", name.lower()).strip(): name for name in have}
+    for alias in _ALIASES.get(ours, ()):
+        if (spaced := alias.replace("_", " ")) in plain:
+            return plain[spaced]
+    if holding := [name for word in _WORDS[ours] for text, name in plain.items() if word in text]:
+        # A validation loss before a training loss.
+        return next((h for h in holding if re.search("val|eval|test", h.lower())), holding[0])
+    close = get_close_matches(ours, have, n=1, cutoff=0.5)
+    return close[0] if close else None
 
 
 def _numbers(raw: pd.DataFrame, where: str, first_row: int) -> pd.DataFrame:
     frame = raw.copy()
     for name in (c for c in _POSITIVE if c in frame):
-        values = pd.to_numeric(frame[name], errors="coerce")
+        values = _as_numbers(frame[name], name)
         text = values.isna() & frame[name].notna()
         if text.any():
             row = int(np.flatnonzero(text)[0])
@@ -430,6 +507,23 @@ def _numbers(raw: pd.DataFrame, where: str, first_row: int) -> pd.DataFrame:
             )
         frame[name] = values.astype(float)
     return frame
+
+
+def _as_numbers(values: pd.Series, name: str) -> pd.Series:
+    """Return a column as numbers, NaN where it holds none; counts may be written as people write them."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    unread = numbers.isna() & values.notna()
+    if unread.any():
+        written = values[unread].map(lambda text: _written_number(str(text), name))
+        numbers = numbers.astype(float).fillna(written)
+    return numbers
+
+
+def _written_number(text: str, name: str) -> float:
+    match = _WRITTEN_NUMBER.fullmatch(text.strip())
+    if not match or not any(c.isdigit() for c in match[1]) or (match[2] and name not in _COUNTS):
+        return float("nan")
+    return float(match[1].replace(",", "")) * _SUFFIXES[match[2]]
 
 
 def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: str, first_row: int) -> None:

@@ -57,6 +57,13 @@ def to_nats_per_token(loss: np.ndarray, unit: LossUnit, tokens_per_byte: float |
         One of `LOSS_UNITS`.
     tokens_per_byte : float, optional
         Tokens per byte of the evaluation text, needed by units per byte.
+
+    Examples
+    --------
+    >>> to_nats_per_token(np.array([1.0, 0.9]), "bits/byte", tokens_per_byte=0.25).round(4)
+    array([2.7726, 2.4953])
+    >>> to_nats_per_token(np.array([20.0]), "perplexity").round(4)
+    array([2.9957])
     """
     check_unit(unit, tokens_per_byte)
     if unit == "perplexity":

@@ -102,7 +102,7 @@ def test_written_tables_read_back(tmp_path):
 
 
 BAD = {
-    "missing column": ("params,tokens,val_loss\n1e8,2e9,3\n", "--columns loss='val_loss'"),
+    "missing column": ("params,tokens,val_loss\n1e8,2e9,3\n", '--columns "loss=val_loss"'),
     "negative loss": (GOOD + "8e8,2e10,-2\n", "row 5, column 'loss': found -2"),
     "zero params": ("params,tokens,loss\n0,2e9,3\n", "row 2, column 'params': found 0"),
     "infinite loss": ("params,tokens,loss\n1e8,2e9,inf\n", "row 2, column 'loss'"),
@@ -111,7 +111,7 @@ BAD = {
     "empty file": ("", "the file is empty"),
     "header only": ("params,tokens,loss\n", "no runs"),
     "header twice": ("params,tokens,loss,loss\n1,2,3,4\n", "column 'loss' stands twice"),
-    "text in a number": ("params,tokens,loss\n1e8,2e9,3\n2e8,12B,3\n", "row 3, column 'tokens': found '12B'"),
+    "text in a number": ("params,tokens,loss\n1e8,2e9,3\n2e8,12X,3\n", "row 3, column 'tokens': found '12X'"),
     "binary": ("\x00\x01\x02", "runs.csv"),
 }
 
@@ -163,3 +163,40 @@ def test_unwritable_place_leaves_nothing(tmp_path):
     with pytest.raises(BayescaleError, match="cannot write here"):
         write_runs(bs.load("opt"), tmp_path / "absent" / "opt.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+EXPORT = """Name,Model/Non-Embedding Params,Tokens (B),train/loss,val/bits_per_byte (min)
+a,"21,000,000",0.5,3.9,1.48
+b,58M,2,3.5,1.31
+c,1.1B,8,3.1,1.07
+d,410000000,24,3.1,
+"""
+
+
+def test_export_of_a_tracker(tmp_path):
+    path = tmp_path / "export.csv"
+    path.write_text(EXPORT)
+    with pytest.raises(TableError) as caught:
+        read_runs(path)
+    typed = str(caught.value).partition("--columns ")[2].strip('"')
+    columns = dict(pair.split("=") for pair in typed.split(","))
+    assert columns == {
+        "params": "Model/Non-Embedding Params", "tokens": "Tokens (B)", "loss": "val/bits_per_byte (min)",
+    }  # fmt: skip
+    with pytest.raises(TableError, match=r"says bits/byte, and no unit is stated"):
+        read_runs(path, columns=columns, drop_missing=True)
+    how = {"loss_unit": "bits/byte", "tokens_per_byte": 0.25, "drop_missing": True}
+    with pytest.raises(TableError, match=r"largest value is 8; expected a count.*1e9"):
+        read_runs(path, columns=columns, **how)
+    columns["tokens"] += " * 1e9"
+    table = read_runs(path, columns=columns, **how)
+    assert table.column("params").tolist() == [21e6, 58e6, 1.1e9]
+    assert table.column("tokens").tolist() == [5e8, 2e9, 8e9]
+    assert table.column("loss")[0] == pytest.approx(1.48 * np.log(2) / 0.25)
+
+
+@pytest.mark.parametrize("text", ["21,00", "1.2.3", "M", "ten", "5X", "1,000,00"])
+def test_what_is_no_number_stays_an_error(tmp_path, text):
+    (tmp_path / "t.csv").write_text(f'params,tokens,loss\n"{text}",2e9,3.5\n')
+    with pytest.raises(TableError, match=r"row 2, column 'params': found .*; expected a number"):
+        read_runs(tmp_path / "t.csv")

@@ -91,6 +91,11 @@ def parse_prior(text: str) -> Prior:
     ------
     LawError
         If the text is no known prior, or a number in it is out of range.
+
+    Examples
+    --------
+    >>> parse_prior("LogNormal(0.4, 0.35)")
+    LogNormal(median=0.4, sigma=0.35)
     """
     match = _WRITTEN.match(text)
     if not match or match[1] not in _FAMILIES:

@@ -1,0 +1,27 @@
+"""Pictures of fits and backtests: functions that take and return matplotlib axes, one file per subject.
+
+Every axis has its unit, what lies beyond the table is shaded, and a fit whose diagnostics failed says so
+in the picture. Looks are in ``bayescale.mplstyle``.
+"""
+
+from bayescale.plots.calibration import plot_coverage, plot_pit
+from bayescale.plots.forecasts import plot_bands, plot_forecast, plot_surface
+from bayescale.plots.misfit import plot_discrepancy, plot_residuals
+from bayescale.plots.optimum import plot_allocation, plot_isoflop
+from bayescale.plots.parameters import plot_pairs, plot_prior_posterior
+from bayescale.plots.style import save_figure
+
+__all__ = [
+    "plot_allocation",
+    "plot_bands",
+    "plot_coverage",
+    "plot_discrepancy",
+    "plot_forecast",
+    "plot_isoflop",
+    "plot_pairs",
+    "plot_pit",
+    "plot_prior_posterior",
+    "plot_residuals",
+    "plot_surface",
+    "save_figure",
+]

@@ -1,0 +1,114 @@
+"""Misfit: what the law leaves unexplained, run by run, and the smooth part that the discrepancy takes up."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bayescale.errors import FitError
+from bayescale.forecasts import forecast
+from bayescale.plots.style import (
+    axes_or_new,
+    label,
+    mark_failed,
+    require_params_and_tokens,
+    styled,
+    thinned,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bayescale.fitting import Fit
+
+
+@styled
+def plot_residuals(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
+    """Draw each run's residual as colour over compute and tokens per parameter.
+
+    Residuals are log loss minus the median of the expected loss, discrepancy included, in per cent. They
+    should look like noise; neighbours that share a colour are misfit that nothing in the model takes up.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of a law in params and tokens.
+    ax : matplotlib axes, optional
+        Where to draw.
+
+    Raises
+    ------
+    FitError
+        If the law has other inputs.
+    """
+    require_params_and_tokens(fit, "a map of residuals")
+    ax = axes_or_new(ax)
+    params, tokens = fit.table.column("params"), fit.table.column("tokens")
+    expected = forecast(thinned(fit), params=params, tokens=tokens).draws["expected_loss"]
+    percent = 100 * np.log(fit.table.column("loss") / expected.median(("chain", "draw")).values)
+    # A few outliers must not wash the colours out.
+    most = np.quantile(np.abs(percent), 0.97)
+    points = ax.scatter(
+        fit.table.column("compute"), tokens / params, c=percent, cmap="RdBu_r", vmin=-most, vmax=most, s=26,
+        edgecolors="grey", linewidths=0.3,
+    )  # fmt: skip
+    ax.figure.colorbar(points, ax=ax, label="measured above expected loss (%)", extend="both")
+    return _finish(ax, fit, "residuals")
+
+
+@styled
+def plot_discrepancy(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
+    """Draw the posterior median of the discrepancy over compute and tokens per parameter.
+
+    It multiplies the reducible loss; +2% says that the truth lies 2% of the reducible loss above the law.
+    Hatching marks where its 90% interval holds zero.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of a law in params and tokens, with a discrepancy.
+    ax : matplotlib axes, optional
+        Where to draw.
+
+    Raises
+    ------
+    FitError
+        If the law has other inputs, or the fit has no discrepancy.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    require_params_and_tokens(fit, "a map of the discrepancy")
+    if fit.model.discrepancy is None:
+        raise FitError("this fit was made without a discrepancy (--no-discrepancy)")
+    ax = axes_or_new(ax)
+    params, tokens = fit.table.column("params"), fit.table.column("tokens")
+    c = np.geomspace(fit.table.column("compute").min(), 10 * fit.table.column("compute").max(), 24)
+    r = np.geomspace((tokens / params).min(), (tokens / params).max(), 20)
+    compute, ratio = np.meshgrid(c, r)
+    n = np.sqrt(compute / (fit.table.meta.flops_per_param_token * ratio)).ravel()
+    few = thinned(fit, 400)
+    d = ratio.ravel() * n
+    expected = forecast(few, params=n, tokens=d).draws["expected_loss"].values.reshape(-1, n.size)
+    floor = few.parameters[fit.law.floor][:, None] if fit.law.floor else 0.0
+    delta = 100 * np.log((expected - floor) / (_law_loss(few, n, d) - floor))
+    low, middle, high = np.nanquantile(delta, [0.05, 0.5, 0.95], axis=0).reshape(3, *ratio.shape)
+    most = np.abs(middle).max()
+    levels = MaxNLocator(12, symmetric=True).tick_values(-most, most)
+    shades = ax.contourf(c, r, middle, levels=levels, cmap="RdBu_r")
+    ax.contourf(c, r, (low < 0) & (high > 0), levels=[0.5, 1.5], colors="none", hatches=["...."])
+    ax.figure.colorbar(shades, ax=ax, label="discrepancy (% of the reducible loss)")
+    ax.scatter(fit.table.column("compute"), tokens / params, s=8, color="black", label="runs")
+    ax.legend(loc="lower right", frameon=True)
+    return _finish(ax, fit, "discrepancy (dotted: 90% interval holds zero)")
+
+
+def _law_loss(fit: "Fit", params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return draws of the law's loss without the discrepancy, shape (draw, point)."""
+    values = {n: fit.parameters[n] for n in fit.model.centred.names}
+    return fit.model.law_loss(values, fit.model.ratios_at({"N": params, "D": tokens}))
+
+
+def _finish(ax: "Axes", fit: "Fit", what: str) -> "Axes":
+    ax.set(xscale="log", yscale="log", xlabel=label("compute"), ylabel=label("tokens_per_param"))
+    ax.set_title(f"{fit.table.name}: {what}")
+    mark_failed(ax, fit)
+    return ax

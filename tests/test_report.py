@@ -1,0 +1,205 @@
+"""The report: what it says, and how a browser shows it at a phone's and a desk's width."""
+
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayescale as bs
+from bayescale.backtesting import Backtest
+from bayescale.inference.diagnostics import Diagnostics
+from bayescale.reports.format import interval, law_mathml, number
+from tests.conftest import simulated_table
+from tests.test_cli import run
+
+COMMAND = "bayescale report mine.csv -o mine.html --params 1e10 --tokens 2e11"
+
+
+@pytest.fixture(scope="module")
+def good() -> bs.Fit:
+    return bs.fit(simulated_table(rows=40, name="chinchilla"), method="fast", draws=300, seed=2)
+
+
+@pytest.fixture(scope="module")
+def failed(good) -> bs.Fit:
+    """A fit whose diagnostics failed."""
+    return replace(good, diagnostics=Diagnostics("fast", min_ess=20.0, k_hat=0.9))
+
+
+def scores() -> Backtest:
+    pit = np.linspace(0.02, 0.98, 25)
+    parts = [
+        pd.DataFrame({
+            "method": m, "table": "t", "factor": 3.0, "pit": pit, "loss": 2.0, "median": 2.01, "crps": 0.01,
+            "interval_score_90": 0.1, "low_90": 1.9, "high_90": 2.1, "passed": True,
+        })
+        for m in ("discrepancy", "law-only")
+    ]  # fmt: skip
+    return Backtest(pd.concat(parts))
+
+
+@pytest.fixture(scope="module")
+def page(failed) -> str:
+    return bs.report(
+        failed,
+        forecast=failed.forecast(params=[1e10, 2e10], tokens=[2e11, 4e11]),
+        allocation=failed.allocate(compute=5.76e23),
+        backtest=scores(),
+        command=COMMAND,
+    )
+
+
+def text_of(html: str) -> str:
+    class Text(HTMLParser):
+        pieces: tuple[str, ...] = ()
+
+        def handle_data(self, data: str) -> None:
+            self.pieces += (data,)
+
+    parser = Text()
+    parser.feed(html)
+    return re.sub(r"\s+", " ", "".join(parser.pieces))
+
+
+def test_numbers_are_written_for_people():
+    shown = [
+        text_of(str(number(x))) for x in (1.8949, 70e9, 1e21, 0.0034567, 3.2e-7, 2085.43, -0.5, 0, 41372.6)
+    ]
+    assert shown == ["1.895", "7 × 1010", "1021", "0.003457", "3.2 × 10−7", "2,085", "−0.5000", "0", "41,373"]
+    assert text_of(str(number(float("nan")))) == "–"
+    shown = [text_of(str(interval(*ends))) for ends in ((1.9, 2.1), (2e10, 5e10), (2e9, 5e10))]
+    assert shown == ["1.900–2.100", "2–5 × 1010", "2 × 109–5 × 1010"]
+
+
+def test_law_is_typeset_without_javascript():
+    from bayescale.laws import BUILTIN
+
+    math = law_mathml(BUILTIN["chinchilla"])
+    assert math.startswith("<math")
+    assert text_of(math) == "L(N,D)=ANα+BDβ+E"
+
+
+def test_page_answers_what_was_asked_and_says_how_to_make_it_again(page, failed):
+    text = text_of(page)
+    row = failed.forecast(params=[1e10, 2e10], tokens=[2e11, 4e11]).summary().iloc[0]
+    assert f"{row['loss_90%_low']:.4g} and {row['loss_90%_high']:.4g} nats/token" in text
+    assert "How should compute be split" in text
+    assert "Compute-optimal run for 5.76 × 1023 FLOP" in text
+    for words in ("arXiv:2404.10102", "besiroglu", "LogNormal(0.4, 0.35)", COMMAND, "numpy 2", "seed2"):
+        assert words in text, words
+    assert "90% band held" in text
+    from hashlib import sha256
+
+    assert sha256(failed.table.frame.to_csv(index=False).encode()).hexdigest() in text
+
+
+def test_checksum_survives_saving_and_loading(failed, tmp_path):
+    failed.save(tmp_path / "fit.nc")
+    loaded = bs.load_fit(tmp_path / "fit.nc")
+    assert loaded.table.frame.to_csv(index=False) == failed.table.frame.to_csv(index=False)
+
+
+def test_failed_diagnostics_stand_on_top(page, failed, good):
+    assert not failed.diagnostics.passed
+    body = text_of(page[page.index("<body>") :])
+    assert body.strip().startswith("Do not rely on this report")
+    assert failed.diagnostics.failures[0] in body
+    assert good.diagnostics.passed
+    page = bs.report(good)
+    assert "Do not rely" not in page
+    assert "Every gate passed" in page
+
+
+def test_page_is_self_contained_and_every_figure_has_caption_and_alternative_text(page):
+    assert "<script" not in page
+    assert not re.findall(r'(?:src|href)="(?!data:)[^"]*"', page)
+    figures = re.findall(r"<figure.*?</figure>", page, re.DOTALL)
+    assert len(figures) == 11
+    for figure in figures:
+        assert re.search(r'<img alt="\w[^"]{10,}"', figure)
+        assert len(re.search(r"<figcaption>(.*?)</figcaption>", figure, re.DOTALL)[1]) > 60
+
+
+def test_text_from_tables_cannot_break_the_page(failed):
+    table = bs.RunTable(failed.table.frame, bs.TableMeta(name="x", title="<script>alert(1)</script>"))
+    assert "<script" not in bs.report(replace(failed, table=table))
+
+
+def test_law_of_one_input_is_reported_too():
+    table = simulated_table(rows=20)
+    fit = bs.fit(table, "power-compute-floor", method="fast", discrepancy=False, draws=300)
+    page = bs.report(fit, forecast=fit.forecast(compute=1e23))
+    assert "figure-bands" in page
+    assert "figure-isoflop" not in page
+    assert "10<sup>23</sup>" in page
+
+
+def test_command_writes_the_page_and_says_a_bad_place_before_it_fits(failed, tmp_path):
+    failed.save(tmp_path / "fit.nc")
+    asked = ("--params", "1e10", "--tokens", "2e11", "--compute", "1e22")
+    done = run("report", tmp_path / "fit.nc", "-o", tmp_path / "r.html", *asked)
+    assert done.returncode == 1, done.stderr
+    assert "do not rely on this fit" in done.stdout
+    text = text_of((tmp_path / "r.html").read_text())
+    assert "--compute 1e22" in text
+    assert "No backtest was made" in text
+    done = run("report", "chinchilla", "-o", tmp_path / "absent" / "r.html")
+    assert done.returncode == 2
+    assert "cannot write here" in done.stderr
+    assert "Fitting" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium on PATH (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_browser_shows_it_whole(browser, page, tmp_path, width):
+    file = tmp_path / "report.html"
+    file.write_text(page, "utf-8")
+    tab = browser.new_page(viewport={"width": width, "height": 900})
+    said, asked = [], []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(file.as_uri())
+    assert said == []
+    assert [u for u in asked if not u.startswith(("data:", file.as_uri()))] == []
+    images = tab.eval_on_selector_all(
+        "img", "all => all.map(i => [i.naturalWidth, i.getBoundingClientRect()])"
+    )
+    assert len(images) == 11
+    for natural, box in images:
+        assert natural > 100
+        assert box["width"] > 300
+        assert box["right"] <= width
+    wide = tab.evaluate(
+        """() => [document.documentElement, ...document.querySelectorAll('.wide, table, p, math')]
+            .filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display != 'inline')
+            .map(e => e.outerHTML.slice(0, 200))"""
+    )
+    assert wide == []
+    tab.close()
+
+
+def test_it_prints(browser, page, tmp_path):
+    (tmp_path / "report.html").write_text(page, "utf-8")
+    tab = browser.new_page()
+    tab.goto((tmp_path / "report.html").as_uri())
+    pdf = tab.pdf(prefer_css_page_size=True)
+    pages = len(re.findall(rb"/Type\s*/Page\b", pdf))
+    assert 4 <= pages <= 14
+    tab.close()
