@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bayescale.publishedfits import PublishedFit, published_fits
     from bayescale.reports import report
     from bayescale.runs import RunTable, TableMeta, read_runs, write_runs
+    from bayescale.scoreboards import scoreboard
 
 # Public name to module; imported when first used, so that `bayescale --help` loads no PyMC.
 _PUBLIC = {
@@ -54,6 +55,7 @@ _PUBLIC = {
     "pull": "catalogue",
     "read_runs": "runs",
     "report": "reports",
+    "scoreboard": "scoreboards",
     "tables": "catalogue",
     "write_runs": "runs",
 }
@@ -88,6 +90,7 @@ __all__ = [
     "pull",
     "read_runs",
     "report",
+    "scoreboard",
     "tables",
     "write_runs",
 ]

@@ -410,6 +410,47 @@ def backtest(
         raise typer.Exit(1)
 
 
+@app.command()
+def scoreboard(
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Save every score (.json).")] = None,
+    law: LawOption = "chinchilla",
+    against: Annotated[
+        str, typer.Option(help="Peers to score beside the default model.")
+    ] = "law-only,huber-bootstrap",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Backtest on every table at hand, bundled and pulled, and show whose bands hold."""
+    from bayescale.files import cache_folder, require_writable, written_aside
+    from bayescale.scoreboards import scoreboard as run
+
+    if output:
+        require_writable(output)
+    methods = ["discrepancy", *(m for m in against.split(",") if m)]
+    board = run(law, methods=methods, seed=seed, folder=cache_folder() / "backtests", progress=_say)
+    overall = board.backtest.summary().reset_index()
+    by_table = board.backtest.summary(("table", "method")).reset_index()
+    data = {
+        "law": law,
+        "overall": overall.to_dict("records"),
+        "tables": by_table.to_dict("records"),
+        "left_out": board.left_out,
+    }
+    if output:
+        with written_aside(output) as aside:
+            runs = board.backtest.scores.to_dict("records")
+            aside.write_text(json.dumps(data | {"runs": runs}, indent=1), "utf-8")
+    if as_json:
+        print(json.dumps(data, indent=2))
+        return
+    _print_frame(by_table, "table by table (scores in % of loss, log density in nats)")
+    _print_frame(overall, "mean over splits")
+    for name, reason in board.left_out.items():
+        print(f"{name} left out: {reason}")
+    if output:
+        print(f"saved to {output}")
+
+
 @app.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     add_help_option=False,

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 import bayescale as bs
-from bayescale.backtesting import Backtest, crps
+from bayescale.backtesting import Backtest, backtest, crps, log_density
+from bayescale.errors import FitError
 from tests.conftest import simulated_table
 
 
@@ -17,7 +18,9 @@ def test_crps_is_its_definition():
 def test_scores_are_averaged_split_by_split():
     def rows(factor, pits):
         count = len(pits)
-        fixed = dict.fromkeys(("loss", "median", "crps", "low_90", "high_90", "interval_score_90"), 1.0)
+        fixed = dict.fromkeys(
+            ("loss", "median", "crps", "low_90", "high_90", "interval_score_90", "log_density"), 1.0
+        )
         return pd.DataFrame(
             {"pit": pits, "factor": factor, "table": "t", "method": "m", **fixed}, range(count)
         )
@@ -62,3 +65,27 @@ def test_interrupted_backtest_goes_on(tmp_path, monkeypatch):
 def test_impossible_backtests_are_errors(options, match):
     with pytest.raises(bs.BayescaleError, match=match):
         bs.backtest(simulated_table(rows=30), **options)
+
+
+def test_scoreboard_scores_what_it_can_and_says_what_it_left_out(tmp_path):
+    board = bs.scoreboard(names=["zipf-facts", "opt"], methods=("law-only",), folder=tmp_path)
+    assert set(board.backtest.scores["table"]) == {"zipf-facts"}
+    assert "needs more runs" in board.left_out["opt"]
+    with pytest.raises(FitError, match="no table can be scored"):
+        bs.scoreboard(names=["opt"], methods=("law-only",))
+
+
+def test_log_density_is_that_of_the_draws():
+    draws = np.random.default_rng(0).normal(2.0, 0.1, (20_000, 1))
+    found = log_density(draws, np.array([2.05]))
+    assert found[0] == pytest.approx(-0.5 * 0.25 - np.log(0.1 * np.sqrt(2 * np.pi)), abs=0.05)
+
+
+def test_priors_reach_the_fits_of_a_backtest():
+    table = simulated_table(rows=40)
+    wide = {"noise_sd": "LogNormal(0.05, 0.01)"}
+    widths = [
+        backtest(table, factors=[3], methods=["discrepancy"], priors=p).summary()["half_width_%"].iloc[0]
+        for p in (None, wide)
+    ]
+    assert widths[1] > 3 * widths[0]
