@@ -2,9 +2,10 @@
 
     .venv/bin/python -m tests.benchmarks.sbc 1000
 
-Draws tables of 40 runs from the prior, discrepancy included, and fits each. Prints for every parameter how often
-the central 50% and 90% intervals hold the truth, and the p-value of uniform ranks (chi-squared, 20 bins). Fits
-that fail the gates of the fast path, which in use go to NUTS, are counted and left in.
+Draws tables of 40 runs from the prior, discrepancy included, and fits each. Prints for every parameter how
+often the central 50% and 90% intervals hold the truth, and the p-value of uniform ranks (chi-squared in
+20 bins).
+Fits that fail the fast path's gates, which in use go to NUTS, are counted and left in.
 """
 
 import sys
