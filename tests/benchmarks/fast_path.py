@@ -3,7 +3,7 @@
     .venv/bin/python -m tests.benchmarks.fast_path ../shared/published [TABLE ...]
 
 For every table, for the law alone and with discrepancy: median seconds of a fast fit (5 seeds, after one to
-warm up, a single thread), k-hat, effective draws, and the largest differences from 4 x 1000 draws of NUTS among
+warm up, single thread), k-hat, effective draws, and the largest differences from 4 x 1000 draws of NUTS among
 parameters (positive ones as logs): of means in NUTS sd, of sds as ratios.
 """
 
