@@ -62,12 +62,14 @@ def climb(log_density: LogDensity, starts: np.ndarray, spread: np.ndarray, step:
     step : float
         Of the finite differences that give the curvature at a mode.
     """
+    found = [_mode_at(log_density, point, step) for point in _bfgs(log_density, starts, spread)]
+    # Where no climb ended at a proper maximum (a flat ridge, a bound), the highest end still shows the way.
+    proper = [m for m, is_maximum in found if is_maximum] or [m for m, _ in found]
     modes: list[Mode] = []
-    for point in _bfgs(log_density, starts, spread):
-        mode = _mode_at(log_density, point, step)
-        if mode and all(_distance(mode, other) > 3 for other in modes):
+    for mode in sorted(proper, key=lambda m: -m.log_mass):
+        if all(_distance(mode, other) > 3 for other in modes):
             modes.append(mode)
-    return sorted(modes, key=lambda m: -m.log_mass)
+    return modes
 
 
 def shares(modes: Sequence[Mode]) -> np.ndarray:
@@ -138,7 +140,11 @@ def _value_and_gradient(log_density: LogDensity, points: np.ndarray) -> tuple[np
     return values[:, 0], np.nan_to_num(gradient, nan=0.0, posinf=1e6, neginf=-1e6)
 
 
-def _mode_at(log_density: LogDensity, point: np.ndarray, step: float) -> Mode | None:
+def _mode_at(log_density: LogDensity, point: np.ndarray, step: float) -> tuple[Mode, bool]:
+    """Return the Gaussian about a point, and whether the point is a maximum.
+
+    Directions that do not bend down get unit variance: coordinates are logarithms.
+    """
     size = len(point)
     offsets = np.eye(size) * step
     corners = point + (offsets[:, None] + offsets[None]).reshape(-1, size)
@@ -149,11 +155,14 @@ def _mode_at(log_density: LogDensity, point: np.ndarray, step: float) -> Mode | 
     with np.errstate(invalid="ignore"):
         hessian = (above + below - across - across.T) / (4 * step**2)
     curvature = -(hessian + hessian.T) / 2
-    eigenvalues = np.linalg.eigvalsh(curvature) if np.all(np.isfinite(curvature)) else np.zeros(1)
-    if eigenvalues.min() <= 0:
-        return None
+    if not np.all(np.isfinite(curvature)):
+        curvature = np.zeros((size, size))
+    eigenvalues, vectors = np.linalg.eigh(curvature)
+    is_maximum = bool(eigenvalues.min() > 0)
+    if not is_maximum:
+        eigenvalues = np.maximum(eigenvalues, 1.0)
     log_mass = height + 0.5 * size * np.log(2 * np.pi) - 0.5 * np.log(eigenvalues).sum()
-    return Mode(point, height, np.linalg.inv(curvature), float(log_mass))
+    return Mode(point, height, (vectors / eigenvalues) @ vectors.T, float(log_mass)), is_maximum
 
 
 def _distance(mode: Mode, other: Mode) -> float:
