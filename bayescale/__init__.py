@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from bayescale.fitting import Fit, fit, fit_many, prior_predictive
     from bayescale.forecasts import Forecast, forecast
     from bayescale.laws import Gamma, Law, LogNormal, Normal, Parameter
+    from bayescale.plans import Plan, plan
     from bayescale.pointfit import PointFit, point_fit
     from bayescale.publishedfits import PublishedFit, published_fits
     from bayescale.reports import report
     from bayescale.runs import RunTable, TableMeta, read_runs, write_runs
+    from bayescale.tightening import tighten
 
 # Public name to module; imported when first used, so that `bayescale --help` loads no PyMC.
 _PUBLIC = {
@@ -36,6 +38,7 @@ _PUBLIC = {
     "LogNormal": "laws",
     "Normal": "laws",
     "Parameter": "laws",
+    "Plan": "plans",
     "PointFit": "pointfit",
     "PublishedFit": "publishedfits",
     "RunTable": "runs",
@@ -48,6 +51,7 @@ _PUBLIC = {
     "forecast": "forecasts",
     "load": "catalogue",
     "load_fit": "fitfile",
+    "plan": "plans",
     "point_fit": "pointfit",
     "prior_predictive": "fitting",
     "published_fits": "publishedfits",
@@ -55,6 +59,7 @@ _PUBLIC = {
     "read_runs": "runs",
     "report": "reports",
     "tables": "catalogue",
+    "tighten": "tightening",
     "write_runs": "runs",
 }
 
@@ -70,6 +75,7 @@ __all__ = [
     "LogNormal",
     "Normal",
     "Parameter",
+    "Plan",
     "PointFit",
     "PublishedFit",
     "RunTable",
@@ -82,6 +88,7 @@ __all__ = [
     "forecast",
     "load",
     "load_fit",
+    "plan",
     "point_fit",
     "prior_predictive",
     "published_fits",
@@ -89,6 +96,7 @@ __all__ = [
     "read_runs",
     "report",
     "tables",
+    "tighten",
     "write_runs",
 ]
 
