@@ -12,6 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 
+# Candidates tried as the first run.
+_FIRSTS = 24
+
+
 @dataclass(frozen=True)
 class Step:
     """One run chosen.
@@ -62,10 +66,10 @@ def choose_runs(
     times: int,
     least_gain: float = 0.0,
 ) -> list[Step]:
-    """Choose runs one by one until the budget is spent.
+    """Choose runs one by one, by gain per cost, until the budget is spent.
 
-    Two greedy orders are tried, by gain per cost and by gain, and the one that tells more is returned: the
-    first alone may spend the budget on cheap runs where one dear run would do (Khuller et al. 1999).
+    That alone may spend the budget on cheap runs where one dear run would do, so each of the candidates that
+    tell most by themselves is also tried as the first (Khuller et al. 1999), and the best choice is returned.
 
     Parameters
     ----------
@@ -80,10 +84,13 @@ def choose_runs(
     least_gain : float
         Runs that lower the target's variance by less are not worth their trouble (or are Monte Carlo error).
     """
-    options = (
-        _greedy(covariance, noise_variance, cost, scale, budget, times, least_gain)
-        for scale in (cost, np.ones_like(cost))
-    )
+    alone = np.where(cost <= budget, gains(covariance, noise_variance), 0.0)
+    firsts = [None, *np.argsort(-alone)[:_FIRSTS].tolist()]
+    options = [
+        _greedy(covariance, noise_variance, cost, budget, times, least_gain, first)
+        for first in firsts
+        if first is None or alone[first] > least_gain
+    ]
     return max(options, key=lambda steps: sum(s.gain for s in steps))
 
 
@@ -91,10 +98,10 @@ def _greedy(
     covariance: np.ndarray,
     noise_variance: np.ndarray,
     cost: np.ndarray,
-    scale: np.ndarray,
     budget: float,
     times: int,
     least_gain: float,
+    first: int | None,
 ) -> list[Step]:
     left = budget * (1 + 1e-9)
     times_left = np.full(len(cost), times)
@@ -102,7 +109,7 @@ def _greedy(
     while True:
         gain = np.where((times_left > 0) & (cost <= left), gains(covariance, noise_variance), -np.inf)
         gain[gain < least_gain] = -np.inf
-        best = int(np.argmax(gain / scale))
+        best = int(np.argmax(gain / cost)) if steps or first is None else first
         if not gain[best] > 0:
             return steps
         variances = covariance[best, best] * covariance[-1, -1]

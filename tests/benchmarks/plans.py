@@ -4,7 +4,8 @@
 
 A world is a Chinchilla law with constants from wide ranges, times a smooth misfit drawn from a Gaussian
 process over decades of compute and tokens per parameter, seen with noise. From 16 small runs, a target 300
-times as dear as the dearest is to be forecast. Peers: a D/N = 20 ladder, and runs at random.
+times as dear as the dearest is to be forecast, at 20 to 300 tokens per parameter. Peers: a D/N = 20 ladder,
+and runs at random.
 """
 
 import sys
@@ -14,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 import bayescale as bs
-from bayescale.plans import plan
+from bayescale.plans import Plan, plan
 from bayescale.runs import make_table
-from bayescale.targets import band, joint_draws, parse_target
+from bayescale.targets import Target, band, joint_draws
 
-TARGET = "params=2e9,tokens=4e10"
-# A sixteenth of the target's compute.
+# Of the target's compute, which is 300 times the dearest run's.
+TARGET_COMPUTE = 4.8e20
 BUDGET = 3e19
 SHARES = np.array([1, 2, 4, 8]) / 8
 
@@ -33,6 +34,9 @@ class World:
         self.floor, self.alpha, self.beta = u(1.2, 2.2), u(0.25, 0.5), u(0.25, 0.5)
         self.a, self.b = u(0.3, 1.0), u(0.3, 1.0)  # loss each term adds at 1e8 params, 2e9 tokens
         self.noise, tau, length = 0.002, 0.03, u(2.5, 4.5)
+        ratio = np.exp(u(np.log(20), np.log(300)))
+        params = np.sqrt(TARGET_COMPUTE / (6 * ratio))
+        self.target = Target({"params": params, "tokens": ratio * params})
         count = 300
         self.frequency = self.rng.standard_normal((count, 2)) / length
         self.phase = u(0, 2 * np.pi, count)
@@ -55,21 +59,21 @@ def start(world: World) -> pd.DataFrame:
     return world.train(pd.DataFrame({"params": n.ravel(), "tokens": d.ravel()}))
 
 
-def planned(fitted: bs.Fit, budget: float, rng: np.random.Generator) -> pd.DataFrame:
+def planned(proposed: Plan, budget: float, rng: np.random.Generator) -> pd.DataFrame:
     """Return the plan's runs."""
-    return plan(fitted, TARGET, budget).runs[["params", "tokens"]]
+    return proposed.runs[["params", "tokens"]]
 
 
-def ladder(fitted: bs.Fit, budget: float, rng: np.random.Generator) -> pd.DataFrame:
+def ladder(proposed: Plan, budget: float, rng: np.random.Generator) -> pd.DataFrame:
     """Return a ladder at 20 tokens per parameter: four sizes, each twice as large, that cost the budget."""
     sizes = 2.0 ** np.arange(4)
     sizes *= np.sqrt(budget / (120 * (sizes**2).sum()))
     return pd.DataFrame({"params": sizes, "tokens": 20 * sizes})
 
 
-def at_random(fitted: bs.Fit, budget: float, rng: np.random.Generator) -> pd.DataFrame:
+def at_random(proposed: Plan, budget: float, rng: np.random.Generator) -> pd.DataFrame:
     """Return affordable candidates of the plan's own grid, by chance."""
-    pool = plan(fitted, TARGET, budget).candidates
+    pool = proposed.candidates
     chosen = []
     for i in rng.permutation(len(pool)):
         if pool["compute"].iloc[i] <= budget:
@@ -78,38 +82,36 @@ def at_random(fitted: bs.Fit, budget: float, rng: np.random.Generator) -> pd.Dat
     return pool.iloc[chosen][["params", "tokens"]]
 
 
-def width_of(runs: pd.DataFrame) -> tuple[bs.Fit, float]:
-    """Return a fit of runs and the width of its 90% band at the target, nats/token."""
+def fit_of(runs: pd.DataFrame) -> bs.Fit:
+    """Return a fit of runs."""
     table = make_table(runs, bs.TableMeta(name="world", loss_step=0.0))
-    fitted = bs.fit(table, method="fast", draws=1000)
-    low, high = _band(fitted)
-    return fitted, high - low
+    return bs.fit(table, method="fast", draws=1000)
 
 
 def widths_in_world(seed: int, share: float = 1.0) -> dict[str, float]:
     """Return the width after spending a share of the budget in each way, and what the plan predicted."""
-    begun = start(World(seed))
-    first, before = width_of(begun)
-    row = {"seed": seed, "share": share, "before": before}
-    row["predicted"] = plan(first, TARGET, share * BUDGET).predicted_width
+    world = World(seed)
+    target = world.target
+    proposed = plan(fit_of(start(world)), target, share * BUDGET)
+    row = {"seed": seed, "share": share, "before": proposed.width, "predicted": proposed.predicted_width}
     ways: dict[str, Callable[..., pd.DataFrame]] = {
         "planned": planned, "ladder": ladder, "random": at_random,
     }  # fmt: skip
     for name, choose in ways.items():
         world = World(seed)
-        runs = choose(first, share * BUDGET, np.random.default_rng(seed))
-        fitted, row[name] = width_of(pd.concat([start(world), world.train(runs)], ignore_index=True))
+        runs = choose(proposed, share * BUDGET, np.random.default_rng(seed))
+        fitted = fit_of(pd.concat([start(world), world.train(runs)], ignore_index=True))
         world.noise = 0.0
-        target = pd.DataFrame({k: [v] for k, v in parse_target(TARGET).inputs.items()})
-        truth = world.train(target)["loss"].iloc[0]
-        low, high = _band(fitted)
+        truth = world.train(pd.DataFrame([target.inputs]))["loss"].iloc[0]
+        low, high = _band(fitted, target)
+        row[name] = high - low
         row[f"{name}_held"] = float(low <= truth <= high)
     return row
 
 
-def _band(fitted: bs.Fit) -> tuple[float, float]:
+def _band(fitted: bs.Fit, target: Target) -> tuple[float, float]:
     nothing: dict[str, np.ndarray] = {c: np.array([]) for c in fitted.law.columns}
-    return band(joint_draws(fitted, parse_target(TARGET), nothing, seed=0)[0])
+    return band(joint_draws(fitted, target, nothing, seed=0)[0])
 
 
 def main(worlds: int) -> None:
