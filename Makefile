@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 INSTALL := $(UV) pip install --quiet --python .venv --constraint constraints.txt --editable .
 
-.PHONY: demo docs ladder test lint clean
+.PHONY: demo docs ladder tighten test lint clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.runtime  ## forecast a 70B-parameter, 1.4T-token model from the Chinchilla runs
@@ -11,6 +11,10 @@ demo: .venv/.runtime  ## forecast a 70B-parameter, 1.4T-token model from the Chi
 
 ladder: .venv/.trainer  ## train the default ladder on this machine's CPU cores
 	.venv/bin/python -m bayescale_trainer ladders/zipf-facts.toml -o runs/zipf-facts
+
+tighten: .venv/.trainer  ## plan, train and refit until a forecast is narrow enough, on CPU
+	.venv/bin/bayescale tighten ladders/zipf-facts-start.toml --target params=131e3,tokens=4e6 \
+	  --budget 5e12 --width 0.01 -o runs/tighten
 
 test: lint  ## format, lint, types, documentation, then the whole suite
 	.venv/bin/sphinx-build -q -W --keep-going -D nb_execution_mode=off docs docs/_build/unexecuted

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from bayescale.fitting import Fit, fit, fit_many, prior_predictive
     from bayescale.forecasts import Forecast, forecast
     from bayescale.laws import Gamma, Law, LogNormal, Normal, Parameter
+    from bayescale.plans import Plan, plan
     from bayescale.pointfit import PointFit, point_fit
     from bayescale.publishedfits import PublishedFit, published_fits
     from bayescale.reports import report
     from bayescale.runs import RunTable, TableMeta, read_runs, write_runs
     from bayescale.scoreboards import scoreboard
+    from bayescale.tightening import tighten
 
 # Public name to module; imported when first used, so that `bayescale --help` loads no PyMC.
 _PUBLIC = {
@@ -37,6 +39,7 @@ _PUBLIC = {
     "LogNormal": "laws",
     "Normal": "laws",
     "Parameter": "laws",
+    "Plan": "plans",
     "PointFit": "pointfit",
     "PublishedFit": "publishedfits",
     "RunTable": "runs",
@@ -49,6 +52,7 @@ _PUBLIC = {
     "forecast": "forecasts",
     "load": "catalogue",
     "load_fit": "fitfile",
+    "plan": "plans",
     "point_fit": "pointfit",
     "prior_predictive": "fitting",
     "published_fits": "publishedfits",
@@ -57,6 +61,7 @@ _PUBLIC = {
     "report": "reports",
     "scoreboard": "scoreboards",
     "tables": "catalogue",
+    "tighten": "tightening",
     "write_runs": "runs",
 }
 
@@ -72,6 +77,7 @@ __all__ = [
     "LogNormal",
     "Normal",
     "Parameter",
+    "Plan",
     "PointFit",
     "PublishedFit",
     "RunTable",
@@ -84,6 +90,7 @@ __all__ = [
     "forecast",
     "load",
     "load_fit",
+    "plan",
     "point_fit",
     "prior_predictive",
     "published_fits",
@@ -92,6 +99,7 @@ __all__ = [
     "report",
     "scoreboard",
     "tables",
+    "tighten",
     "write_runs",
 ]
 

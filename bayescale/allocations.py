@@ -32,7 +32,9 @@ class Allocation:
     ----------
     draws : xarray.Dataset
         ``params``, ``tokens``, ``tokens_per_param``, ``compute`` (FLOP) and ``loss`` (nats/token, expected)
-        with dimensions (sample, budget). NaN where no compute reaches a loss asked for.
+        with dimensions (sample, budget). NaN where no compute reaches a loss asked for. At a given
+        compute also ``deadweight``, FLOP: what acting on the median allocation wastes
+        (`bayescale.deadweight`).
     closed_form : bool
         Whether the optimum came from the formula.
     warnings : list of str
@@ -43,12 +45,27 @@ class Allocation:
     closed_form: bool
     warnings: list[str]
 
+    def expected_deadweight(self) -> np.ndarray:
+        """Return the compute expected to be wasted by acting on each budget's median allocation, FLOP.
+
+        Raises
+        ------
+        FitError
+            If losses to reach were asked for, which leave no budget to act on.
+        """
+        if "deadweight" not in self.draws:
+            raise FitError("deadweight needs an allocation made for compute, not for loss")
+        return self.draws["deadweight"].mean("sample").values
+
     def summary(self) -> pd.DataFrame:
         """Return median and 50/80/90% intervals, a row per budget and quantity."""
         rows = []
         units = {"params": "params", "tokens": "tokens", "compute": "FLOP", "loss": "nats/token"}
+        units["deadweight"] = "FLOP"
         for b in range(self.draws.sizes["budget"]):
-            for name in ("compute", "params", "tokens", "tokens_per_param", "loss"):
+            for name in units | {"tokens_per_param": ""}:
+                if name not in self.draws:
+                    continue
                 values = self.draws[name].values[:, b]
                 row: dict[str, Any] = {"budget": b, "quantity": name, "unit": units.get(name, "")}
                 row["median"] = _quantile(values, 0.5)
@@ -88,12 +105,16 @@ def allocate(fit: "Fit", *, compute: Any = None, loss: Any = None, seed: int = 0
     asked = np.atleast_1d(np.asarray(loss if compute is None else compute, float))
     if not np.all((asked > 0) & np.isfinite(asked)):
         raise FitError(f"found {asked.tolist()}; expected positive numbers")
+    from bayescale.deadweight import deadweight
+
     closed = _has_closed_form(fit)
     thinned = _thin(fit)
     warnings = [f"do not rely on this fit: {reason}" for reason in fit.diagnostics.failures]
     if compute is not None:
         solve = _closed if closed else _searched
         columns = [solve(thinned, np.log(c), seed) for c in asked]
+        for c, column in zip(asked, columns, strict=True):
+            column["deadweight"] = deadweight(thinned, c, float(np.median(column["params"])), seed=seed)
     else:
         reach = _reach_closed if closed else _reach_along_path
         columns = [reach(thinned, value, seed) for value in asked]
@@ -133,10 +154,29 @@ def _searched(fit: "Fit", log_compute: float, seed: int) -> dict[str, np.ndarray
     """Return the optimum on a grid of tokens per parameter, discrepancy included, per draw."""
     # The same seed at every budget: budgets differ by compute, not by luck.
     rng = np.random.default_rng(seed)
-    total, difference = _log_total(fit, log_compute), _differences(fit)
-    ratios = np.stack([(total - difference) / 2, (total + difference) / 2])
-    found, loss = _refined_minimum(expected_loss(fit, ratios, rng), difference)
+    total = _log_total(fit, log_compute)
+    found, loss = optimum_on_grid(fit, expected_loss(fit, ratio_grid(fit, log_compute), rng))
     return _described(fit, log_compute, (total - found) / 2, loss)
+
+
+def ratio_grid(fit: "Fit", log_compute: float) -> np.ndarray:
+    """Return log-ratios of params and tokens along a compute, over the tokens per parameter searched."""
+    total, difference = _log_total(fit, log_compute), _differences(fit)
+    return np.stack([(total - difference) / 2, (total + difference) / 2])
+
+
+def optimum_on_grid(fit: "Fit", losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where losses, shape (draw, grid) on `ratio_grid`, are lowest, and how low, per draw.
+
+    Where is the log of tokens per parameter over the centre's.
+    """
+    return _refined_minimum(losses, _differences(fit))
+
+
+def optimal_params(fit: "Fit", log_compute: float, losses: np.ndarray) -> np.ndarray:
+    """Return the params at which losses, shape (draw, grid) on `ratio_grid`, are lowest, per draw."""
+    found, _ = optimum_on_grid(fit, losses)
+    return fit.model.centre["N"] * np.exp((_log_total(fit, log_compute) - found) / 2)
 
 
 def _reach_closed(fit: "Fit", loss: float, seed: int = 0) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bayescale.fitting import Fit
+    from bayescale.plans import Plan
     from bayescale.runs import RunTable
 
 app = typer.Typer(
@@ -275,7 +276,10 @@ def allocate(
     )  # fmt: skip
     result = fitted.allocate(compute=compute or None, loss=loss or None)
     if as_json:
-        _print_json(fitted, {"allocations": result.summary().to_dict("records")}, result.warnings)
+        data: dict[str, Any] = {"allocations": result.summary().to_dict("records")}
+        if compute:
+            data["expected_deadweight"] = result.expected_deadweight().tolist()
+        _print_json(fitted, data, result.warnings)
     else:
         asked = compute or loss or []
         summary = result.summary()
@@ -293,8 +297,145 @@ def allocate(
                 "unit",
             ]
             _print_frame(rows[columns_shown], title)
+            if compute:
+                waste = float(result.expected_deadweight()[number])
+                share = f"{waste / value:.2%} of the budget"
+                print(f"expected deadweight of acting on the medians: {waste:.3g} FLOP, {share}")
         _print_warnings(result.warnings)
     _exit(fitted)
+
+
+@app.command()
+def plan(
+    source: Source,
+    target: Annotated[
+        str, typer.Option(help="params=1e9,tokens=2e10 (a loss), compute=1e21 (an allocation), or E.")
+    ],
+    budget: Annotated[float, typer.Option(help="What the runs may cost, FLOP.")],
+    candidates: Annotated[
+        Path | None, typer.Option(help="Runs to choose from: inputs and compute, each row once (.csv ...).")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write the runs as a ladder (.toml); needs --ladder."),
+    ] = None,
+    ladder: Annotated[
+        Path | None, typer.Option(help="Ladder whose source, model and recipe the written one takes.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the plan here (.svg, .png).")] = None,
+    law: LawOption = "chinchilla",
+    prior: PriorOption = None,
+    noise: NoiseOption = "student-t",
+    discrepancy: DiscrepancyOption = True,
+    group_effect: GroupOption = None,
+    method: MethodOption = "auto",
+    draws: DrawsOption = 1500,
+    seed: SeedOption = 0,
+    columns: ColumnsOption = None,
+    loss_unit: UnitOption = None,
+    tokens_per_byte: BytesOption = None,
+    drop_missing: DropOption = False,
+    keep_outliers: OutliersOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose the runs worth training next for a target, within a budget."""
+    from bayescale.errors import BayescaleError
+    from bayescale.files import require_writable
+    from bayescale.plans import plan as choose
+    from bayescale.plans import write_ladder
+
+    if (output is None) != (ladder is None):
+        raise BayescaleError(
+            "-o/--output and --ladder belong together: the runs are written to -o, on the source of --ladder"
+        )
+    if output:
+        require_writable(output)
+    pool = None
+    if candidates:
+        from bayescale.runs import read_frame
+
+        pool = read_frame(candidates)
+    fitted = _fit_of(
+        source, law, prior, noise, discrepancy, group_effect, method, draws, seed,
+        (columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers),
+    )  # fmt: skip
+    result = choose(fitted, target, budget, candidates=pool, seed=seed)
+    if plot:
+        from bayescale.plots import plot_plan, save_figure
+
+        save_figure(plot_plan(fitted, result), plot)
+    if output and ladder:
+        write_ladder(result.runs, ladder, output)
+    if as_json:
+        data: dict[str, Any] = {"target": result.description, "unit": result.unit, "band_90%": result.band}
+        data |= {"width": result.width, "predicted_width": result.predicted_width}
+        data |= {"cost": result.cost, "budget": budget, "saved": result.saved}
+        data["runs"] = result.runs.to_dict("records")
+        _print_json(fitted, data, result.warnings)
+    else:
+        _print_plan(result, budget, fitted)
+        if output:
+            print(f"ladder written to {output}: bayescale train {output}")
+    _exit(fitted)
+
+
+def _print_plan(result: "Plan", budget: float, fitted: "Fit") -> None:
+    shown = result.grouped().rename(
+        columns={"compute": "FLOP_each", "gain": "variance_removed", "gain_per_flop": "removed_per_FLOP"}
+    )
+    _print_frame(shown, f"Runs for {result.description} ({fitted.law.name} on {fitted.table.name})")
+    low, high = result.band
+    print(
+        f"90% band now {low:.4f} - {high:.4f} {result.unit}, {result.width:.3g} wide; expected after the "
+        f"plan: {result.predicted_width:.3g} wide, for {result.cost:.3g} of {budget:.3g} FLOP"
+    )
+    if result.saved is not None:
+        of = result.target.inputs["compute"]
+        print(f"expected to save {result.saved:.3g} FLOP of the {of:.3g} FLOP run, by allocating it better")
+    _print_warnings(result.warnings)
+
+
+@app.command()
+def tighten(
+    ladder: Annotated[Path, typer.Argument(help="The ladder (.toml) to begin with.")],
+    target: Annotated[
+        str, typer.Option(help="params=131e3,tokens=4e6 (a loss), compute=1e13 (an allocation), or E.")
+    ],
+    budget: Annotated[float, typer.Option(help="What runs beyond the ladder's own may cost, FLOP.")],
+    width: Annotated[float, typer.Option(help="Stop when the target's 90% band is narrower, in its unit.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of records and round log.")],
+    law: LawOption = "chinchilla",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Plan, train and refit until the target's band is narrow enough or the budget is spent.
+
+    Stopped at any point, the same command goes on where it ended.
+    """
+    from bayescale.tightening import tighten as run
+
+    result = run(
+        ladder, target, budget, width, output, train=_train_quietly, law=law, seed=seed, progress=_say
+    )
+    failed = [f"do not rely on round {r['round']}: {f}" for r in result.rounds for f in r["failures"]]
+    if as_json:
+        print(json.dumps({"rounds": result.rounds, "check": result.check, "warnings": failed}, indent=2))
+    else:
+        _print_frame(
+            result.summary(), f"{result.rounds[-1]['target']}, 90% bands in {result.rounds[-1]['unit']}"
+        )
+        print(result.verdict())
+        _print_warnings(failed)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _train_quietly(ladder: Path, folder: Path) -> int:
+    from contextlib import redirect_stdout
+
+    # The report goes to stdout; what the trainer says on the way does not belong in it.
+    with redirect_stdout(sys.stderr):
+        return _trainer([str(ladder), "-o", str(folder)])
 
 
 @app.command()

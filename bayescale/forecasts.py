@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from bayescale.fitting import Fit
 
 INTERVALS = (0.5, 0.8, 0.9)
-# Jointly drawn targets share one discrepancy; its covariance is target by target for every draw.
-_BLOCK = 64
+# Jointly drawn targets share one discrepancy. Up to this many, its covariance is factorised for every draw;
+# more are drawn as functions, whose cost is linear in targets.
+_FEW = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,17 +118,14 @@ def forecast(fit: "Fit", *, seed: int = 0, **inputs: Any) -> Forecast:
 def expected_loss(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw the expected loss at log-ratios of shape (input, target); shape (draws, target).
 
-    Includes the discrepancy, with the part that the runs leave unknown drawn jointly over blocks of
-    targets, and the offset of a new group.
+    Includes the discrepancy, with the part that the runs leave unknown drawn jointly over all targets, and
+    the offset of a new group.
     """
     model, draws = fit.model, fit.parameters
     values = {n: draws[n] for n in model.centred.names}
     loss = np.array(model.law_loss(values, ratios)) * np.ones((1, ratios.shape[1]))
     if model.discrepancy is not None:
-        for start in range(0, ratios.shape[1], _BLOCK):
-            block = slice(start, start + _BLOCK)
-            misfit = _misfit(fit, ratios[:, block], rng)
-            loss[:, block] = model.with_misfit(loss[:, block], values, misfit)
+        loss = model.with_misfit(loss, values, _misfit(fit, ratios, rng))
     if model.group is not None:
         offset = rng.standard_normal(loss.shape) * draws["group_sd"][:, None]
         loss = loss * np.exp(offset)
@@ -180,9 +178,17 @@ def _misfit(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> np.ndar
     assert discrepancy is not None
     axes = axes_of(fit.law.inputs, ratios)
     length, weights = draws["discrepancy_length"], draws["discrepancy_weights"]
-    known = (discrepancy.basis(axes, length, np) @ weights[..., None])[..., 0]
-    rest = discrepancy.unexplained(axes, length)
-    unknown = (rest @ rng.standard_normal((len(length), axes.shape[1], 1)))[..., 0]
+    known = np.concatenate(
+        [  # in chunks of draws: the bases of all together would not fit the memory
+            (discrepancy.basis(axes, length[i : i + 500], np) @ weights[i : i + 500, :, None])[..., 0]
+            for i in range(0, len(length), 500)
+        ]
+    )
+    if axes.shape[1] <= _FEW:
+        rest = discrepancy.unexplained(axes, length)
+        unknown = (rest @ rng.standard_normal((len(length), axes.shape[1], 1)))[..., 0]
+    else:
+        unknown = discrepancy.draw_unexplained(axes, length, rng)
     return draws["discrepancy_sd"][:, None] * (known + unknown)
 
 

@@ -227,14 +227,14 @@ def read_runs(
     about, mapping = _read_meta(path)
     mapping = {**mapping, **(columns or {})}
     told = {"loss_unit": loss_unit, "tokens_per_byte": tokens_per_byte}
-    if loss_unit is None and "loss_unit" not in about:
-        _refuse_other_unit(mapping.get("loss", "loss"), path)
     try:
         meta = TableMeta(**{**about, **{k: v for k, v in told.items() if v is not None}})
     except pydantic.ValidationError as error:
         raise TableError(_explain(error, path)) from error
     check_unit(meta.loss_unit, meta.tokens_per_byte)
     raw = _rename(read_frame(path), mapping, path)
+    if loss_unit is None and "loss_unit" not in about:
+        _refuse_other_unit(mapping.get("loss", "loss"), path)
     first_row = 2 if _suffix(path) in (".csv", ".tsv") else 1  # line numbers, where files have lines
     return make_table(raw, meta, where=str(path), drop_missing=drop_missing, first_row=first_row)
 

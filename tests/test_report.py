@@ -35,7 +35,7 @@ def scores() -> Backtest:
     parts = [
         pd.DataFrame({
             "method": m, "table": "t", "factor": 3.0, "pit": pit, "loss": 2.0, "median": 2.01, "crps": 0.01,
-            "interval_score_90": 0.1, "low_90": 1.9, "high_90": 2.1, "passed": True,
+            "interval_score_90": 0.1, "log_density": 1.0, "low_90": 1.9, "high_90": 2.1, "passed": True,
         })
         for m in ("discrepancy", "law-only")
     ]  # fmt: skip

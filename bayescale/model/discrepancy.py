@@ -26,6 +26,8 @@ _JITTER = 1e-8
 # Knots no further apart than this (decades): at the shortest plausible length, 1.5 decades, they
 # leave less than 1% of the process's variance between them unexplained.
 _SPACING = 1.25
+# Random features of one drawn function: enough that values at a point are Gaussian for all purposes.
+_FEATURES = 128
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,40 @@ class Discrepancy:
         rest = kernel - basis @ basis.mT
         # The rest vanishes wherever a target sits on the table, hence the jitter.
         return np.linalg.cholesky(rest + 1e-7 * np.eye(axes.shape[1]))
+
+    def draw_unexplained(self, axes: np.ndarray, length: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draw what the knots leave unexplained jointly at many points, shape (draw, point), at tau = 1.
+
+        A function drawn from the prior, less its own interpolation from the knots (pathwise conditioning,
+        arXiv:2002.09309). The function is a sum of random Fourier features, whose frequencies are fresh in
+        every draw, so that covariances are exact; the cost is linear in points.
+        """
+        knots = np.stack([g.ravel() for g in np.meshgrid(*map(np.asarray, self.knots), indexing="ij")])
+        points = np.concatenate([axes, knots], axis=1)
+        out = np.empty((len(length), axes.shape[1]))
+        chunk = max(1, 2_000_000 // (_FEATURES * points.shape[1]))
+        for start in range(0, len(length), chunk):
+            ell = length[start : start + chunk]
+            frequency = rng.standard_normal((len(ell), _FEATURES, len(axes))) / ell[:, None, None]
+            phase = rng.uniform(0, 2 * np.pi, (len(ell), _FEATURES, 1))
+            weight = rng.standard_normal((len(ell), 1, _FEATURES)) * np.sqrt(2 / _FEATURES)
+            drawn = (weight @ np.cos(frequency @ points + phase))[:, 0]
+            here, at_knots = drawn[:, : axes.shape[1]], drawn[:, axes.shape[1] :]
+            out[start : start + chunk] = here - self._interpolated(axes, ell, at_knots)
+        return out
+
+    def _interpolated(self, axes: np.ndarray, length: np.ndarray, at_knots: np.ndarray) -> np.ndarray:
+        # basis = k(x, Z) chol(K)^-T: the weights of values at the knots are chol(K)^-1 values, axis by axis.
+        half_precision = 0.5 / length[:, None, None] ** 2
+        values = at_knots.reshape(len(length), *(len(k) for k in self.knots))
+        for axis, knots in enumerate(map(np.asarray, self.knots), start=1):
+            between = np.subtract.outer(knots, knots) ** 2
+            factor = cholesky(np.exp(-half_precision * between) + _JITTER * np.eye(len(knots)), np)
+            moved = np.moveaxis(values, axis, 1)
+            solved = solve_lower(factor, moved.reshape(len(length), len(knots), -1), np)
+            values = np.moveaxis(solved.reshape(moved.shape), 1, axis)
+        weights = values.reshape(len(length), -1, 1)
+        return (self.basis(axes, length, np) @ weights)[..., 0]
 
 
 def _row_products(left: Any, right: Any, xp: Any) -> Any:

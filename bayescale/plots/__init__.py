@@ -9,6 +9,7 @@ from bayescale.plots.forecasts import plot_bands, plot_forecast, plot_surface
 from bayescale.plots.misfit import plot_discrepancy, plot_residuals
 from bayescale.plots.optimum import plot_allocation, plot_isoflop
 from bayescale.plots.parameters import plot_pairs, plot_prior_posterior
+from bayescale.plots.plans import plot_plan
 from bayescale.plots.style import save_figure
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "plot_isoflop",
     "plot_pairs",
     "plot_pit",
+    "plot_plan",
     "plot_prior_posterior",
     "plot_residuals",
     "plot_surface",

@@ -1,0 +1,59 @@
+"""A plan: candidates coloured by gain per FLOP, the chosen ones marked."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bayescale.errors import FitError
+from bayescale.plots.style import GREY, ORANGE, axes_or_new, figure_of, label, mark_failed, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bayescale.fitting import Fit
+    from bayescale.plans import Plan
+
+
+@styled
+def plot_plan(fit: "Fit", plan: "Plan", ax: "Axes | None" = None) -> "Axes":
+    """Draw the table's runs, the candidates by gain per FLOP, and the chosen runs, in params and tokens.
+
+    Parameters
+    ----------
+    fit : Fit
+        What the plan was made from.
+    plan : Plan
+        The plan.
+    ax : matplotlib axes, optional
+        Where to draw.
+
+    Raises
+    ------
+    FitError
+        If candidates or table have no params and tokens.
+    """
+    if not {"params", "tokens"} <= set(plan.candidates) & set(fit.table.frame):
+        raise FitError("candidates or table have no params and tokens to draw a plan over")
+    ax = axes_or_new(ax)
+    ax.scatter(
+        fit.table.column("params"), fit.table.column("tokens"), marker="x", s=18, color=GREY, zorder=3,
+        label="runs of the table",
+    )  # fmt: skip
+    pool = plan.candidates
+    gain = np.log10(np.maximum(pool["gain_per_flop"], pool["gain_per_flop"].max() * 1e-4))
+    points = ax.scatter(pool["params"], pool["tokens"], c=gain, s=40, cmap="cividis", label="candidates")
+    chosen = pool[pool["chosen"] > 0]
+    ax.scatter(
+        chosen["params"], chosen["tokens"], s=60 + 40 * chosen["chosen"], facecolors="none",
+        edgecolors=ORANGE, lw=1.5, label="chosen (larger: more seeds)",
+    )  # fmt: skip
+    target = plan.target.inputs
+    if {"params", "tokens"} <= target.keys():
+        ax.scatter(target["params"], target["tokens"], marker="D", color=ORANGE, label="target")
+    ax.set(xscale="log", yscale="log", xlabel=label("params"), ylabel=label("tokens"))
+    ax.set_title(f"{plan.description}: 90% band {plan.width:.3g} to {plan.predicted_width:.3g} {plan.unit}")
+    bar = "log10 of variance share removed per FLOP, as a first run"
+    figure_of(ax).colorbar(points, ax=ax, label=bar)
+    ax.legend(frameon=False, fontsize="small")
+    mark_failed(ax, fit)
+    return ax

@@ -1,0 +1,247 @@
+"""Tighten: rounds of plan, train and refit until a target's band is narrow enough or the budget is spent.
+
+The folder is the state, and holds nothing that cannot be made again from what was made before it:
+
+    ladder-0.toml, ladder-1.toml, ...   all runs up to each round; each holds those of the one before
+    runs.jsonl, runs.csv, runs.toml     the trainer's records of them
+    rounds.jsonl                        a line per round: its band, what was predicted, what is planned next
+    check/                              the target run itself, trained at the end, its cost apart
+
+A round trains its ladder (finished runs are not trained again), fits all its runs, plans, writes its line,
+and then the next ladder. Stopped anywhere, the last ladder says which round to take up, and the round ends
+as it would have, since training, fit and plan are functions of files and seed.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayescale.catalogue import load
+from bayescale.errors import BayescaleError
+from bayescale.files import written_aside
+from bayescale.fitting import Fit, fit
+from bayescale.plans import Plan, plan, read_ladder, run_groups, save_ladder
+from bayescale.runs import RunTable
+from bayescale.targets import Target, band, joint_draws, parse_target
+
+# A round spends at most this share of the budget: what it teaches makes the next plan better.
+_ROUND_SHARE = 0.25
+
+# Trains a ladder's runs into a folder; returns the trainer's exit status.
+Train = Callable[[Path, Path], int]
+
+
+@dataclass(frozen=True, eq=False)
+class Tightening:
+    """What became of a target's band, round by round.
+
+    Attributes
+    ----------
+    rounds : list of dict
+        As logged: ``round``, ``runs``, ``spent`` (FLOP beyond the ladder's own), ``target``, ``unit``,
+        ``band``, ``width``, ``predicted_width`` (by the round before), ``floor_band`` (nats/token) and
+        ``entropy_rate`` where known, ``failures`` (of the fit), ``stop`` (why, in the last) or ``plan``.
+    check : dict or None
+        For a loss: the target run, trained: ``params``, ``tokens``, ``compute``, ``loss``, ``band`` (of a new
+        run's loss there, 90%), ``inside``.
+    """
+
+    rounds: list[dict[str, Any]]
+    check: dict[str, Any] | None
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row per round."""
+        rows = []
+        for r in self.rounds:
+            row = {"round": r["round"], "runs": r["runs"], "spent_FLOP": r["spent"]}
+            row |= {"low": r["band"][0], "high": r["band"][1], "width": r["width"]}
+            row["predicted_width"] = r["predicted_width"] or float("nan")
+            if r["floor_band"]:
+                row |= {"floor_low": r["floor_band"][0], "floor_high": r["floor_band"][1]}
+            if r["floor_band"] and r["entropy_rate"]:
+                row["entropy_rate"] = r["entropy_rate"]
+                row["held"] = "yes" if _inside(r["entropy_rate"], r["floor_band"]) else "no"
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def verdict(self) -> str:
+        """Say why it stopped, and whether the target run ended inside its band."""
+        text = f"stopped: {self.rounds[-1]['stop']}"
+        if self.check:
+            low, high = self.check["band"]
+            where = "inside" if self.check["inside"] else "OUTSIDE"
+            text += (
+                f"\ntarget run trained ({self.check['params']:.4g} params, {self.check['tokens']:.4g} "
+                f"tokens, {self.check['compute']:.3g} FLOP apart): loss {self.check['loss']:.4f} nats/token, "
+                f"{where} the 90% band of a new run, {low:.4f} - {high:.4f}"
+            )
+        return text
+
+
+def tighten(
+    ladder: str | Path,
+    target: str | Target,
+    budget: float,
+    width: float,
+    folder: str | Path,
+    *,
+    train: Train,
+    law: str = "chinchilla",
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Tightening:
+    """Plan, train and refit until the target's 90% band is narrow enough or the budget is spent.
+
+    Parameters
+    ----------
+    ladder : path
+        The ladder to begin with; its source, model and recipe serve every round.
+    target : str or Target
+        As in `bayescale.plan`.
+    budget : float
+        FLOP for runs beyond the ladder's own.
+    width : float
+        Of the 90% band, in the target's unit.
+    folder : path
+        State and results; made if need be. If it holds some of this target, they are taken up.
+    train : callable
+        Trains a ladder's runs into a folder and returns 0, or 1 if some blew up.
+    law : str
+        The law.
+    seed : int
+        Of fits and plans.
+    progress : callable, optional
+        Told what is being done.
+
+    Raises
+    ------
+    BayescaleError
+        If the ladder cannot be used, the folder holds another target or ladder, or training fails.
+    """
+    target = parse_target(target) if isinstance(target, str) else target
+    if not width > 0:
+        raise BayescaleError(f"width is {width:g}; expected a positive number, in the target's unit")
+    folder = Path(folder)
+    _begin(Path(ladder), target, folder)
+    rounds = _logged(folder)
+    number = max(int(p.stem.removeprefix("ladder-")) for p in folder.glob("ladder-*.toml"))
+    rounds = rounds[:number]  # a line of the round itself is written anew
+    while True:
+        progress(f"round {number}: training")
+        table = _trained(train, folder / f"ladder-{number}.toml", folder)
+        fitted = fit(table, law, method="fast", seed=seed)
+        entry = _entry(fitted, target, number, rounds, seed)
+        progress(f"round {number}: {entry['runs']} runs, 90% band {entry['width']:.4g} {entry['unit']} wide")
+        proposed = None
+        if entry["width"] <= width:
+            entry["stop"] = f"the band is narrower than {width:g} {entry['unit']}"
+        else:
+            proposed = _plan(fitted, target, budget, entry["spent"], seed)
+            if proposed is None or not len(proposed.runs):
+                entry["stop"] = "no run that would help can be afforded with what is left of the budget"
+            else:
+                entry["plan"] = {
+                    "runs": len(proposed.runs),
+                    "cost": proposed.cost,
+                    "predicted_width": proposed.predicted_width,
+                }
+        rounds.append(entry)
+        _log(folder, rounds)
+        if "stop" in entry:
+            return Tightening(rounds, _check(fitted, target, train, folder))
+        assert proposed is not None
+        following = read_ladder(folder / f"ladder-{number}.toml", folder)
+        following["runs"] += run_groups(proposed.runs)
+        number += 1
+        save_ladder(following, folder / f"ladder-{number}.toml")
+
+
+def _begin(ladder: Path, target: Target, folder: Path) -> None:
+    """Write the first ladder, or make sure that the folder's is the same."""
+    given = read_ladder(ladder, folder)
+    if not given.get("runs"):
+        raise BayescaleError(f"{ladder}: no [[runs]]; the first fit needs some, such as 3 params x 3 tokens")
+    first = folder / "ladder-0.toml"
+    if first.is_file():
+        held = _logged(folder)
+        if read_ladder(first, folder) != given or (held and held[0]["target"] != str(target)):
+            raise BayescaleError(f"{folder}: holds another ladder or target; give another folder with -o")
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BayescaleError(f"{folder}: cannot be made ({error.strerror}); give another folder") from error
+    save_ladder(given, first)
+
+
+def _trained(train: Train, ladder: Path, folder: Path) -> RunTable:
+    if train(ladder, folder) not in (0, 1):
+        raise BayescaleError(
+            f"{ladder}: training failed; mend what the trainer said, then run the same again"
+        )
+    return load(str(folder / "runs.csv"), outliers=True).without_outliers()
+
+
+def _entry(
+    fitted: Fit, target: Target, number: int, before: list[dict[str, Any]], seed: int
+) -> dict[str, Any]:
+    draws, _ = joint_draws(fitted, target, {c: np.array([]) for c in fitted.law.columns}, seed)
+    low, high = band(draws)
+    floor = fitted.law.floor
+    compute = float(fitted.table.column("compute").sum())
+    return {
+        "round": number,
+        "runs": len(fitted.table),
+        "compute": compute,
+        "spent": compute - (before[0]["compute"] if before else compute),
+        "target": str(target),
+        "unit": target.describe(fitted)[1],
+        "band": [low, high],
+        "width": high - low,
+        "predicted_width": before[-1]["plan"]["predicted_width"] if before else None,
+        "floor_band": list(band(fitted.parameters[floor])) if floor else None,
+        "entropy_rate": fitted.table.meta.entropy_rate,
+        "failures": fitted.diagnostics.failures,
+    }
+
+
+def _plan(fitted: Fit, target: Target, budget: float, spent: float, seed: int) -> Plan | None:
+    left = min(budget - spent, _ROUND_SHARE * budget)
+    # What rounding of sizes leaves over is no round.
+    return plan(fitted, target, left, seed=seed) if left > 0.02 * budget else None
+
+
+def _check(fitted: Fit, target: Target, train: Train, folder: Path) -> dict[str, Any] | None:
+    """Train the target run itself, and compare; the size trained is the nearest there is."""
+    if not target.inputs.keys() >= {"params", "tokens"}:
+        return None
+    place = folder / "check"
+    place.mkdir(exist_ok=True)
+    ladder = read_ladder(folder / "ladder-0.toml", place)
+    ladder["runs"] = [{**target.inputs, "seeds": [0]}]
+    save_ladder(ladder, place / "ladder.toml")
+    run = _trained(train, place / "ladder.toml", place)
+    inputs = {c: run.column(c)[:1] for c in fitted.law.columns}
+    drawn = fitted.forecast(**inputs).draws["loss"].values
+    ends, loss = band(drawn), float(run.column("loss")[0])
+    sizes = {c: float(run.column(c)[0]) for c in ("params", "tokens", "compute")}
+    return sizes | {"loss": loss, "band": list(ends), "inside": _inside(loss, ends)}
+
+
+def _logged(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "rounds.jsonl"
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+
+
+def _log(folder: Path, rounds: list[dict[str, Any]]) -> None:
+    with written_aside(folder / "rounds.jsonl") as aside:
+        aside.write_text("".join(json.dumps(r) + "\n" for r in rounds), "utf-8")
+
+
+def _inside(value: float, ends: Any) -> bool:
+    return bool(ends[0] <= value <= ends[1])
