@@ -60,12 +60,7 @@ print(f"fitted E: {e['50%']:.3f}, 90% interval {e['5%']:.3f} to {e['95%']:.3f} n
 print("diagnostics passed:", fit.diagnostics.passed)
 
 # %% [markdown]
-# Twelve runs with one seed each leave the floor wide open, and the fit says so. `bs.check` says the
-# same in words:
-
-# %%
-for finding in bs.check(short):
-    print(f"{finding.code}: {finding.message}")
+# Twelve runs with one seed each leave the floor wide open, and the fit says so.
 
 # %% [markdown]
 # ## A longer ladder
@@ -89,7 +84,7 @@ for name in ("zipf-facts", "zipf-facts-hard"):
 
 # %% [markdown]
 # This is the uncomfortable part of having the truth at hand: with three times the runs the intervals
-# are a third as wide, and they end just below it. In ladders this small the truth bends away from the
+# are a quarter as wide, and they end just below it. In ladders this small the truth bends away from the
 # additive law, and the discrepancy takes up only part of that. A floor is the hardest thing to learn
 # from a scaling law, and for text that people wrote there is no truth to notice it by.
 #

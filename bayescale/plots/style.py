@@ -36,10 +36,14 @@ def styled[**P, R](draw: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(draw)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        import matplotlib
         import matplotlib.pyplot as plt
 
         with plt.style.context(STYLE):
-            return draw(*args, **kwargs)
+            drawn, interactive = draw(*args, **kwargs), plt.isinteractive()
+        # The first figure settles the backend, and a notebook's turns this on: not ours to turn off again.
+        matplotlib.interactive(interactive)
+        return drawn
 
     return inner
 
