@@ -31,7 +31,7 @@ class Derived:
     linear : tuple of str
         Parameters in which the loss is jointly linear.
     floor : str or None
-        The irreducible loss: the linear parameter that stands alone.
+        The irreducible loss: the positive linear parameter that stands alone.
     centred : dict
         Parameter to the sampled parameter that takes its place; ``A_centre`` for an amplitude ``A``.
     formula : str
@@ -116,7 +116,8 @@ class _Derivation:
         self.expression = parse_formula(formula, self.real)
         self.symbols = {s.name: s for s in self.expression.free_symbols}
         self.linear = find_linear(self.expression, [name for name, _, _ in parameters])
-        self.floor = next((n for n in self.linear if self.expression.diff(self.symbols[n]) == 1), None)
+        alone = (n for n in self.linear if self.expression.diff(self.symbols[n]) == 1)
+        self.floor = next((n for n in alone if n not in self.real), None)
 
     def result(self) -> Derived:
         import sympy as sp
