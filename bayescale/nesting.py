@@ -57,8 +57,9 @@ class Separation:
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
+        band = f"{self.low:.3g} to {self.high:.3g}, 90%"
         return (
-            f"{self.parameter} in {self.law} is {self.median:.3g} ({self.low:.3g} to {self.high:.3g}, 90%){unit}; "
+            f"{self.parameter} in {self.law} is {self.median:.3g} ({band}){unit}; "
             f"within {self.rope:g} of 0, where {self.special_case} holds, with probability {self.inside:.2g}"
         )
 

@@ -19,7 +19,7 @@ class Setting:
     Attributes
     ----------
     name : str
-        Such as ``prior widths x2``.
+        Such as ``prior widths x2``; reads on from "with".
     concerns : str
         What a verdict that changes with it hangs on.
     widths : float
@@ -37,7 +37,7 @@ class Setting:
 def settings_beside(noise: str, discrepancy: bool) -> tuple[Setting, ...]:
     """Return the settings in which a fit with this noise and discrepancy is made again."""
     other_noise = "normal" if noise == "student-t" else "student-t"
-    smooth = f"{'without' if discrepancy else 'with'} discrepancy"
+    smooth = "no discrepancy" if discrepancy else "a discrepancy"
     return (
         Setting("prior widths x1/2", "the prior widths", 0.5, {}),
         Setting("prior widths x2", "the prior widths", 2.0, {}),
@@ -48,14 +48,19 @@ def settings_beside(noise: str, discrepancy: bool) -> tuple[Setting, ...]:
     )
 
 
-def refit(fit: "Fit", setting: Setting, *, method: Any = "auto") -> "Fit":
-    """Fit the law of a fit to its table again, in another setting."""
+def refit(fit: "Fit", setting: Setting, *, method: str = "fast") -> "Fit":
+    """Fit the law of a fit to its table again, in another setting.
+
+    By the fast path unless `method` is ``nuts``: where its weights are poor the number is marked rather than
+    waited for.
+    """
     from bayescale.fitting import fit as make
 
-    how = {n: fit.options[n] for n in ("noise", "discrepancy", "group_effect", "draws", "tune", "chains", "seed")}
+    kept = ("noise", "discrepancy", "group_effect", "draws", "tune", "chains", "seed")
+    how = {name: fit.options[name] for name in kept} | dict(setting.options)
     # Priors are passed by name, so that a table's own prior on the floor does not undo the change.
     priors = {p.name: widened(p.prior, setting.widths) for p in fit.law.parameters}
-    return make(fit.table, fit.law, priors=priors, method=method, **how | dict(setting.options))
+    return make(fit.table, fit.law, priors=priors, method="nuts" if method == "nuts" else "fast", **how)
 
 
 def widened(prior: Prior, factor: float) -> Prior:

@@ -1,4 +1,4 @@
-"""Leave-one-out cross-validation of a fit from its draws (PSIS-LOO, Vehtari et al. 2017, arXiv:1507.04544)."""
+"""Leave-one-out cross-validation from a fit's draws (PSIS-LOO, Vehtari et al. 2017, arXiv:1507.04544)."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,0 +1,99 @@
+"""Pictures of a comparison of laws: their curves over the runs, their evidence, and LOO run by run."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bayescale.comparison import DECIDES, Comparison
+from bayescale.errors import FitError
+from bayescale.plots import BLUE, GREY, ORANGE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe & Ito's colours beyond the two that `bayescale.plots` names.
+_COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+
+
+def plot_comparison(compared: Comparison) -> "Axes":
+    """Draw curves, evidence and pointwise LOO side by side; returns the first axes."""
+    import matplotlib.pyplot as plt
+
+    axes = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")[1]
+    plot_laws(compared, axes[0])
+    plot_evidence(compared, axes[1])
+    plot_loo_difference(compared, axes[2])
+    return axes[0]
+
+
+def plot_laws(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
+    """Draw each run's loss against compute, and each law's posterior median at the same runs.
+
+    A law's values are joined in three groups of tokens per parameter, low, middle and high.
+    """
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots(layout="constrained")[1]
+    table = compared.table
+    compute, loss = table.column("compute"), table.column("loss")
+    ratio = table.column("tokens") / table.column("params")
+    ax.scatter(compute, loss, s=8, color=GREY, label="runs", zorder=1)
+    third = np.searchsorted(np.quantile(ratio, [1 / 3, 2 / 3]), ratio)
+    for colour, (name, fit) in zip(_COLOURS, compared.fits.items(), strict=False):
+        values = {n: draws[:400] for n, draws in fit.parameters.items() if n in fit.model.centred.names}
+        curve = np.median(fit.model.law_loss(values, fit.model.ratios), axis=0)
+        for group, style in enumerate((":", "-", "--")):
+            rows = np.flatnonzero(third == group)
+            rows = rows[np.argsort(compute[rows])]
+            label = name if style == "-" else None
+            ax.plot(compute[rows], curve[rows], style, color=colour, lw=1, alpha=0.8, label=label)
+    title = f"{table.name}: laws at the runs (dotted, full, dashed: D/N low, middle, high)"
+    ax.set(xscale="log", xlabel="training compute (FLOP)", ylabel="loss (nats/token)")
+    ax.set_title(title, fontsize="small")
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def plot_evidence(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
+    """Draw log Bayes factors against the best law, as fitted (with errors) and in other settings."""
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots(layout="constrained")[1]
+    table = compared.sensitivity_table()
+    places = np.arange(len(compared.labels))
+    for row, (setting, factors) in enumerate(table.iterrows()):
+        shift = (row - (len(table) - 1) / 2) * 0.12
+        errors = [compared.evidences[n].error for n in compared.labels] if row == 0 else None
+        ax.errorbar(
+            factors, places + shift, xerr=errors, fmt="D" if row == 0 else "o", ms=5, capsize=3,
+            color=_COLOURS[row % len(_COLOURS)], label=str(setting),
+        )  # fmt: skip
+    ax.axvspan(-DECIDES, DECIDES, color=GREY, alpha=0.1, lw=0)
+    ax.set_xscale("symlog", linthresh=DECIDES)
+    ax.set(yticks=places, yticklabels=compared.labels, xlabel="log Bayes factor against the best (nats)")
+    ax.set_title("evidence (shaded: not decisive)", fontsize="small")
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def plot_loo_difference(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
+    """Draw, run by run along compute, how much better the best law predicts it left out than the second.
+
+    Raises
+    ------
+    FitError
+        If the table has no compute.
+    """
+    import matplotlib.pyplot as plt
+
+    if "compute" not in compared.table.frame:
+        raise FitError(f"table {compared.table.name!r} has no compute to draw LOO along")
+    ax = ax or plt.subplots(layout="constrained")[1]
+    first, second = compared.labels[:2]
+    gain = np.asarray(compared.loo[first].elpd_i) - np.asarray(compared.loo[second].elpd_i)
+    compute = compared.table.column("compute")
+    ax.axhline(0, color=GREY, lw=0.8)
+    ax.scatter(compute, gain, s=12, color=np.where(gain > 0, BLUE, ORANGE))
+    ax.set(xscale="log", xlabel="training compute (FLOP)", ylabel="difference of log density (nats)")
+    ax.set_title(f"PSIS-LOO by run: above 0, {first} is better than {second}", fontsize="small")
+    return ax
