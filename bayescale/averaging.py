@@ -121,7 +121,9 @@ def _mixed(parts: list[Forecast], owner: np.ndarray, names: list[str], rng: np.r
         variables[quantity] = (("chain", "draw", "target"), stacked[owner, np.arange(len(owner))][None])
     coords: dict[str, Any] = {"law": (("draw",), np.array(names)[owner])}
     for part in parts:
-        coords |= {n: ("target", c.values) for n, c in part.draws.coords.items() if c.dims == ("target",)}
+        coords |= {
+            str(n): ("target", c.values) for n, c in part.draws.coords.items() if c.dims == ("target",)
+        }
     return xr.Dataset(variables, coords, attrs={"unit": "nats/token", "law": " + ".join(names)})
 
 

@@ -333,8 +333,8 @@ def _require_one_table(fits: "Mapping[str, Fit]") -> None:
         if not same:
             raise FitError(
                 f"{first!r} was fitted to {a.name!r} ({len(a)} runs) and {name!r} to {b.name!r} ({len(b)} "
-                "runs), and the runs are not the same. Evidence and LOO are densities of the very losses fitted; of "
-                "different losses they cannot be compared. Fit both laws to one table"
+                "runs), and the runs are not the same. Evidence and LOO are densities of the very losses "
+                "fitted; of different losses they cannot be compared. Fit both laws to one table"
             )
 
 

@@ -1,5 +1,6 @@
 """Leave-one-out cross-validation from a fit's draws (PSIS-LOO, Vehtari et al. 2017, arXiv:1507.04544)."""
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,9 @@ def loo(fit: "Fit") -> Any:
     dataset = xr.Dataset({"log_loss": (("chain", "draw", "run"), values)})
     tree = xr.DataTree.from_dict({"log_likelihood": dataset})
     independent = fit.diagnostics.min_ess / values[..., 0].size
-    return arviz_loo(tree, pointwise=True, reff=min(1.0, independent))
+    with warnings.catch_warnings():  # high Pareto k is told by those who use the result, run counts and all
+        warnings.filterwarnings("ignore", message="Estimated shape parameter", category=UserWarning)
+        return arviz_loo(tree, pointwise=True, reff=min(1.0, independent))
 
 
 def _log_likelihood(model: Model, z: np.ndarray) -> np.ndarray:
