@@ -1,5 +1,6 @@
 """Pictures of a comparison of laws: their curves over the runs, their evidence, and LOO run by run."""
 
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,8 @@ from bayescale.plots import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from bayescale.fitting import Fit
 
 # Okabe & Ito's colours beyond the two that `bayescale.plots` names.
 _COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
@@ -27,31 +30,39 @@ def plot_comparison(compared: Comparison) -> "Axes":
 
 
 def plot_laws(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
-    """Draw each run's loss against compute, and each law's posterior median at the same runs.
+    """Draw each run's loss against compute, and each law's posterior median at three fixed D/N.
 
-    A law's values are joined in three groups of tokens per parameter, low, middle and high.
+    Raises
+    ------
+    FitError
+        If a law needs more than params, tokens or compute.
     """
     import matplotlib.pyplot as plt
 
     ax = ax or plt.subplots(layout="constrained")[1]
     table = compared.table
     compute, loss = table.column("compute"), table.column("loss")
-    ratio = table.column("tokens") / table.column("params")
-    ax.scatter(compute, loss, s=8, color=GREY, label="runs", zorder=1)
-    third = np.searchsorted(np.quantile(ratio, [1 / 3, 2 / 3]), ratio)
-    for colour, (name, fit) in zip(_COLOURS, compared.fits.items(), strict=False):
-        values = {n: draws[:400] for n, draws in fit.parameters.items() if n in fit.model.centred.names}
-        curve = np.median(fit.model.law_loss(values, fit.model.ratios), axis=0)
-        for group, style in enumerate((":", "-", "--")):
-            rows = np.flatnonzero(third == group)
-            rows = rows[np.argsort(compute[rows])]
-            label = name if style == "-" else None
-            ax.plot(compute[rows], curve[rows], style, color=colour, lw=1, alpha=0.8, label=label)
-    title = f"{table.name}: laws at the runs (dotted, full, dashed: D/N low, middle, high)"
+    ratios = table.column("tokens") / table.column("params")
+    ax.scatter(compute, loss, s=8, color=GREY, alpha=0.6, lw=0, label="runs")
+    at = np.geomspace(compute.min(), compute.max(), 60)
+    levels = np.quantile(ratios, [0.1, 0.5, 0.9])
+    for colour, (name, fit) in zip(cycle(_COLOURS), compared.fits.items()):
+        for ratio, style in zip(levels, (":", "-", "--"), strict=True):
+            params = np.sqrt(at / (table.meta.flops_per_param_token * ratio))
+            curve = _median_curve(fit, {"N": params, "D": ratio * params, "C": at})
+            ax.plot(at, curve, style, color=colour, lw=1, label=name if style == "-" else None)
+    shown = ", ".join(f"{style} {ratio:.3g}" for style, ratio in zip("·–╌", levels, strict=True))
     ax.set(xscale="log", xlabel="training compute (FLOP)", ylabel="loss (nats/token)")
-    ax.set_title(title, fontsize="small")
+    ax.set_title(f"{table.name}: laws at D/N {shown}", fontsize="small")
     ax.legend(frameon=False, fontsize="small")
     return ax
+
+
+def _median_curve(fit: "Fit", inputs: dict[str, np.ndarray]) -> np.ndarray:
+    if missing := set(fit.law.inputs) - inputs.keys():
+        raise FitError(f"law {fit.law.name!r} needs {sorted(missing)[0]!r}: it has no curve along compute")
+    values = {n: fit.parameters[n][:400] for n in fit.model.centred.names}
+    return np.median(fit.model.law_loss(values, fit.model.ratios_at(inputs)), axis=0)
 
 
 def plot_evidence(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
@@ -70,6 +81,7 @@ def plot_evidence(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
         )  # fmt: skip
     ax.axvspan(-DECIDES, DECIDES, color=GREY, alpha=0.1, lw=0)
     ax.set_xscale("symlog", linthresh=DECIDES)
+    ax.invert_yaxis()
     ax.set(yticks=places, yticklabels=compared.labels, xlabel="log Bayes factor against the best (nats)")
     ax.set_title("evidence (shaded: not decisive)", fontsize="small")
     ax.legend(frameon=False, fontsize="small")
@@ -95,5 +107,5 @@ def plot_loo_difference(compared: Comparison, ax: "Axes | None" = None) -> "Axes
     ax.axhline(0, color=GREY, lw=0.8)
     ax.scatter(compute, gain, s=12, color=np.where(gain > 0, BLUE, ORANGE))
     ax.set(xscale="log", xlabel="training compute (FLOP)", ylabel="difference of log density (nats)")
-    ax.set_title(f"PSIS-LOO by run: above 0, {first} is better than {second}", fontsize="small")
+    ax.set_title(f"PSIS-LOO by run: {first}\nover {second} where above 0", fontsize="small")
     return ax

@@ -1,7 +1,8 @@
 """Does the evidence find the law that made a table?
 
     .venv/bin/python -m tests.benchmarks.recovery            # tables that a law made, misfit-free
-    .venv/bin/python -m tests.benchmarks.recovery 0.02       # with a smooth misfit of 2% of the reducible loss
+    .venv/bin/python -m tests.benchmarks.recovery 0.02       # smooth misfit, 2% of the reducible loss
+    .venv/bin/python -m tests.benchmarks.recovery 0.02 discrepancy   # the same, models with a discrepancy
 
 From each of six laws, tables at the runs of a published one: parameters drawn from its posterior under that
 law, Student-t noise of 0.4%. All six laws are compared on each. "Decisive" is a log Bayes
