@@ -2,8 +2,8 @@
 
     .venv/bin/python -m tests.benchmarks.evidence
 
-The 240 Chinchilla runs, laws alone. Costs are seconds for an error of .01 nat, as errors fall with the root of
-the work; NUTS's compilation is not counted.
+The 240 Chinchilla runs, laws alone. Costs are seconds for an error of .01 nat, as errors fall with the root 
+of work; the compilation that NUTS needs is not counted.
 """
 
 import math
