@@ -24,7 +24,9 @@ class AveragedForecast:
     Attributes
     ----------
     mixture : Forecast
-        Draws of the mixture; the coordinate ``law`` tells whose each draw is.
+        Draws of the mixture.
+    law : array of str, shape (sample,)
+        Whose law each of the mixture's draws is.
     parts : mapping
         Label to that law's own forecast.
     weights : mapping
@@ -32,6 +34,7 @@ class AveragedForecast:
     """
 
     mixture: Forecast
+    law: np.ndarray
     parts: Mapping[str, Forecast]
     weights: Mapping[str, float]
 
@@ -100,33 +103,26 @@ def average(
     owner = np.searchsorted(np.cumsum(list(kept.values())), (np.arange(size) + rng.random()) / size)
     owner = rng.permutation(np.minimum(owner, len(kept) - 1))
     names = list(kept)
-    warnings: list[str] = []
-    for name, part in parts.items():
-        warnings += [w for w in (f"{name}: {w}" for w in part.warnings) if w not in warnings]
+    names, shape = list(kept), (1, size, -1)
+    picks = [rng.permutation(_flat(part).shape[0])[:size] for part in parts.values()]
+
+    def mixed(quantity: str) -> np.ndarray:
+        drawn = [_flat(p, quantity)[pick] for p, pick in zip(parts.values(), picks, strict=True)]
+        return np.stack(drawn)[owner, np.arange(size)].reshape(shape)
+
+    inputs_known: dict[str, np.ndarray] = {}
+    outside: dict[str, np.ndarray] = {}
+    for part in parts.values():
+        inputs_known |= part.inputs
+        outside |= part.outside
+    warnings = [f"{name}: {w}" for name, part in parts.items() for w in part.warnings]
+    table = next(iter(parts.values())).table
     mixture = Forecast(
-        _mixed(list(parts.values()), owner, names, rng),
-        pd.concat([p.outside for p in parts.values()], axis=1).T.groupby(level=0, sort=False).max().T,
-        warnings,
+        inputs_known, mixed("expected_loss"), mixed("loss"), " + ".join(names), table, outside, warnings
     )
-    return AveragedForecast(mixture, parts, kept)
-
-
-def _mixed(parts: list[Forecast], owner: np.ndarray, names: list[str], rng: np.random.Generator) -> Any:
-    import xarray as xr
-
-    variables = {}
-    picks = [rng.permutation(_flat(part).shape[0])[: len(owner)] for part in parts]
-    for quantity in ("expected_loss", "loss"):
-        stacked = np.stack([_flat(p, quantity)[pick] for p, pick in zip(parts, picks, strict=True)])
-        variables[quantity] = (("chain", "draw", "target"), stacked[owner, np.arange(len(owner))][None])
-    coords: dict[str, Any] = {"law": (("draw",), np.array(names)[owner])}
-    for part in parts:
-        coords |= {
-            str(n): ("target", c.values) for n, c in part.draws.coords.items() if c.dims == ("target",)
-        }
-    return xr.Dataset(variables, coords, attrs={"unit": "nats/token", "law": " + ".join(names)})
+    return AveragedForecast(mixture, np.array(names)[owner], parts, kept)
 
 
 def _flat(part: Forecast, quantity: str = "expected_loss") -> np.ndarray:
-    values = part.draws[quantity].transpose("chain", "draw", "target").values
+    values: np.ndarray = getattr(part, quantity)
     return values.reshape(-1, values.shape[-1])

@@ -491,8 +491,7 @@ def compare(
     inputs = {k: v for k, v in {"params": params, "tokens": tokens}.items() if v}
     averaged = compared.forecast(weights=weights, seed=seed, **inputs) if inputs else None
     if plot:
-        from bayescale.plots import save_figure
-        from bayescale.plots_comparison import plot_comparison
+        from bayescale.plots import plot_comparison, save_figure
 
         save_figure(plot_comparison(compared), plot)
     warnings = compared.warnings() + (averaged.warnings if averaged else [])

@@ -160,11 +160,10 @@ def test_averaged_forecast_splits_its_spread(compared):
     assert set(averaged.weights) <= set(compared.labels)
     assert sum(averaged.weights.values()) == pytest.approx(1)
     summary = averaged.summary()
-    variance = averaged.mixture.draws["expected_loss"].values.reshape(-1, 2).var(axis=0)
+    variance = averaged.mixture.expected_loss.reshape(-1, 2).var(axis=0)
     np.testing.assert_allclose(summary["within_sd"] ** 2 + summary["between_sd"] ** 2, variance, rtol=0.1)
-    law = averaged.mixture.draws["law"].values
     for name, weight in averaged.weights.items():
-        assert np.mean(law == name) == pytest.approx(weight, abs=0.001)
+        assert np.mean(averaged.law == name) == pytest.approx(weight, abs=0.001)
 
 
 def test_between_law_spread_shows(compared):

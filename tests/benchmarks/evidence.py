@@ -2,7 +2,7 @@
 
     .venv/bin/python -m tests.benchmarks.evidence
 
-The 240 Chinchilla runs, laws alone. Costs are seconds for an error of .01 nat, as errors fall with the root 
+The 240 Chinchilla runs, laws alone. Costs are seconds for an error of .01 nat, as errors fall with the root
 of work; the compilation that NUTS needs is not counted.
 """
 

@@ -7,17 +7,15 @@ import numpy as np
 
 from bayescale.comparison import DECIDES, Comparison
 from bayescale.errors import FitError
-from bayescale.plots import BLUE, GREY, ORANGE
+from bayescale.plots.style import BLUE, CYCLE, GREY, LABELS, ORANGE, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bayescale.fitting import Fit
 
-# Okabe & Ito's colours beyond the two that `bayescale.plots` names.
-_COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 
-
+@styled
 def plot_comparison(compared: Comparison) -> "Axes":
     """Draw curves, evidence and pointwise LOO side by side; returns the first axes."""
     import matplotlib.pyplot as plt
@@ -29,6 +27,7 @@ def plot_comparison(compared: Comparison) -> "Axes":
     return axes[0]
 
 
+@styled
 def plot_laws(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
     """Draw each run's loss against compute, and each law's posterior median at three fixed D/N.
 
@@ -46,13 +45,13 @@ def plot_laws(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
     ax.scatter(compute, loss, s=8, color=GREY, alpha=0.6, lw=0, label="runs")
     at = np.geomspace(compute.min(), compute.max(), 60)
     levels = np.quantile(ratios, [0.1, 0.5, 0.9])
-    for colour, (name, fit) in zip(cycle(_COLOURS), compared.fits.items()):
+    for colour, (name, fit) in zip(cycle(CYCLE), compared.fits.items()):
         for ratio, style in zip(levels, (":", "-", "--"), strict=True):
             params = np.sqrt(at / (table.meta.flops_per_param_token * ratio))
             curve = _median_curve(fit, {"N": params, "D": ratio * params, "C": at})
             ax.plot(at, curve, style, color=colour, lw=1, label=name if style == "-" else None)
     shown = ", ".join(f"{style} {ratio:.3g}" for style, ratio in zip("·–╌", levels, strict=True))
-    ax.set(xscale="log", xlabel="training compute (FLOP)", ylabel="loss (nats/token)")
+    ax.set(xscale="log", xlabel=LABELS["compute"], ylabel=LABELS["loss"])
     ax.set_title(f"{table.name}: laws at D/N {shown}", fontsize="small")
     ax.legend(frameon=False, fontsize="small")
     return ax
@@ -65,6 +64,7 @@ def _median_curve(fit: "Fit", inputs: dict[str, np.ndarray]) -> np.ndarray:
     return np.median(fit.model.law_loss(values, fit.model.ratios_at(inputs)), axis=0)
 
 
+@styled
 def plot_evidence(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
     """Draw log Bayes factors against the best law, as fitted (with errors) and in other settings."""
     import matplotlib.pyplot as plt
@@ -77,7 +77,7 @@ def plot_evidence(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
         errors = [compared.evidences[n].error for n in compared.labels] if row == 0 else None
         ax.errorbar(
             factors, places + shift, xerr=errors, fmt="D" if row == 0 else "o", ms=5, capsize=3,
-            color=_COLOURS[row % len(_COLOURS)], label=str(setting),
+            color=CYCLE[row % len(CYCLE)], label=str(setting),
         )  # fmt: skip
     ax.axvspan(-DECIDES, DECIDES, color=GREY, alpha=0.1, lw=0)
     ax.set_xscale("symlog", linthresh=DECIDES)
@@ -88,6 +88,7 @@ def plot_evidence(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
     return ax
 
 
+@styled
 def plot_loo_difference(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
     """Draw, run by run along compute, how much better the best law predicts it left out than the second.
 
@@ -106,6 +107,6 @@ def plot_loo_difference(compared: Comparison, ax: "Axes | None" = None) -> "Axes
     compute = compared.table.column("compute")
     ax.axhline(0, color=GREY, lw=0.8)
     ax.scatter(compute, gain, s=12, color=np.where(gain > 0, BLUE, ORANGE))
-    ax.set(xscale="log", xlabel="training compute (FLOP)", ylabel="difference of log density (nats)")
+    ax.set(xscale="log", xlabel=LABELS["compute"], ylabel="difference of log density (nats)")
     ax.set_title(f"PSIS-LOO by run: {first}\nover {second} where above 0", fontsize="small")
     return ax
