@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bayescale.backtesting import Backtest, backtest
     from bayescale.catalogue import load, pull, tables
     from bayescale.checks import Finding, check
+    from bayescale.comparison import Comparison, compare
     from bayescale.errors import BayescaleError
     from bayescale.fitfile import load_fit
     from bayescale.fitting import Fit, fit, fit_many, prior_predictive
@@ -31,6 +32,7 @@ _PUBLIC = {
     "Allocation": "allocations",
     "Backtest": "backtesting",
     "BayescaleError": "errors",
+    "Comparison": "comparison",
     "Finding": "checks",
     "Fit": "fitting",
     "Forecast": "forecasts",
@@ -47,6 +49,7 @@ _PUBLIC = {
     "allocate": "allocations",
     "backtest": "backtesting",
     "check": "checks",
+    "compare": "comparison",
     "fit": "fitting",
     "fit_many": "fitting",
     "forecast": "forecasts",
@@ -69,6 +72,7 @@ __all__ = [
     "Allocation",
     "Backtest",
     "BayescaleError",
+    "Comparison",
     "Finding",
     "Fit",
     "Forecast",
@@ -85,6 +89,7 @@ __all__ = [
     "allocate",
     "backtest",
     "check",
+    "compare",
     "fit",
     "fit_many",
     "forecast",

@@ -15,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bayescale.comparison import Comparison
     from bayescale.fitting import Fit
     from bayescale.plans import Plan
     from bayescale.runs import RunTable
@@ -592,6 +593,66 @@ def scoreboard(
         print(f"saved to {output}")
 
 
+@app.command()
+def compare(
+    source: TableSource,
+    laws: Annotated[
+        str, typer.Option("--laws", help="Names or formulas, comma-separated.")
+    ] = "chinchilla,chinchilla-shared,kaplan-floor,kaplan",
+    sensitivity: Annotated[
+        bool, typer.Option(help="Refit with other prior widths, noise and discrepancy.")
+    ] = True,
+    heldout: Annotated[bool, typer.Option("--heldout", help="Score hidden expensive runs too.")] = False,
+    params: Annotated[list[float] | None, typer.Option(help="Forecast there, laws averaged.")] = None,
+    tokens: Annotated[list[float] | None, typer.Option(help="Training tokens of the forecast.")] = None,
+    weights: Annotated[str, typer.Option(help="Average by evidence or stacking.")] = "evidence",
+    plot: Annotated[Path | None, typer.Option(help="Draw the comparison here (.svg, .png).")] = None,
+    noise: NoiseOption = "student-t",
+    discrepancy: DiscrepancyOption = False,
+    group_effect: GroupOption = None,
+    method: MethodOption = "auto",
+    draws: DrawsOption = 1500,
+    seed: SeedOption = 0,
+    columns: ColumnsOption = None,
+    loss_unit: UnitOption = None,
+    tokens_per_byte: BytesOption = None,
+    drop_missing: DropOption = False,
+    keep_outliers: OutliersOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare laws on a table: evidence, prediction, and what the verdict hangs on."""
+    from bayescale.comparison import compare as run
+
+    table = _table(source, columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers)
+    compared = run(
+        table, [law.strip() for law in laws.split(",")], sensitivity=sensitivity, heldout=heldout,
+        method=method, noise=noise, discrepancy=discrepancy, group_effect=group_effect, draws=draws,
+        seed=seed, progress=_say,
+    )  # fmt: skip
+    inputs = {k: v for k, v in {"params": params, "tokens": tokens}.items() if v}
+    averaged = compared.forecast(weights=weights, seed=seed, **inputs) if inputs else None
+    if plot:
+        from bayescale.plots import plot_comparison, save_figure
+
+        save_figure(plot_comparison(compared), plot)
+    warnings = compared.warnings() + (averaged.warnings if averaged else [])
+    if as_json:
+        data = compared.to_dict() | {"warnings": warnings}
+        if averaged:
+            data |= {"forecast": averaged.summary().to_dict("records"), "weights": dict(averaged.weights)}
+        print(json.dumps(data, indent=2))
+    else:
+        _print_comparison(compared)
+        if averaged:
+            _print_frame(
+                averaged.summary().T.reset_index(), f"forecast, laws averaged by {weights} (nats/token)"
+            )
+            _print_frame(averaged.by_law(), "expected loss law by law (nats/token)")
+        _print_warnings(warnings)
+    if not all(fit.diagnostics.passed for fit in compared.fits.values()):
+        raise typer.Exit(1)
+
+
 @app.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     add_help_option=False,
@@ -765,6 +826,23 @@ def _forecast_rows(row: "pd.Series", fitted: "Fit") -> "tuple[pd.DataFrame, str]
         for key, title in (("expected_loss", "expected loss"), ("loss", "loss of a new run"))
     ]
     return pd.DataFrame(rows), f"{inputs} ({fitted.law.name} on {fitted.table.name})"
+
+
+def _print_comparison(compared: "Comparison") -> None:
+    summary = compared.summary().reset_index()
+    evidence = ["law", "parameters", "log_evidence", "error", "log_bayes_factor", "probability", "reliable"]
+    shown = summary[evidence].astype({"log_evidence": object})
+    shown["log_evidence"] = [f"{value:.2f}" for value in summary["log_evidence"]]
+    title = f"evidence on {compared.table.name}, {len(compared.table)} runs (nats of log loss)"
+    _print_frame(shown, title)
+    predictive = [c for c in summary if c not in evidence or c == "law"]
+    _print_frame(summary[predictive], "\nprediction of left-out runs (PSIS-LOO, nats of log loss)")
+    if compared.sensitivity:
+        rows = compared.sensitivity_table().reset_index()
+        _print_frame(rows, f"\nlog Bayes factors against {compared.labels[0]} (nats)")
+    print("\nverdict")
+    for sentence in [*compared.verdict(), *map(str, compared.nested())]:
+        print(f"- {sentence}")
 
 
 def _fit_warnings(fitted: "Fit") -> list[str]:

@@ -5,6 +5,12 @@ in the picture. Looks are in ``bayescale.mplstyle``.
 """
 
 from bayescale.plots.calibration import plot_coverage, plot_pit
+from bayescale.plots.comparison import (
+    plot_comparison,
+    plot_evidence,
+    plot_laws,
+    plot_loo_difference,
+)
 from bayescale.plots.forecasts import plot_bands, plot_forecast, plot_surface
 from bayescale.plots.misfit import plot_discrepancy, plot_residuals
 from bayescale.plots.optimum import plot_allocation, plot_isoflop
@@ -15,10 +21,14 @@ from bayescale.plots.style import save_figure
 __all__ = [
     "plot_allocation",
     "plot_bands",
+    "plot_comparison",
     "plot_coverage",
     "plot_discrepancy",
+    "plot_evidence",
     "plot_forecast",
     "plot_isoflop",
+    "plot_laws",
+    "plot_loo_difference",
     "plot_pairs",
     "plot_pit",
     "plot_plan",

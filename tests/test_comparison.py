@@ -1,0 +1,246 @@
+"""Comparing laws: the verdict in words, what it hangs on, nested laws, averaged forecasts, refusals."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import bayescale as bs
+from bayescale.comparison import Comparison
+from bayescale.errors import FitError
+from bayescale.inference.evidence import Evidence
+from bayescale.laws import BUILTIN, Gamma, LogNormal, Normal
+from bayescale.nesting import separate, separation
+from bayescale.sensitivity import refit, settings_beside, widened
+from tests.conftest import simulated_table
+from tests.test_cli import run
+
+LAWS = ["chinchilla", "chinchilla-shared", "kaplan"]
+
+
+@pytest.fixture(scope="module")
+def table():
+    return simulated_table(rows=50)
+
+
+@pytest.fixture(scope="module")
+def compared(table):
+    return bs.compare(table, LAWS, draws=500, method="fast")
+
+
+def test_summary_is_consistent(compared):
+    summary = compared.summary()
+    assert list(summary.index) == compared.labels
+    assert summary["log_evidence"].is_monotonic_decreasing
+    assert summary["probability"].sum() == pytest.approx(1)
+    assert summary["stacking_weight"].sum() == pytest.approx(1)
+    assert np.all(summary["error"] < 0.05)
+    # Kaplan has no floor: a table with one is far from it, both by evidence and by prediction.
+    assert compared.labels[-1] == "kaplan"
+    assert summary.loc["kaplan", "log_bayes_factor"] < -5
+    assert summary.loc["kaplan", "elpd_difference"] < -5
+
+
+def test_sensitivity_has_every_setting(compared):
+    rows = compared.sensitivity_table()
+    expected = ["as fitted", "prior widths x1/2", "prior widths x2", "normal noise", "a discrepancy"]
+    assert list(rows.index) == expected
+    assert np.all(rows[compared.labels[0]] == 0)
+    assert len(np.unique(rows["kaplan"])) == len(rows)
+
+
+def test_wider_priors_cost_evidence(table):
+    fitted = bs.fit(table, discrepancy=False, method="fast")
+    settings = {s.name: s for s in settings_beside("student-t", False)}
+    wide = refit(fitted, settings["prior widths x2"])
+    cost = fitted.evidence.log - wide.evidence.log
+    # Five widths doubled cost at most 5 log 2 = 3.5 nats, where the data leave the prior no say.
+    assert 1 < cost < 5 * np.log(2) + 0.1
+    assert wide.law.parameter("E").prior == LogNormal(1.5, 1.0)
+
+
+def test_a_tables_own_floor_prior_is_widened_too(table):
+    own = table.meta.model_copy(update={"floor_prior": "LogNormal(1.8, 0.1)"})
+    fitted = bs.fit(replace(table, meta=own), discrepancy=False, method="fast", draws=100)
+    wide = refit(fitted, settings_beside("student-t", False)[1])
+    assert wide.law.parameter("E").prior == LogNormal(1.8, 0.2)
+
+
+def test_widened_priors_keep_their_centre():
+    rng = np.random.default_rng(0)
+    for prior, width in (
+        (LogNormal(0.5, 0.4), lambda x: np.log(x).std()),
+        (Normal(1, 0.3), np.std),
+        (Gamma(2, 0.1), np.std),
+    ):
+        narrow, wide = prior.sample(rng, 200_000), widened(prior, 2).sample(rng, 200_000)
+        assert width(wide) / width(narrow) == pytest.approx(2, rel=0.02)
+    assert np.mean(widened(Gamma(2, 0.1), 2).sample(rng, 200_000)) == pytest.approx(20, rel=0.03)
+
+
+def with_evidence(compared, logs, elsewhere):
+    """The same comparison with other evidences: of A and B, as fitted and by number of the setting."""
+    a, b = compared.labels[:2]
+    evidence = {n: Evidence(v, 0.01, "bridge") for n, v in zip((a, b), logs, strict=True)}
+    settings = list(compared.sensitivity)
+    changed = {
+        s: {n: (Evidence(v, 0.01, "bridge"), []) for n, v in zip((a, b), elsewhere.get(i, logs), strict=True)}
+        for i, s in enumerate(settings)
+    }
+    return Comparison({n: compared.fits[n] for n in (a, b)}, evidence, changed)
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [(0.4, "cannot tell"), (2.0, "leans to"), (4.0, "favours"), (8.0, "decides for")],
+)
+def test_verdict_names_the_strength(compared, factor, words):
+    sentence = with_evidence(compared, (factor, 0.0), {}).verdict()[0]
+    assert words in sentence
+    assert "hangs" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("setting", "there", "words"),
+    [
+        (2, (0.0, 3.0), "the noise model: -3.0 with normal noise"),
+        (0, (0.5, 0.0), "the prior widths: +0.5 with prior widths x1/2"),
+        (3, (2.0, 0.0), "whether laws may be smoothly wrong (discrepancy): +2.0 with a discrepancy"),
+    ],
+)
+def test_verdict_says_what_it_hangs_on(compared, setting, there, words):
+    sentence = with_evidence(compared, (8.0, 0.0), {setting: there}).verdict()[0]
+    assert "This hangs on" in sentence
+    assert words in sentence
+
+
+def test_verdict_tells_of_smooth_misfit(compared):
+    calm = with_evidence(compared, (8.0, 0.0), {})
+    bent = with_evidence(compared, (8.0, 0.0), {3: (60.0, 58.0)})
+    assert not any("smoothly wrong on this table" in s for s in calm.verdict())
+    assert any("adds 52 nats" in s for s in bent.verdict())
+
+
+def test_large_monte_carlo_error_is_marked(compared):
+    a = compared.labels[0]
+    noisy = Comparison(
+        compared.fits, dict(compared.evidences) | {a: replace(compared.evidences[a], error=0.2)}, {}
+    )
+    assert any("0.20 nats, above 0.05" in w for w in noisy.warnings())
+    assert not noisy.summary().loc[a, "reliable"]
+
+
+@pytest.mark.parametrize(
+    ("law", "special", "expected"),
+    [
+        ("chinchilla", "chinchilla-shared", "alpha - beta"),
+        ("chinchilla", "power-params-floor", "B"),
+        ("kaplan-floor", "kaplan", "E"),
+        ("kaplan", "chinchilla", "None"),
+    ],
+)
+def test_separating_parameter_is_found(law, special, expected):
+    assert str(separation(BUILTIN[law], BUILTIN[special])) == expected
+
+
+def test_nested_law_reports_its_parameter(compared):
+    (found,) = compared.nested()
+    assert found.parameter == "alpha - beta"
+    draws = compared.fits["chinchilla"].parameters
+    difference = draws["alpha"] - draws["beta"]
+    assert found.median == pytest.approx(np.median(difference))
+    assert found.inside == pytest.approx(np.mean(np.abs(difference) < found.rope))
+    amplitude = separate(compared.fits["chinchilla"], BUILTIN["power-params-floor"])
+    assert (amplitude.parameter, amplitude.inside) == ("B_centre", 0)
+
+
+def test_averaged_forecast_splits_its_spread(compared):
+    averaged = compared.forecast(params=[1e9, 1e11], tokens=[2e10, 2e12])
+    assert set(averaged.weights) <= set(compared.labels)
+    assert sum(averaged.weights.values()) == pytest.approx(1)
+    summary = averaged.summary()
+    variance = averaged.mixture.expected_loss.reshape(-1, 2).var(axis=0)
+    np.testing.assert_allclose(summary["within_sd"] ** 2 + summary["between_sd"] ** 2, variance, rtol=0.1)
+    for name, weight in averaged.weights.items():
+        assert np.mean(averaged.law == name) == pytest.approx(weight, abs=0.001)
+
+
+def test_between_law_spread_shows(compared):
+    even = compared.forecast(weights="stacking", params=1e12, tokens=2e13)
+    from bayescale.averaging import average
+
+    mixed = average(
+        compared.fits, {"chinchilla": 0.5, "chinchilla-shared": 0, "kaplan": 0.5}, params=1e12, tokens=2e13
+    )
+    assert mixed.summary()["between_sd"][0] > 5 * mixed.summary()["within_sd"][0]
+    assert even.summary()["between_sd"][0] < mixed.summary()["between_sd"][0]
+    medians = mixed.by_law().set_index("law")["expected_loss"]
+    assert medians["kaplan"] < medians["chinchilla"]
+
+
+def test_fits_of_different_tables_are_refused(table, compared):
+    fewer = bs.fit(table.where(np.arange(50) > 0), discrepancy=False, method="fast", draws=100)
+    with pytest.raises(FitError, match=r"49 runs\).*not the same"):
+        bs.compare([compared.fits["kaplan"], fewer])
+    moved = table.frame.assign(loss=table.frame["loss"] * 1.001)
+    other = bs.fit(replace(table, frame=moved), discrepancy=False, method="fast", draws=100)
+    with pytest.raises(FitError, match="cannot be compared"):
+        bs.compare([compared.fits["kaplan"], other])
+
+
+def test_fits_of_one_table_are_compared_as_they_are(compared):
+    fits = [compared.fits["kaplan"], compared.fits["chinchilla"]]
+    again = bs.compare(fits, sensitivity=False)
+    assert again.labels == ["chinchilla", "kaplan"]
+    assert again.evidences["kaplan"] == compared.evidences["kaplan"]
+    with pytest.raises(FitError, match="noise cannot be"):
+        bs.compare(fits, noise="normal")
+
+
+def test_one_law_with_two_noises_is_told_apart(table):
+    fits = [
+        bs.fit(table, noise=n, discrepancy=False, method="fast", draws=100) for n in ("student-t", "normal")
+    ]
+    both = bs.compare(fits, sensitivity=False)
+    assert set(both.labels) == {"chinchilla (student-t, law alone)", "chinchilla (normal, law alone)"}
+    assert any("differ in more than their law" in w for w in both.warnings())
+
+
+def test_too_few_laws_and_repeats_are_refused(table):
+    with pytest.raises(FitError, match="at least two"):
+        bs.compare(table, ["kaplan"], method="fast", draws=100)
+    with pytest.raises(FitError, match="with itself"):
+        bs.compare(table, ["kaplan", "kaplan"], method="fast", draws=100)
+
+
+@pytest.mark.slow
+def test_verdict_on_chinchilla_hangs_on_the_noise_model():
+    laws = ["chinchilla", "chinchilla-shared", "kaplan-floor", "kaplan"]
+    found = bs.compare(bs.load("chinchilla"), laws)
+    rows = found.sensitivity_table()
+    assert found.labels[0] == "chinchilla-shared"
+    assert rows.loc["as fitted", "chinchilla"] == pytest.approx(-1.7, abs=0.2)
+    assert rows.loc["normal noise", "chinchilla"] == pytest.approx(2.85, abs=0.3)
+    assert rows.loc["as fitted", "kaplan-floor"] == pytest.approx(-173, abs=4)
+    assert rows.loc["as fitted", "kaplan"] == pytest.approx(-225, abs=4)
+    assert "the noise model: -2.9 with normal noise" in found.verdict()[0]
+
+
+def test_command_line(tmp_path, table):
+    from bayescale.runs import write_runs
+
+    path = tmp_path / "runs.csv"
+    write_runs(table, path)
+    laws = "chinchilla, E + A*N**-a"
+    picture = tmp_path / "compared.png"
+    at = ("--params", 1e10, "--tokens", 1e11)
+    done = run("compare", path, "--laws", laws, "--no-sensitivity", *at, "--json", "--plot", picture)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert list(report["laws"]) == ["chinchilla", "E + A*N**-a"]
+    assert "decides for chinchilla" in report["verdict"][0]
+    assert report["forecast"][0]["between_sd"] >= 0
+    assert picture.stat().st_size > 10_000
+    done = run("compare", path, "--laws", "chinchilla", "--no-sensitivity")
+    assert (done.returncode, "at least two laws" in done.stderr) == (2, True)

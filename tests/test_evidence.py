@@ -1,0 +1,168 @@
+"""Evidence: bridge sampling, the fast path, nested sampling and quadrature agree; LOO is ArviZ's own."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+import bayescale as bs
+from bayescale.errors import FitError
+from bayescale.inference.bridge import log_evidence
+from bayescale.inference.crossvalidation import loo, pointwise_log_likelihood
+from bayescale.inference.modes import prior_draws
+from bayescale.laws import BUILTIN, law_from_formula
+from bayescale.model.model import make_model
+from tests.conftest import simulated_table
+
+
+class Banana:
+    """A density whose integral is known: a skewed, curved normal in four dimensions."""
+
+    log = 3.7
+
+    def log_density(self, z):
+        bent = z.copy()
+        bent[:, 1] -= 0.3 * z[:, 0] ** 2
+        bent[:, 2] = np.sinh(z[:, 2])
+        jacobian = np.log(np.cosh(z[:, 2]))
+        return self.log - 0.5 * (bent**2).sum(axis=1) - 2 * math.log(2 * math.pi) + jacobian
+
+    def draws(self, rng, *shape):
+        z = rng.standard_normal((*shape, 4))
+        z[..., 1] += 0.3 * z[..., 0] ** 2
+        z[..., 2] = np.arcsinh(z[..., 2])
+        return z
+
+
+def test_bridge_finds_a_known_integral_and_its_error():
+    rng = np.random.default_rng(0)
+    found = [log_evidence(Banana(), Banana().draws(rng, 4, 500), seed=s) for s in range(40)]
+    off = np.array([e.log - Banana.log for e in found])
+    claimed = np.array([e.error for e in found])
+    assert claimed.max() < 0.05
+    assert abs(off.mean()) < 4 * off.std() / math.sqrt(len(off))
+    assert 0.6 < off.std() / claimed.mean() < 1.6
+
+
+def test_bridge_counts_autocorrelation():
+    rng = np.random.default_rng(1)
+    sticky = np.repeat(Banana().draws(rng, 4, 100), 20, axis=1)
+    free = Banana().draws(rng, 4, 2000)
+    assert log_evidence(Banana(), sticky).error > 2 * log_evidence(Banana(), free).error
+
+
+def test_bridge_refuses_too_few_draws():
+    with pytest.raises(FitError, match="at least 80 draws"):
+        log_evidence(Banana(), Banana().draws(np.random.default_rng(0), 2, 20))
+
+
+def two_parameter_model():
+    """Only level and slope are free in effect: the noise parameters' priors are the model's own."""
+    law = law_from_formula("A*N**-a")
+    return make_model(simulated_table(rows=15, noise_sd=0.05), law, noise="normal", discrepancy=False)
+
+
+def test_quadrature_agrees():
+    """Three coordinates (amplitude, exponent, noise), integrated on a grid wide enough for the integrand."""
+    model = two_parameter_model()
+    fitted = bs.fit(
+        simulated_table(rows=15, noise_sd=0.05), "A*N**-a", noise="normal", discrepancy=False, method="fast"
+    )
+    z = fitted.z.reshape(-1, 3)
+    axes = [np.linspace(m - 9 * s, m + 12 * s, 90) for m, s in zip(z.mean(0), z.std(0), strict=True)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    density = model.log_density(points.reshape(-1, 3)).reshape(points.shape[:3])
+    total = np.exp(density - density.max())
+    for axis in reversed(axes):
+        total = integrate.simpson(total, x=axis)
+    exact = density.max() + math.log(total)
+    assert fitted.evidence is not None
+    assert abs(fitted.evidence.log - exact) < 3 * fitted.evidence.error + 0.01
+    bridged = log_evidence(model, z.reshape(4, -1, 3))
+    assert abs(bridged.log - exact) < 0.03
+
+
+def test_bridge_agrees_with_the_fast_path(law_only_fit):
+    """The 240 Chinchilla runs, Student-t noise: 859.59 nats with these priors (large importance sample)."""
+    nuts = bs.fit(bs.load("chinchilla"), discrepancy=False, method="nuts", draws=1000, seed=3)
+    bridged = log_evidence(nuts.model, nuts.z)
+    assert bridged.error < 0.01
+    assert abs(bridged.log - 859.592) < 0.01
+    assert abs(bridged.log - law_only_fit.evidence.log) < 3 * math.hypot(
+        bridged.error, law_only_fit.evidence.error
+    )
+
+
+@pytest.mark.slow
+def test_bridge_agrees_with_discrepancy_and_groups():
+    table = simulated_table(rows=40)
+    table.frame["family"] = np.arange(40) % 5
+    options = {"group_effect": "family", "seed": 1}
+    fast = bs.fit(table, method="fast", **options)
+    nuts = bs.fit(table, method="nuts", draws=2000, **options)
+    bridged = log_evidence(nuts.model, nuts.z)
+    assert bridged.error < 0.05
+    assert abs(bridged.log - fast.evidence.log) < 3 * math.hypot(bridged.error, fast.evidence.error)
+
+
+def nested_sampling(model, seed=0, live=1000):
+    """Return log evidence and its error by nautilus, with the model's own prior as its prior."""
+    from nautilus import Prior, Sampler
+
+    wide = prior_draws(model, 4000, np.random.default_rng(seed))
+    prior, names = Prior(), [f"z{i}" for i in range(model.size)]
+    centre, spread = wide.mean(axis=0), wide.std(axis=0)
+    for name, mean, sd in zip(names, centre, spread, strict=True):
+        prior.add_parameter(name, dist=stats.t(3, mean, 2 * sd))
+
+    def log_ratio(z):
+        reference = sum(stats.t.logpdf(z[:, i], 3, centre[i], 2 * spread[i]) for i in range(model.size))
+        return np.maximum(model.log_density(z) - reference, -1e10)
+
+    sampler = Sampler(prior, log_ratio, n_live=live, seed=seed, vectorized=True, pass_dict=False)
+    sampler.run(verbose=False, n_eff=10_000)
+    return float(sampler.log_z), 1 / math.sqrt(sampler.n_eff)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", ["chinchilla", "kaplan"])
+def test_nested_sampling_agrees(law):
+    table = bs.load("chinchilla")
+    model = make_model(table, BUILTIN[law], discrepancy=False)
+    log, error = nested_sampling(model)
+    fitted = bs.fit(table, law, discrepancy=False, method="fast")
+    assert abs(log - fitted.evidence.log) < 3 * math.hypot(error, fitted.evidence.error)
+
+
+def test_pointwise_log_likelihood_is_the_models_own(law_only_fit):
+    z = law_only_fit.z[:, :5]
+    pointwise = pointwise_log_likelihood(law_only_fit.model, z)
+    flat = z.reshape(-1, z.shape[-1])
+    point = law_only_fit.model.point_at(flat)
+    prior = law_only_fit.model.theta_log_prior(
+        flat,
+        law_only_fit.model.coordinates.to_sampled(flat[:, law_only_fit.model.layout["law_coordinates"]], np),
+    )
+    total = pointwise.sum(axis=-1).ravel() + prior
+    np.testing.assert_allclose(total, law_only_fit.model.log_density(flat))
+    assert pointwise.shape == (*z.shape[:2], point.loss.shape[1])
+
+
+def test_loo_predicts_a_run_left_out():
+    """PSIS-LOO of a run equals the density of its loss under a fit made without it."""
+    table = simulated_table(rows=25)
+    fitted = bs.fit(table, discrepancy=False, method="fast", draws=4000)
+    by_psis = np.asarray(loo(fitted).elpd_i)
+    run = int(np.argmin(by_psis))  # the most surprising run is the hardest
+    rest = bs.fit(table.where(np.arange(25) != run), discrepancy=False, method="fast", draws=4000)
+    draws = rest.parameters
+    alone = table.where(np.arange(25) == run)
+    values = {n: draws[n] for n in rest.model.centred.names}
+    ratios = rest.model.ratios_at({"N": alone.column("params"), "D": alone.column("tokens")})
+    mean = np.log(rest.model.law_loss(values, ratios))[:, 0]
+    scale = np.hypot(draws["noise_sd"], alone.known_noise()[0])
+    density = partial(stats.t.logpdf, np.log(alone.column("loss")[0]))(draws["noise_df"], mean, scale)
+    exact = np.logaddexp.reduce(density) - math.log(len(density))
+    assert by_psis[run] == pytest.approx(exact, abs=0.25)
