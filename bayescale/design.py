@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
 # Candidates tried as the first run.
 _FIRSTS = 24
 
