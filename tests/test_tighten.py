@@ -1,0 +1,102 @@
+"""Tighten: killed anywhere it goes on to the same end, and it says what was predicted and what came."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
+
+from bayescale_trainer.records import MEASURED, read_records
+
+from bayescale.errors import BayescaleError
+from bayescale.tightening import tighten
+from tests.trainer.conftest import TINY
+
+START = TINY.replace("tiny", "start") + "[[runs]]\nparams = [2e3, 6e3]\ntokens = [4e3, 8e3, 16e3]\n"
+OPTIONS = ("--target", "params=12e3,tokens=32e3", "--budget", "3e9", "--width", "0.05")
+
+
+def start(folder, *options):
+    command = [sys.executable, "-m", "bayescale", "tighten", folder.parent / "start.toml", *OPTIONS]
+    return subprocess.Popen(
+        [*map(str, command), *options, "-o", str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def state(folder):
+    """Return all that must not depend on when the loop was stopped."""
+    texts = {p.name: p.read_text() for p in folder.glob("*.toml")}
+    texts |= {name: (folder / name).read_text() for name in ("rounds.jsonl", "runs.csv")}
+    records = read_records(folder / "runs.jsonl")
+    assert len({r["run_id"] for r in records}) == len(records)
+    return texts, {r["run_id"]: {k: v for k, v in r.items() if k not in MEASURED} for r in records}
+
+
+def test_killed_at_several_moments_it_ends_the_same(tmp_path):
+    (tmp_path / "start.toml").write_text(START)
+    whole = tmp_path / "whole"
+    reference = start(whole, "--json")
+    output, errors = reference.communicate(timeout=300)
+    assert reference.returncode in (0, 1), errors
+    report = json.loads(output)
+    rounds = [json.loads(line) for line in (whole / "rounds.jsonl").read_text().splitlines()]
+    assert report["rounds"] == rounds
+    assert len(rounds) >= 2
+    assert rounds[1]["predicted_width"] == rounds[0]["plan"]["predicted_width"]
+    assert rounds[-1]["spent"] <= 3e9 * 1.02
+    assert rounds[-1]["width"] < rounds[0]["width"]
+    assert all(r["entropy_rate"] > 0 and len(r["floor_band"]) == 2 for r in rounds)
+    assert report["check"]["inside"] is (
+        report["check"]["band"][0] <= report["check"]["loss"] <= report["check"]["band"][1]
+    )
+
+    folder = tmp_path / "killed"
+    moments = (
+        lambda: len(read_records(folder / "runs.jsonl")) >= 2,
+        lambda: (folder / "rounds.jsonl").exists(),
+        lambda: (folder / "ladder-1.toml").exists() and len(read_records(folder / "runs.jsonl")) > 6,
+    )
+    for reached in moments:
+        process = start(folder)
+        while process.poll() is None and not reached():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    last = start(folder)
+    output, errors = last.communicate(timeout=300)
+    assert last.returncode == reference.returncode, errors
+    assert "stopped: " in output
+    assert "90% band of a new run" in output
+    assert state(folder) == state(whole)
+    assert not list(folder.glob(".*.part"))[3:]  # a kill in mid-write leaves its own aside file, no more
+
+
+def test_a_folder_keeps_to_its_ladder_and_target(tmp_path):
+    ladder, folder = tmp_path / "start.toml", tmp_path / "out"
+    ladder.write_text(START)
+
+    def fails(path, place):
+        return 2
+
+    with pytest.raises(BayescaleError, match="training failed"):
+        tighten(ladder, "E", 1e9, 0.1, folder, train=fails)
+    assert (folder / "ladder-0.toml").exists()
+    (folder / "rounds.jsonl").write_text('{"target": "E"}\n')
+    with pytest.raises(BayescaleError, match="another ladder or target"):
+        tighten(ladder, "beta", 1e9, 0.1, folder, train=fails)
+    ladder.write_text(START + "seeds = [0, 1]\n")
+    with pytest.raises(BayescaleError, match="another ladder or target"):
+        tighten(ladder, "E", 1e9, 0.1, folder, train=fails)
+    ladder.write_text("x = 1\n")
+    with pytest.raises(BayescaleError, match="source"):
+        tighten(ladder, "E", 1e9, 0.1, tmp_path / "other", train=fails)
+    with pytest.raises(BayescaleError, match="width"):
+        tighten(ladder, "E", 1e9, -1, folder, train=fails)
+    assert not (tmp_path / "other").exists() or os.listdir(tmp_path / "other") == []
