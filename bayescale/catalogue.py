@@ -123,6 +123,17 @@ def entry_details(name: str) -> dict[str, Any]:
     return details | {"bundled": entry.bundled, "pulled": entry.pulled}
 
 
+def columns_of(name: str) -> set[str]:
+    """Return the columns that a table has, pulled or not; compute follows from params and tokens."""
+    entry = _entries()[name]
+    if entry.bundled:
+        columns = set(entry.path.read_text("utf-8").split("\n", 1)[0].strip().split(","))
+    else:
+        columns = set(entry_details(name)["columns"])
+    known = {"params", "tokens", "compute"}
+    return columns | known if len(columns & known) >= 2 else columns
+
+
 def pull(name: str, folder: str | Path | None = None) -> RunTable:
     """Fetch a published table's originals, check them, and keep the table in the cache.
 

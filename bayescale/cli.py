@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 tables_app = typer.Typer(help="Run tables: bundled ones, and published ones to pull.")
 app.add_typer(tables_app, name="tables", invoke_without_command=True)
+laws_app = typer.Typer(help="The laws that a fit can be asked for by name.")
+app.add_typer(laws_app, name="laws", invoke_without_command=True)
 
 Source = Annotated[str, typer.Argument(help="A table's name, a file of runs, or a fit (.nc).")]
 TableSource = Annotated[str, typer.Argument(help="A table's name or a file of runs.")]
@@ -135,6 +137,36 @@ def pull_table(
 
     table = pull(name, folder)
     print(f"{name}: {len(table)} runs, checksum verified")
+
+
+@laws_app.callback()
+def list_laws(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the built-in laws."""
+    if context.invoked_subcommand:
+        return
+    from bayescale.laws import BUILTIN
+
+    rows = [
+        {"name": law.name, "inputs": ", ".join(law.columns), "title": law.title, "formula": law.formula}
+        for law in BUILTIN.values()
+    ]
+    _print_rows(rows, as_json, wrap=("title", "formula"))
+
+
+@laws_app.command("show")
+def show_law(name: str, as_json: JsonOption = False) -> None:
+    """Show a law: formula, parameters with priors, what it nests, published fits, tables that feed it."""
+    from bayescale.laws import law_details
+
+    details = law_details(name)
+    if as_json:
+        print(json.dumps(details, indent=2))
+        return
+    for key in ("name", "title", "formula", "latex", "citation", "nests", "published_fits", "tables"):
+        value = details[key]
+        print(f"{key.replace('_', ' '):15} {', '.join(value) if isinstance(value, list) else value}")
+    print()
+    _print_rows(details["parameters"], as_json, wrap=("meaning",))
 
 
 @app.command()

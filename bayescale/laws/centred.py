@@ -61,12 +61,15 @@ class CentredLaw:
         found = self.derived.single_input_terms
         return None if found is None else {i: (a, p) for i, (a, p) in found.items()}
 
-    def function(self, namespace: Any = np) -> Callable[..., Any]:
-        """Compile ``f(*sampled parameters, *log-ratios) -> loss`` for NumPy or ``pytensor.tensor``."""
-        arguments = [*self.names, *(f"x_{i}" for i in self.law.inputs)]
-        return compile_formula(self.derived.formula, arguments, namespace)
+    def function(self, centre: Mapping[str, float], namespace: Any = np) -> Callable[..., Any]:
+        """Compile ``f(*sampled parameters, *log-ratios) -> loss`` for NumPy or ``pytensor.tensor``.
 
-    def gradient(self) -> Callable[..., list[np.ndarray]]:
+        Most laws forget the centre's numbers; a sum of inputs, as in ``(D + k*N)**-b``, keeps them.
+        """
+        arguments = [*self.names, *(f"x_{i}" for i in self.law.inputs)]
+        return compile_formula(self.derived.formula, arguments, namespace, _at(centre))
+
+    def gradient(self, centre: Mapping[str, float]) -> Callable[..., list[np.ndarray]]:
         """Compile the loss and its derivatives in the sampled parameters, in NumPy."""
         import sympy as sp
 
@@ -75,6 +78,7 @@ class CentredLaw:
         real = ratios | {name for name, prior in self.priors.items() if not prior.positive}
         expression = parse_formula(self.derived.formula, frozenset(real))
         symbols = {s.name: s for s in expression.free_symbols}
+        expression = expression.subs({symbols[n]: v for n, v in _at(centre).items() if n in symbols})
         outputs = [expression, *(expression.diff(symbols[n]) for n in self.names)]
         return sp.lambdify([symbols[a] for a in arguments], outputs, modules="numpy", cse=True)
 
@@ -82,7 +86,7 @@ class CentredLaw:
         self, sampled: Mapping[str, np.ndarray], centre: Mapping[str, float]
     ) -> dict[str, np.ndarray]:
         """Return amplitudes as papers print them (A, not A_centre), from sampled parameters."""
-        values = {**sampled, **{f"{name}_0": value for name, value in centre.items()}}
+        values = {**sampled, **_at(centre)}
         published = {}
         for name, formula in self.derived.published.items():
             arguments = sorted(names_in(formula))
@@ -100,3 +104,7 @@ class CentredLaw:
             arguments = sorted(names_in(term))
             values[sampled] = float(compile_formula(term, arguments, np)(*(known[a] for a in arguments)))
         return values
+
+
+def _at(centre: Mapping[str, float]) -> dict[str, float]:
+    return {f"{name}_0": value for name, value in centre.items()}

@@ -5,7 +5,7 @@ not be able to run code. Names, numbers, ``+ - * / **`` and a few functions are 
 """
 
 import ast
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bayescale.errors import LawError
@@ -46,8 +46,15 @@ def names_in(formula: str) -> frozenset[str]:
     return frozenset(n.id for n in ast.walk(tree) if isinstance(n, ast.Name)) - frozenset(FUNCTIONS)
 
 
-def compile_formula(formula: str, arguments: Iterable[str], namespace: Any) -> Callable[..., Any]:
+def compile_formula(
+    formula: str,
+    arguments: Iterable[str],
+    namespace: Any,
+    constants: Mapping[str, float] | None = None,
+) -> Callable[..., Any]:
     """Compile a formula into a function of `arguments`, for NumPy or ``pytensor.tensor``.
+
+    Other names that it holds are `constants`.
 
     Raises
     ------
@@ -60,7 +67,7 @@ def compile_formula(formula: str, arguments: Iterable[str], namespace: Any) -> C
     body = ast.fix_missing_locations(ast.Expression(ast.Lambda(signature, tree)))
     # What `read_formula` lets through can only do arithmetic.
     functions = {name: getattr(namespace, name) for name in FUNCTIONS}
-    return eval(compile(body, "<formula>", "eval"), {"__builtins__": {}} | functions)
+    return eval(compile(body, "<formula>", "eval"), {"__builtins__": {}} | dict(constants or {}) | functions)
 
 
 def parse_formula(formula: str, real: frozenset[str] = frozenset()) -> "sp.Expr":

@@ -140,7 +140,7 @@ class Model:
         xp : module
             NumPy or ``pytensor.tensor``.
         """
-        function = self.centred.function(xp) if xp is not np else self._numpy_function
+        function = self.centred.function(self.centre, xp) if xp is not np else self._numpy_function
         return function(*(values[n][..., None] for n in self.centred.names), *ratios)
 
     def with_misfit(self, loss: Any, values: Mapping[str, Any], misfit: Any, xp: Any = np) -> Any:
@@ -282,7 +282,7 @@ class Model:
 
     @cached_property
     def _numpy_function(self) -> Any:
-        return self.centred.function()
+        return self.centred.function(self.centre)
 
 
 # SciPy's would be faster, were it not for the third of a second that its import takes.
