@@ -36,6 +36,8 @@ MAX_ERROR = 0.05
 # Differences of LOO beyond this many standard errors are told.
 LOO_ERRORS = 2.0
 
+_NO_EVIDENCE = Evidence(math.nan, math.nan, "none")
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -130,7 +132,7 @@ class Comparison:
         """
         for setting, found in self.sensitivity.items():
             if "discrepancy" in setting.options:
-                there = max(evidence.log for evidence, _ in found.values())
+                there = float(np.nanmax([evidence.log for evidence, _ in found.values()]))
                 here = self.evidences[self.labels[0]].log
                 return there - here if setting.options["discrepancy"] else here - there
         return None
@@ -194,7 +196,9 @@ class Comparison:
             "unit": "nats of log loss",
         }
         found |= {"laws": self.summary().to_dict("index"), "verdict": self.verdict()}
-        found |= {"sensitivity": self.sensitivity_table().to_dict("index")} if self.sensitivity else {}
+        rows = self.sensitivity_table().astype(object)
+        rows = rows.where(rows.notna(), None)  # JSON has no NaN
+        found |= {"sensitivity": rows.to_dict("index")} if self.sensitivity else {}
         return found | {"nested": [vars(s) for s in self.nested()], "warnings": self.warnings()}
 
     def forecast(self, *, weights: str = "evidence", seed: int = 0, **inputs: Any) -> "AveragedForecast":
@@ -221,6 +225,8 @@ class Comparison:
         for setting, found in self.sensitivity.items():
             there = found[best][0].log - found[other][0].log
             undecided = factor >= DECIDES > there
+            if math.isnan(there):
+                continue
             if undecided or _side(there) != _side(factor):
                 changes.setdefault(setting.concerns, []).append(f"{there:+.1f} with {setting.name}")
         if changes:
@@ -347,9 +353,12 @@ def _refits(
         progress(f"the same with {setting.name}")
         found[setting] = {}
         for name, fit in fits.items():
-            again = refit(fit, setting, method=method)
-            evidence = evidence_of(again)
-            found[setting][name] = evidence, _reasons(again, evidence)
+            try:
+                again = refit(fit, setting, method=method)
+                evidence = evidence_of(again)
+                found[setting][name] = evidence, _reasons(again, evidence)
+            except FitError as error:  # one setting that cannot be fitted leaves the others worth having
+                found[setting][name] = _NO_EVIDENCE, [str(error)]
     return found
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import bayescale as bs
+from bayescale import comparison
 from bayescale.comparison import Comparison
 from bayescale.errors import FitError
 from bayescale.inference.evidence import Evidence
@@ -120,6 +121,25 @@ def test_verdict_tells_of_smooth_misfit(compared):
     bent = with_evidence(compared, (8.0, 0.0), {3: (60.0, 58.0)})
     assert not any("smoothly wrong on this table" in s for s in calm.verdict())
     assert any("adds 52 nats" in s for s in bent.verdict())
+
+
+def test_a_setting_that_cannot_be_fitted_is_marked(compared, monkeypatch):
+    honest = comparison.refit
+
+    def failing(fit, setting, **how):
+        if fit.law.name == "kaplan" and setting.name == "normal noise":
+            raise FitError("no posterior mode")
+        return honest(fit, setting, **how)
+
+    monkeypatch.setattr(comparison, "refit", failing)
+    found = bs.compare(list(compared.fits.values()), method="fast")
+    assert np.isnan(found.sensitivity_table().loc["normal noise", "kaplan"])
+    assert any("kaplan with normal noise: no posterior mode" in w for w in found.warnings())
+    assert found.discrepancy_gain() == pytest.approx(compared.discrepancy_gain(), abs=0.2)
+    assert (
+        json.loads(json.dumps(found.to_dict(), allow_nan=False))["sensitivity"]["normal noise"]["kaplan"]
+        is None
+    )
 
 
 def test_large_monte_carlo_error_is_marked(compared):

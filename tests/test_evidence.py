@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 from scipy import integrate, stats
+from threadpoolctl import threadpool_limits
 
 import bayescale as bs
 from bayescale.errors import FitError
@@ -122,7 +123,8 @@ def nested_sampling(model, seed=0, live=1000):
         return np.maximum(model.log_density(z) - reference, -1e10)
 
     sampler = Sampler(prior, log_ratio, n_live=live, seed=seed, vectorized=True, pass_dict=False)
-    sampler.run(verbose=False, n_eff=10_000)
+    with threadpool_limits(1):  # its networks are small: threads would wait for each other
+        sampler.run(verbose=False, n_eff=10_000)
     return float(sampler.log_z), 1 / math.sqrt(sampler.n_eff)
 
 

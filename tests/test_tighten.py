@@ -18,7 +18,7 @@ from bayescale.tightening import tighten
 from tests.trainer.conftest import TINY
 
 START = TINY.replace("tiny", "start") + "[[runs]]\nparams = [2e3, 6e3]\ntokens = [4e3, 8e3, 16e3]\n"
-OPTIONS = ("--target", "params=12e3,tokens=32e3", "--budget", "3e9", "--width", "0.05")
+OPTIONS = ("--target", "params=12e3,tokens=32e3", "--budget", "3e9", "--width", "0.09")
 
 
 def start(folder, *options):

@@ -109,7 +109,7 @@ def _one_pool(
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     context = multiprocessing.get_context("spawn")
     news = context.Queue()
-    pool = ProcessPoolExecutor(min(place.workers, len(tasks)), context, _start_worker, (os.getpid(), news))
+    pool = ProcessPoolExecutor(min(place.workers, len(tasks)), context, _start_worker, (news,))
     try:
         futures = {pool.submit(train_at, task, place): task for task in tasks}
         waiting: set[Future[list[Record]]] = set(futures)
@@ -132,21 +132,25 @@ def _stop(pool: ProcessPoolExecutor) -> None:
         worker.join()
 
 
-def _start_worker(parent: int, news: Any) -> None:
+def _start_worker(news: Any) -> None:
     import signal
+    import threading
 
     import torch
 
     global _report
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _report = news.put
 
-    def report(progress: Progress) -> None:
-        if os.getppid() != parent:  # killed: its successor will train this task
-            os._exit(1)
-        news.put(progress)
 
-    _report = report
+def _end_with_parent() -> None:
+    """End this worker, idle or training, when its parent was killed: a successor will train its task."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _drain(news: Any, report: Callable[[Progress], None]) -> None:
