@@ -35,7 +35,8 @@ def law_page() -> str:
         "# Laws",
         "",
         "The laws that a fit can be asked for by name (`--law NAME`), made from "
-        "`bayescale/laws/families/` when these pages were built. Priors of amplitudes are on the loss their term adds at the table's centre.",
+        "`bayescale/laws/families/` when these pages were built. Priors of amplitudes are on the loss their "
+        "term adds at the table's centre.",
         "",
     ]
     for name, law in BUILTIN.items():
