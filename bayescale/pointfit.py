@@ -4,6 +4,7 @@ The objective of arXiv:2203.15556, offered for comparison. On published tables i
 about half of the time when scored on more expensive runs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,7 @@ def point_fit(
     starts: int = 50,
     bootstrap: int = 200,
     seed: int = 0,
+    fixed: Mapping[str, float] | None = None,
 ) -> PointFit:
     """Fit a law by the sum of Huber losses (delta 1e-3) of log residuals.
 
@@ -89,6 +91,8 @@ def point_fit(
         Refits to resampled runs.
     seed : int
         Of starts and resampling.
+    fixed : mapping, optional
+        Parameters held at these values, by their names in the law (A, not A_centre).
 
     Raises
     ------
@@ -97,7 +101,7 @@ def point_fit(
     """
     if starts < 1 or bootstrap < 0:
         raise FitError(f"starts is {starts}, bootstrap {bootstrap}; expected at least 1 and 0")
-    found = find_law(law, columns=list(map(str, table.frame.columns)))
+    found = find_law(law, columns=list(map(str, table.frame.columns))).with_constants(fixed or {})
     model = make_model(table, found, discrepancy=False)
     problem = _Huber(model)
     rng = np.random.default_rng(seed)
@@ -113,7 +117,7 @@ def point_fit(
     values = problem.parameters(refits)
     values |= model.centred.published_parameters(values, model.centre)
     draws = xr.Dataset({n: ("draw", v[1:] if bootstrap else v) for n, v in values.items()})
-    own = {p.name: float(values[p.name][0]) for p in found.parameters}
+    own = {p.name: float(values[p.name][0]) for p in found.parameters} | dict(fixed or {})
     fitted = model.law_loss({n: values[n][:1] for n in model.centred.names}, model.ratios)[0]
     return PointFit(model, own, float(best.fun), near, draws, model.log_loss - np.log(fitted))
 

@@ -70,6 +70,22 @@ def compile_formula(
     return eval(compile(body, "<formula>", "eval"), {"__builtins__": {}} | dict(constants or {}) | functions)
 
 
+def with_numbers(formula: str, numbers: Mapping[str, float]) -> str:
+    """Return a formula with some of its names replaced by numbers.
+
+    Raises
+    ------
+    LawError
+        If the text is no formula.
+
+    Examples
+    --------
+    >>> with_numbers("E + A*N**-alpha", {"alpha": 0.35})
+    'E + A * N ** (-0.35)'
+    """
+    return ast.unparse(_Numbers(numbers).visit(read_formula(formula)))
+
+
 def parse_formula(formula: str, real: frozenset[str] = frozenset()) -> "sp.Expr":
     """Return a formula as a SymPy expression over positive symbols.
 
@@ -134,6 +150,18 @@ class _Floats(ast.NodeTransformer):
 
     def visit_Constant(self, node: ast.Constant) -> ast.Constant:
         return ast.Constant(float(node.value))  # type: ignore[arg-type]  # numbers only
+
+
+class _Numbers(ast.NodeTransformer):
+    def __init__(self, numbers: Mapping[str, float]) -> None:
+        self.numbers = numbers
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if node.id not in self.numbers:
+            return node
+        # A sign is an operation of its own, so that a power of it is written with brackets.
+        value = ast.Constant(abs(float(self.numbers[node.id])))
+        return ast.UnaryOp(ast.USub(), value) if self.numbers[node.id] < 0 else value
 
 
 def _apply(operator: ast.operator, left: "sp.Expr", right: "sp.Expr") -> "sp.Expr":

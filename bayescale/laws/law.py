@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bayescale.errors import LawError
-from bayescale.laws.formula import names_in, parse_formula
+from bayescale.laws.formula import names_in, parse_formula, with_numbers
 from bayescale.laws.priors import LogNormal, Prior, parse_prior
 
 if TYPE_CHECKING:
@@ -161,6 +161,30 @@ class Law:
             replace(p, prior=parsed[p.name]) if p.name in parsed else p for p in self.parameters
         )
         return replace(self, parameters=parameters)
+
+    def with_constants(self, constants: Mapping[str, float]) -> "Law":
+        """Return the law with some parameters held at numbers, by their names in the formula.
+
+        Raises
+        ------
+        LawError
+            If the law has no such parameter, or no parameter is left.
+
+        Examples
+        --------
+        >>> law_from_formula("E + A*N**-a").with_constants({"a": 0.35}).formula
+        'E + A * N ** (-0.35)'
+        """
+        for name in constants:
+            self.parameter(name)
+        parameters = tuple(
+            replace(p, at_centre=with_numbers(p.at_centre, constants) if p.at_centre else None)
+            for p in self.parameters
+            if p.name not in constants
+        )
+        if not parameters:
+            raise LawError(f"law {self.name!r}: every parameter is held; expected at least one to be free")
+        return replace(self, formula=with_numbers(self.formula, constants), parameters=parameters)
 
     def to_dict(self) -> dict:
         """Return plain data that `from_dict` reads back; no code travels with it."""
