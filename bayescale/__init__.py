@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bayescale.laws import Gamma, Law, LogNormal, Normal, Parameter
     from bayescale.plans import Plan, plan
     from bayescale.pointfit import PointFit, point_fit
-    from bayescale.publishedfits import PublishedFit, published_fits
+    from bayescale.publishedfits import PublishedFit, PublishedRule, published_fits, published_rules
     from bayescale.reports import report
     from bayescale.runs import RunTable, TableMeta, read_runs, write_runs
     from bayescale.scoreboards import scoreboard
@@ -44,6 +44,7 @@ _PUBLIC = {
     "Plan": "plans",
     "PointFit": "pointfit",
     "PublishedFit": "publishedfits",
+    "PublishedRule": "publishedfits",
     "RunTable": "runs",
     "TableMeta": "runs",
     "allocate": "allocations",
@@ -59,6 +60,7 @@ _PUBLIC = {
     "point_fit": "pointfit",
     "prior_predictive": "fitting",
     "published_fits": "publishedfits",
+    "published_rules": "publishedfits",
     "pull": "catalogue",
     "read_runs": "runs",
     "report": "reports",
@@ -84,6 +86,7 @@ __all__ = [
     "Plan",
     "PointFit",
     "PublishedFit",
+    "PublishedRule",
     "RunTable",
     "TableMeta",
     "allocate",
@@ -99,6 +102,7 @@ __all__ = [
     "point_fit",
     "prior_predictive",
     "published_fits",
+    "published_rules",
     "pull",
     "read_runs",
     "report",

@@ -1,11 +1,12 @@
 """Hoffmann et al.'s approaches 1 and 2 (arXiv:2203.15556): how the compute-optimal params grow with compute.
 
 Baselines, offered as such: each is a straight line through a few optima in logarithms, without a law of the
-loss, without noise and without a band. Approach 1 takes for optimal the runs that no cheaper run beats, so its
-optima lie on whatever grid of sizes was trained. Approach 2 fits a parabola to the losses at each budget, but a
-sum of two power laws is no parabola: the vertex is shifted, most where the sizes spread widely or lopsidedly
-about the optimum (arXiv:2603.22339). A curve through every loss (Porian et al., arXiv:2406.19146) has no such
-bias, but follows the noise. `bayescale.allocate` answers the same question from a posterior.
+loss, without noise and without a band. Approach 1 takes for optimal the runs that no cheaper run beats, so
+its optima lie on whatever grid of sizes was trained. Approach 2 fits a parabola to the losses at each budget,
+but a sum of two power laws is no parabola: the vertex is shifted, most where the sizes spread widely or
+lopsidedly about the optimum (arXiv:2603.22339). A curve through every loss (Porian et al.,
+arXiv:2406.19146) has no such bias, but follows the noise. `bayescale.allocate` answers the same question
+from a posterior.
 """
 
 from collections.abc import Callable, Iterator

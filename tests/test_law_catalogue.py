@@ -24,9 +24,13 @@ SPECIAL = {
     ("parscale", "power-params-floor"): {"k": 0.0},
     ("fine-grained-moe", "chinchilla"): {"g": 0.0},
     ("vocabulary", "chinchilla"): {"V": 0.0},
+    ("quantised", "chinchilla"): {"Q": 0.0},
+    ("joint-moe", "chinchilla"): {"delta": 0.0, "gamma": 0.0, "omega": 0.0, "zeta": 0.0},
+    ("transfer", "kaplan"): {"k": 0.0},
 }
 INPUTS = {"N": 3e9, "D": 6e10, "C": 1e21, "U": 2e10, "seen_examples": 3e7, "streams": 4.0, "experts": 16.0}
 INPUTS |= {"granularity": 4.0, "bits": 8.0, "vocabulary_params": 1e8, "share": 0.3, "steps": 1e5}
+INPUTS |= {"unique_params": 1e9, "teacher_loss": 2.2, "supervised_loss": 2.5}
 
 
 def evaluate(law, values):
@@ -83,6 +87,9 @@ def test_details_find_published_fits_and_tables():
     assert {"chinchilla", "gadre-c4"} <= set(details["tables"])
     assert law_details("parscale")["tables"][:2] == ["parscale-pile", "parscale-stack"]
     assert "parscale-pile" not in details["tables"]
+    # Fits that print a scale where the law has an amplitude are fits of it all the same.
+    assert "kaplan-params" in law_details("power-params")["published_fits"]
+    assert "henighan-math-compute" in law_details("power-compute-floor")["published_fits"]
 
 
 def test_rounded_constants_move_hoffmanns_own_optimum():

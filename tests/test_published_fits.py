@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 import bayescale as bs
+from bayescale.laws import BUILTIN
 
 FITS = bs.published_fits()
+RULES = bs.published_rules()
 PF_DAY = 8.64e19
 
 
@@ -74,3 +76,56 @@ def test_every_published_fit_falls_with_every_input(name):
 def test_missing_input_is_an_error():
     with pytest.raises(bs.BayescaleError, match="needs \\['params', 'tokens'\\]"):
         FITS["besiroglu"].loss(params=1e9)
+
+
+def test_a_fit_that_names_its_law_has_the_laws_inputs():
+    named = [fit for fit in FITS.values() if fit.law]
+    assert len(named) > 20
+    for fit in named:
+        assert set(BUILTIN[fit.law].inputs) == set(fit.columns), fit.name
+
+
+@pytest.mark.parametrize(("corpus", "agree"), [("image-8x8", True), ("image-32x32", True), ("math", False)])
+def test_henighans_sizes_reach_the_losses_of_their_budgets(corpus, agree):
+    """A model of the optimal size, trained on without end, beats the budget's loss: L(N_opt(C)) <= L(C).
+
+    The printed constants of mathematics break this: its two floors, .28 and .14, cannot both be right.
+    """
+    compute = PF_DAY * 10.0 ** np.arange(-5, 1)
+    params = RULES[f"henighan-optimal-params-{corpus}"].value(compute=compute)
+    endless = FITS[f"henighan-{corpus}-params"].loss(params=params)
+    at_budget = FITS[f"henighan-{corpus}-compute"].loss(compute=compute)
+    assert bool(np.all(endless <= at_budget)) is agree
+
+
+def test_kaplans_rules_split_the_budget():
+    """Compute is 6 N B S: the optimal params, batch and steps of one PF-day multiply to about it."""
+    at = {
+        what: float(RULES[f"kaplan-optimal-{what}"].value(compute=PF_DAY))
+        for what in ("params", "batch", "steps")
+    }
+    assert 6 * at["params"] * at["batch"] * at["steps"] == pytest.approx(PF_DAY, rel=0.05)
+
+
+def test_kaplans_adjustments_meet_at_the_critical_batch():
+    """Training at the critical batch takes twice the least steps and twice the least compute."""
+    batch = RULES["kaplan-critical-batch"].value(loss=3.0)
+    assert batch == pytest.approx(2e8 / 3 ** (1 / 0.21))
+    equal = {"batch": batch, "critical_batch": batch}
+    assert RULES["kaplan-minimum-steps"].value(steps=1e4, **equal) == pytest.approx(5e3)
+    assert RULES["kaplan-minimum-compute"].value(compute=1e20, **equal) == pytest.approx(5e19)
+
+
+def test_intrinsic_dimension_is_a_rule_for_posterior_draws():
+    alpha = np.array([0.3, 0.4])
+    assert RULES["sharma-dimension"].value(alpha=alpha) == pytest.approx(4 / alpha)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_can_be_evaluated_and_cited(name):
+    rule = RULES[name]
+    value = rule.value(**dict.fromkeys(rule.columns.values(), 1e3))
+    assert np.isfinite(value)
+    assert value > 0
+    assert rule.gives
+    assert "arXiv:" in rule.citation

@@ -48,7 +48,9 @@ def law_details(name: str) -> dict[str, Any]:
         "citation": law.citation,
         "inputs": dict(zip(law.inputs, law.columns, strict=True)),
         "nests": list(law.nests),
-        "published_fits": [p.name for p in published_fits().values() if p.formula == law.formula],
+        "published_fits": [
+            p.name for p in published_fits().values() if p.law == name or p.formula == law.formula
+        ],
         "tables": [e.name for e in tables() if set(law.columns) <= columns_of(e.name)],
         "parameters": [
             {
