@@ -6,7 +6,7 @@ import jupytext
 
 from bayescale.catalogue import entry_details, load, tables
 from bayescale.laws import BUILTIN, law_details
-from bayescale.publishedfits import published_fits
+from bayescale.publishedfits import published_fits, published_rules
 from bayescale.units import LOSS_UNITS
 
 ROOT = Path(__file__).parents[1]
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 def write(folder: Path) -> None:
     """Write every generated page into `folder`, only where it changed, so that builds stay incremental."""
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
-    pages = {"laws.md": law_page(), "tables.md": table_page(), "fits.md": fit_page()}
+    pages = {"laws.md": law_page(), "tables.md": table_page(), "fits.md": fit_page(), "rules.md": rule_page()}
     pages |= {"units.inc.md": unit_lines()}
     for name, text in pages.items():
         path = folder / name
@@ -114,6 +114,23 @@ def fit_page() -> str:
         ]
         lines += [f"## {fit.name}", "", f"`L = {fit.formula}`", "", f"- Constants: {', '.join(constants)}"]
         facts = {"Citation": fit.citation, "Corpus": fit.corpus, "Table": fit.table, "Notes": fit.notes}
+        lines += [*(f"- {key}: {value}" for key, value in facts.items() if value), ""]
+    return "\n".join(lines)
+
+
+def rule_page() -> str:
+    """Return the published rules: formula, constants, citation."""
+    lines = [
+        "# Published rules",
+        "",
+        "What papers print for something other than a loss, as `bayescale.published_rules()` has it.",
+        "",
+    ]
+    for rule in published_rules().values():
+        constants = ", ".join(f"{k} = {v:g}" for k, v in rule.constants.items())
+        what = f"{rule.gives}, {rule.unit}" if rule.unit else rule.gives
+        lines += [f"## {rule.name}", "", f"`{rule.formula}`", "", f"- Gives: {what}"]
+        facts = {"Constants": constants, "Citation": rule.citation, "Notes": rule.notes}
         lines += [*(f"- {key}: {value}" for key, value in facts.items() if value), ""]
     return "\n".join(lines)
 

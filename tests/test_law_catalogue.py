@@ -102,3 +102,26 @@ def test_rounded_constants_move_hoffmanns_own_optimum():
         optimum[name] = ratio ** (1 / exponents) * (5.76e23 / 6) ** (c["beta"] / exponents)
     assert optimum["hoffmann-unrounded"] == pytest.approx(40.3e9, rel=0.01)
     assert abs(optimum["hoffmann"] / 40.3e9 - 1) > 0.1
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_the_centred_form_is_the_formula_over_the_prior(name):
+    law = CentredLaw(BUILTIN[name])
+    inputs = BUILTIN[name].inputs
+    centre = {i: INPUTS[i] for i in inputs}
+    rng = np.random.default_rng(2)
+    sampled = {n: prior.sample(rng, 200) for n, prior in law.priors.items()}
+    ratios = rng.uniform(-1, 1, (len(inputs), 200))
+    at = {i: centre[i] * np.exp(x) for i, x in zip(inputs, ratios, strict=True)}
+    with np.errstate(all="ignore"):
+        values = sampled | law.published_parameters(sampled, centre) | at
+        expected = evaluate(BUILTIN[name], values)
+        loss = law.function(centre)(*sampled.values(), *ratios)
+        gradient = law.gradient(centre)(*sampled.values(), *ratios)
+    usable = np.isfinite(expected) & np.isfinite(loss)
+    assert usable.mean() > 0.9
+    np.testing.assert_allclose(loss[usable], expected[usable], rtol=1e-6)
+    assert len(gradient) == 1 + len(law.names)
+    np.testing.assert_allclose(gradient[0][usable], loss[usable], rtol=1e-6)
+    slopes = [np.broadcast_to(slope, loss.shape)[usable] for slope in gradient[1:]]
+    assert all(np.isfinite(slope).mean() > 0.9 for slope in slopes)
