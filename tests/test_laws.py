@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from bayescale.errors import LawError
 from bayescale.laws import BUILTIN, CentredLaw, Law, LogNormal, find_law, law_from_formula, parse_prior
-from bayescale.laws.formula import parse_formula
+from bayescale.laws.formula import compile_formula, parse_formula, with_numbers
 
 positive = st.floats(0.05, 3)
 
@@ -107,3 +107,11 @@ def test_unusable_laws_say_what_to_do(law, match):
 def test_unusable_priors_are_errors(text):
     with pytest.raises(LawError, match="prior"):
         parse_prior(text)
+
+
+def test_numbers_take_the_place_of_names_signs_and_all():
+    formula = "E + s*N**q + s**2"
+    held = with_numbers(formula, {"s": -0.0625, "q": 0.13})
+    values = {"E": 2.0, "N": 1e9}
+    expected = 2.0 - 0.0625 * 1e9**0.13 + 0.0625**2
+    assert compile_formula(held, values, np)(*values.values()) == pytest.approx(expected)

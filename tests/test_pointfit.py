@@ -32,3 +32,27 @@ def test_unknown_inputs_are_errors():
     fit = bs.point_fit(bs.load("cerebras-gpt"), "E + A*N**-a", starts=3, bootstrap=0)
     with pytest.raises(bs.BayescaleError, match="expected \\['params'\\]"):
         fit.forecast(tokens=1e9)
+
+
+def test_held_parameters_stay_and_the_rest_is_fitted():
+    table = bs.load("chinchilla")
+    free = bs.point_fit(table, starts=5, bootstrap=0)
+    held = bs.point_fit(table, starts=5, bootstrap=0, fixed={"A": free.parameters["A"]})
+    # Held at its optimum, a parameter moves nothing else.
+    assert held.parameters == pytest.approx(free.parameters, rel=1e-3)
+    assert held.parameters["A"] == free.parameters["A"]
+    worse = bs.point_fit(table, starts=5, bootstrap=0, fixed={"E": 1.5})
+    assert worse.parameters["E"] == 1.5
+    assert worse.objective > free.objective * 1.01
+
+
+@pytest.mark.parametrize(
+    ("fixed", "match"),
+    [
+        ({"a": 1.0}, "no parameter 'a'; it has E, A, B, alpha, beta"),
+        (dict.fromkeys(("E", "A", "B", "alpha", "beta"), 1.0), "every parameter is held"),
+    ],
+)
+def test_unusable_held_parameters_are_errors(fixed, match):
+    with pytest.raises(bs.BayescaleError, match=match):
+        bs.point_fit(bs.load("chinchilla"), fixed=fixed)
