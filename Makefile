@@ -18,7 +18,7 @@ tighten: .venv/.trainer  ## plan, train and refit until a forecast is narrow eno
 
 test: lint  ## format, lint, types, documentation, then the whole suite
 	.venv/bin/sphinx-build -q -W --keep-going -D nb_execution_mode=off docs docs/_build/unexecuted
-	.venv/bin/pytest -n 2 --dist loadfile
+	.venv/bin/pytest -n 2 --dist worksteal
 
 docs: .venv/.dev  ## the documentation site, notebooks executed, in docs/_build/html
 	.venv/bin/sphinx-build -q -W --keep-going docs docs/_build/html
