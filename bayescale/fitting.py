@@ -187,14 +187,8 @@ def fit(
     for name, value, least in (("draws", draws, 4), ("tune", tune, 1), ("chains", chains, 1)):
         if value < least:
             raise FitError(f"{name} is {value}; expected at least {least}")
-    law_priors, scale_priors = _split(priors)
-    model = make_model(
-        table,
-        law_for(table, law, law_priors),
-        noise=noise,
-        discrepancy=discrepancy,
-        group_effect=group_effect,
-        scale_priors=scale_priors,
+    model, scale_priors = _model(
+        table, law, priors, noise=noise, discrepancy=discrepancy, group_effect=group_effect
     )
     options = {
         "scale_priors": {name: str(prior) for name, prior in scale_priors.items()},
@@ -274,15 +268,7 @@ def prior_predictive(
 
     from bayescale.model.pymc_model import build_pymc_model
 
-    law_priors, scale_priors = _split(priors)
-    model = make_model(
-        table,
-        law_for(table, law, law_priors),
-        noise=noise,
-        discrepancy=discrepancy,
-        group_effect=group_effect,
-        scale_priors=scale_priors,
-    )
+    model, _ = _model(table, law, priors, noise=noise, discrepancy=discrepancy, group_effect=group_effect)
     with build_pymc_model(model, naive=True):
         tree = pm.sample_prior_predictive(draws=draws, random_seed=seed)
     loss = np.exp(tree["prior_predictive"]["log_loss"])
@@ -327,11 +313,14 @@ def law_for(table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] |
     return found
 
 
-def _split(priors: Mapping[str, Prior | str] | None) -> tuple[dict[str, Prior | str], dict[str, Prior]]:
-    """Part the priors of a law's parameters from those of noise, discrepancy and groups."""
-    given = dict(priors or {})
-    scales = {name: given.pop(name) for name in SCALE_PRIORS if name in given}
-    return given, {n: parse_prior(p) if isinstance(p, str) else p for n, p in scales.items()}
+def _model(
+    table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] | None, **options: Any
+) -> tuple[Model, dict[str, Prior]]:
+    """Return the model, and those priors given that are of noise, discrepancy and groups."""
+    of_law = dict(priors or {})
+    given = {name: of_law.pop(name) for name in SCALE_PRIORS if name in of_law}
+    scales = {n: parse_prior(p) if isinstance(p, str) else p for n, p in given.items()}
+    return make_model(table, law_for(table, law, of_law), scale_priors=scales, **options), scales
 
 
 def _fit_fast(table: RunTable, model: Model, options: dict[str, Any]) -> Fit:
