@@ -7,7 +7,8 @@ from bayescale.laws import BUILTIN, CentredLaw, law_details
 from bayescale.laws.formula import compile_formula, names_in
 from bayescale.publishedfits import published_fits
 
-# Values at which a law turns into one that it nests: constants, or another parameter's value.
+# Values at which a law turns into one that it nests: constants, another parameter's value, or functions of
+# the special case's parameters.
 SPECIAL = {
     ("chinchilla", "chinchilla-shared"): {"beta": "alpha"},
     ("chinchilla", "power-params-floor"): {"B": 0.0},
@@ -27,6 +28,14 @@ SPECIAL = {
     ("quantised", "chinchilla"): {"Q": 0.0},
     ("joint-moe", "chinchilla"): {"delta": 0.0, "gamma": 0.0, "omega": 0.0, "zeta": 0.0},
     ("transfer", "kaplan"): {"k": 0.0},
+    ("outer-exponent", "chinchilla"): {"gamma": 1.0},
+    ("outer-exponent", "kaplan-floor"): {
+        "A": lambda v: v["N_c"] ** (v["alpha"] / v["beta"]),
+        "alpha": lambda v: v["alpha"] / v["beta"],
+        "B": lambda v: v["D_c"],
+        "beta": 1.0,
+        "gamma": lambda v: v["beta"],
+    },
 }
 INPUTS = {"N": 3e9, "D": 6e10, "C": 1e21, "U": 2e10, "seen_examples": 3e7, "streams": 4.0, "experts": 16.0}
 INPUTS |= {"granularity": 4.0, "bits": 8.0, "vocabulary_params": 1e8, "share": 0.3, "steps": 1e5}
@@ -53,10 +62,49 @@ def test_a_law_contains_what_it_nests(outer, inner):
         else:
             inside = dict(values)
         for name, value in SPECIAL[outer, inner].items():
-            inside[name] = inside[value] if isinstance(value, str) else value
+            inside[name] = value(values) if callable(value) else inside.get(value, value)
         if inner == "power-tokens-floor":  # its amplitude and exponent carry the names of the term in params
             values |= {"A": values["B"], "alpha": values["beta"]}
         assert evaluate(BUILTIN[outer], inside) == pytest.approx(evaluate(BUILTIN[inner], values), rel=1e-9)
+
+
+# Laws that no value of their parameters makes another, but a limit does; nested in effect, not by formula.
+LIMITS = {
+    ("muennighoff", "chinchilla"): {"R_D": 1e8},
+    ("muennighoff-excess", "chinchilla"): {"R_D": 1e8, "R_N": 1e8},
+    ("precision", "chinchilla"): {"gamma": 1e-3},
+    ("routing-saturating", "routing"): {"start": 1.0, "most": 1e9},
+}
+
+
+@pytest.mark.parametrize(("outer", "inner"), LIMITS)
+def test_a_law_becomes_another_in_a_limit(outer, inner):
+    rng = np.random.default_rng(0)
+    names = [p.name for p in BUILTIN[inner].parameters]
+    for _ in range(20):
+        values = {n: float(v) for n, v in zip(names, rng.uniform(0.2, 0.9, len(names)), strict=True)}
+        at_limit = evaluate(BUILTIN[outer], values | LIMITS[outer, inner])
+        assert at_limit == pytest.approx(evaluate(BUILTIN[inner], values), rel=1e-6)
+
+
+def test_repetition_costs_nothing_in_the_first_epoch():
+    values = {"E": 1.8, "A": 480.0, "B": 2000.0, "alpha": 0.35, "beta": 0.37, "R_D": 15.0}
+    once = evaluate(BUILTIN["muennighoff"], values | {"U": INPUTS["D"]})
+    assert once == pytest.approx(evaluate(BUILTIN["chinchilla"], values), rel=1e-12)
+
+
+def test_gadres_law_is_the_shared_exponent_where_compute_is_six_params_tokens():
+    v = {"E": 1.5, "a": 140.0, "b": 190.0, "eta": 0.12}
+    shared = {"E": 1.5, "A": v["a"] * 6 ** -v["eta"], "B": v["b"] * 6 ** -v["eta"], "alpha": 2 * v["eta"]}
+    gadre = evaluate(BUILTIN["gadre"], v | {"C": 6 * INPUTS["N"] * INPUTS["D"]})
+    assert gadre == pytest.approx(evaluate(BUILTIN["chinchilla-shared"], shared), rel=1e-12)
+
+
+def test_three_regions_are_an_offset_of_examples_in_other_words():
+    # Evidence between the two tells their priors apart, nothing else.
+    v = {"E": 0.1, "A": 0.5, "a": 0.4, "d": 1e6}
+    offset = evaluate(BUILTIN["curve-m3"], v | {"A": v["A"] * v["d"] ** v["a"]})
+    assert offset == pytest.approx(evaluate(BUILTIN["curve-three-regions"], v), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", BUILTIN)

@@ -95,3 +95,17 @@ def test_routing_of_s_base_models(published):
     assert found["b"] == pytest.approx(-0.121, abs=0.004)
     assert found["c"] * ten == pytest.approx(0.0102, abs=0.0006)
     assert found["d"] / ten == pytest.approx(1.118, abs=0.007)
+
+
+def test_step_laws_rules_are_near_the_best_of_their_runs(published):
+    """Runs step their learning rates by 1.4 and their batches by 1.4 to 2; typical misses are no larger."""
+    frame = bs.pull("scalebench-lr-bsz", published).frame
+    best = frame.loc[frame.groupby(["params", "tokens"])["loss"].idxmin()]
+    assert len(best) == 42
+    rules = bs.published_rules()
+    rate = rules["step-law-learning-rate"].value(params=best["params"], tokens=best["tokens"])
+    batch = rules["step-law-batch"].value(tokens=best["tokens"]) / 2048  # runs count sequences of 2048 tokens
+    for ruled, found in ((rate, best["learning_rate"]), (batch, best["batch_size"])):
+        miss = np.abs(np.log(found.to_numpy() / ruled))
+        assert np.exp(np.median(miss)) < 1.4
+        assert np.exp(miss.max()) < 2.5
