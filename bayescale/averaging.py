@@ -102,7 +102,6 @@ def average(
     # Systematic: the number of draws of each law is its weight's share, to within one.
     owner = np.searchsorted(np.cumsum(list(kept.values())), (np.arange(size) + rng.random()) / size)
     owner = rng.permutation(np.minimum(owner, len(kept) - 1))
-    names = list(kept)
     names, shape = list(kept), (1, size, -1)
     picks = [rng.permutation(_flat(part).shape[0])[:size] for part in parts.values()]
 

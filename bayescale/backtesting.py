@@ -107,6 +107,26 @@ def backtest(
         raise FitError(f"method {sorted(unknown)[0]!r} is unknown; expected some of {', '.join(_METHODS)}")
     found = find_law(law, columns=list(map(str, table.frame.columns)))
     how = dict(priors or {})
+    parts = []
+    for factor, train, test in splits_of(table, factors):
+        for method in methods:
+            runs = f"{len(train)} runs up to C_max/{factor:g}, {len(test)} to score"
+            progress(f"{table.name}: {method} on {runs}")
+            make = partial(_score, method, train, test, found, how, seed)
+            written = {name: str(prior) for name, prior in how.items()}
+            part = _kept(folder, train, test, [found.to_dict(), written, method, seed], make)
+            parts.append(part.assign(table=table.name, factor=factor, method=method))
+    return Backtest(pd.concat(parts, ignore_index=True))
+
+
+def splits_of(table: RunTable, factors: Sequence[float] = FACTORS) -> list[tuple[float, RunTable, RunTable]]:
+    """Return (factor, cheap runs to train on, expensive runs to score) for every factor that leaves enough.
+
+    Raises
+    ------
+    FitError
+        If no factor does.
+    """
     compute = table.column("compute")
     splits = []
     for factor in factors:
@@ -118,16 +138,26 @@ def backtest(
             f"table {table.name!r}: no factor of {list(factors)} leaves {MIN_TRAIN} cheaper runs to train on "
             "and a run to score; a backtest needs more runs or another factor"
         )
-    parts = []
-    for factor, train, test in splits:
-        for method in methods:
-            runs = f"{len(train)} runs up to C_max/{factor:g}, {len(test)} to score"
-            progress(f"{table.name}: {method} on {runs}")
-            make = partial(_score, method, train, test, found, how, seed)
-            written = {name: str(prior) for name, prior in how.items()}
-            part = _kept(folder, train, test, [found.to_dict(), written, method, seed], make)
-            parts.append(part.assign(table=table.name, factor=factor, method=method))
-    return Backtest(pd.concat(parts, ignore_index=True))
+    return splits
+
+
+def scored(draws: np.ndarray, loss: np.ndarray, passed: bool) -> pd.DataFrame:
+    """Return the scores of forecast draws, shape (draw, target), of losses: rows of `Backtest.scores`."""
+    low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+    missed = np.maximum(0, low - loss) + np.maximum(0, loss - high)
+    return pd.DataFrame(
+        {
+            "passed": passed,
+            "loss": loss,
+            "median": np.median(draws, axis=0),
+            "pit": (draws < loss).mean(axis=0),
+            "crps": crps(draws, loss),
+            "log_density": log_density(draws, loss),
+            "low_90": low,
+            "high_90": high,
+            "interval_score_90": high - low + 2 / 0.1 * missed,
+        }
+    )
 
 
 def crps(draws: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -157,22 +187,7 @@ def _score(
 ) -> pd.DataFrame:
     inputs = {c: test.column(c) for c in law.columns}
     draws, passed = _METHODS[method](train, law, inputs, priors, seed)
-    loss = test.column("loss")
-    low, high = np.quantile(draws, [0.05, 0.95], axis=0)
-    missed = np.maximum(0, low - loss) + np.maximum(0, loss - high)
-    return pd.DataFrame(
-        {
-            "passed": passed,
-            "loss": loss,
-            "median": np.median(draws, axis=0),
-            "pit": (draws < loss).mean(axis=0),
-            "crps": crps(draws, loss),
-            "log_density": log_density(draws, loss),
-            "low_90": low,
-            "high_90": high,
-            "interval_score_90": high - low + 2 / 0.1 * missed,
-        }
-    )
+    return scored(draws, test.column("loss"), passed)
 
 
 Inputs = dict[str, np.ndarray]

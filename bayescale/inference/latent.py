@@ -5,8 +5,8 @@ linearly, so their conditional posterior is close to Gaussian. `integrate` finds
 reweighted least squares, draws from the Gaussian there, and returns an unbiased importance estimate of
 p(losses, theta): what sampling over theta alone needs (Andrieu & Roberts 2009, doi:10.1214/07-AOS574).
 
-Points that share a discrepancy length share its basis, and all their normal equations are one matrix
-product.
+Points drawn to share a discrepancy length share its basis, and all their normal equations are one matrix
+product; climbs, whose points are few and all differ, give every point its own basis.
 """
 
 import math
@@ -18,10 +18,12 @@ import numpy as np
 
 from bayescale.model.model import Model
 
-_ITERATIONS = 6
+_ITERATIONS = 4
 # Every other step is this much too long: it still cannot overshoot (majorisation allows 2), and converges in
 # half the steps.
 _RELAXATION = 1.8
+# Points whose temporaries, each with its own basis, still fit the cache.
+_OWN_BASES = 32
 
 
 class Latents(NamedTuple):
@@ -63,10 +65,10 @@ class LatentNormals:
 
     def log_marginal(self, theta: np.ndarray) -> np.ndarray:
         """Return Laplace's approximation of log p(losses, theta), shape (point,)."""
-        out = np.empty(len(theta))
-        for block in self._blocks(theta):
-            with np.errstate(all="ignore"):
-                out[block] = _Conditional(self.model, theta[block]).laplace()
+        cuts = range(_OWN_BASES, len(theta), _OWN_BASES)
+        with np.errstate(all="ignore"):
+            parts = [_Conditional(self.model, part).laplace() for part in np.split(theta, cuts)]
+        out = np.concatenate(parts)
         return np.where(np.isfinite(out), out, -np.inf)
 
     def integrate(self, theta: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +105,7 @@ class LatentNormals:
 
 
 class _Conditional:
-    """The posterior of the latents at points theta of one length."""
+    """The posterior of the latents at points theta."""
 
     def __init__(self, model: Model, theta: np.ndarray) -> None:
         self.model, self.theta = model, theta
@@ -114,21 +116,22 @@ class _Conditional:
         self.variance = model.noise_variance(theta)
         self.df = model.scale(theta, "noise_df")[:, None] if model.noise == "student-t" else None
         runs = len(model.log_loss)
-        self.basis, self.members = np.zeros((runs, 0)), np.zeros((runs, 0))
+        basis, self.members = np.zeros((runs, 0)), np.zeros((runs, 0))
         self.amplitude = self.group_sd = np.ones((len(theta), 1))
         if model.discrepancy is not None:
-            length = model.scale(theta[:1], "discrepancy_length")
-            self.basis = model.discrepancy.basis(model.axes, length, np)[0]
+            length = model.scale(theta, "discrepancy_length")
+            shared = bool((length == length[0]).all())
+            basis = model.discrepancy.basis(model.axes, length[0] if shared else length, np)
             self.amplitude = model.scale(theta, "discrepancy_sd")[:, None]
         if model.group is not None:
             self.members = np.eye(len(model.group_names))[model.group]
             self.group_sd = model.scale(theta, "group_sd")[:, None]
-        self.equations = _NormalEquations(self.basis, self.members)
+        self.basis = _Shared(basis) if basis.ndim == 2 else _Own(basis)
 
     def laplace(self) -> np.ndarray:
         """Return log p(losses, theta) by Laplace's approximation."""
         mode = self.mode()
-        size = self.basis.shape[1] + self.members.shape[1]
+        size = self.basis.size + self.members.shape[1]
         log_det = self._matrix(*self._curvature(mode)).log_det
         return self.log_joint(mode) + 0.5 * size * math.log(2 * math.pi) - log_det
 
@@ -140,7 +143,9 @@ class _Conditional:
         mode = self.mode()
         matrix = self._matrix(*self._curvature(mode))
         points = len(self.theta)
-        normal = Latents(*(rng.standard_normal((points, d.shape[1])) for d in (self.basis, self.members)))
+        normal = Latents(
+            *(rng.standard_normal((points, n)) for n in (self.basis.size, self.members.shape[1]))
+        )
         shift = matrix.correlated(normal)
         log_q = normal.log_normal() + matrix.log_det
         pair = mode + shift, mode + shift.times(-1.0)
@@ -153,7 +158,7 @@ class _Conditional:
     def mode(self) -> Latents:
         """Return the mode of the latents, by iteratively reweighted least squares."""
         points = len(self.theta)
-        at = Latents(np.zeros((points, self.basis.shape[1])), np.zeros((points, self.members.shape[1])))
+        at = Latents(np.zeros((points, self.basis.size)), np.zeros((points, self.members.shape[1])))
         for iteration in range(_ITERATIONS + 1):
             log_mean, slope = self._log_mean(at)
             residual = self.model.log_loss - log_mean
@@ -164,7 +169,7 @@ class _Conditional:
                 precision = (self.df + 1) / (self.df * self.variance + residual**2)
             pull = precision * residual
             gradient = Latents(
-                self.amplitude * ((pull * slope) @ self.basis), self.group_sd * (pull @ self.members)
+                self.amplitude * self.basis.back(pull * slope), self.group_sd * (pull @ self.members)
             )
             step = self._matrix(precision, slope).solve(gradient + at.times(-1.0))
             at = at + step.times(_RELAXATION if iteration % 2 else 1.0)
@@ -177,7 +182,7 @@ class _Conditional:
 
     def _log_mean(self, latents: Latents) -> tuple[np.ndarray, np.ndarray]:
         """Return log expected loss and its derivative in the misfit, each (point, run)."""
-        excess = self.reducible * np.exp(self.amplitude * (latents.weights @ self.basis.T))
+        excess = self.reducible * np.exp(self.amplitude * self.basis.times(latents.weights))
         loss = self.floor + excess
         return np.log(loss) + self.group_sd * (latents.offsets @ self.members.T), excess / loss
 
@@ -191,38 +196,69 @@ class _Conditional:
         return np.maximum(bend, 0.0), slope
 
     def _matrix(self, precision: np.ndarray, slope: np.ndarray) -> "_Blocks":
-        return self.equations.matrix(precision, slope, self.amplitude, self.group_sd)
+        """Return I + J' diag(precision) J with J = [amplitude slope basis, group_sd members], by blocks.
+
+        A run belongs to one group, so the offsets' block is diagonal.
+        """
+        block = self.basis.gram(precision * slope**2) * self.amplitude[..., None] ** 2
+        block = block + np.eye(self.basis.size)
+        diagonal = 1 + self.group_sd**2 * (precision @ self.members)
+        cross = np.zeros((*block.shape[:2], self.members.shape[1]))
+        if cross.size:
+            cross = self.basis.crossed(precision * slope, self.members)
+            cross = cross * (self.amplitude * self.group_sd)[..., None]
+            block = block - (cross / diagonal[:, None]) @ cross.mT
+        # Points without a finite density get weight zero; here they must only not stop the others.
+        block[~np.isfinite(block).all(axis=(1, 2))] = np.eye(self.basis.size)
+        return _Blocks(block, cross, diagonal)
 
 
-class _NormalEquations:
-    """I + J' diag(precision) J for many points, with J = [amplitude slope basis, group_sd members]."""
+class _Shared:
+    """One basis, shape (run, weight), for all points; its products are made once."""
 
-    def __init__(self, basis: np.ndarray, members: np.ndarray) -> None:
-        self.weights = basis.shape[1]
-        rows, columns = np.tril_indices(self.weights)
-        where = np.empty((self.weights, self.weights), int)
+    def __init__(self, basis: np.ndarray) -> None:
+        self.basis, self.size = basis, basis.shape[1]
+        rows, columns = np.tril_indices(self.size)
+        where = np.empty((self.size, self.size), int)
         where[rows, columns] = where[columns, rows] = np.arange(len(rows))
         self.unpack = where.ravel()
         self.products = basis[:, rows] * basis[:, columns]
-        self.members = members
-        self.crossed = (basis[:, :, None] * members[:, None, :]).reshape(len(basis), -1)
 
-    def matrix(
-        self, precision: np.ndarray, slope: np.ndarray, amplitude: np.ndarray, group_sd: np.ndarray
-    ) -> "_Blocks":
-        """Return the matrices by blocks; a run belongs to one group, so the offsets' block is diagonal."""
-        packed = ((precision * slope**2) @ self.products) * amplitude**2
-        block = packed[:, self.unpack].reshape(len(packed), self.weights, self.weights)
-        block = block + np.eye(self.weights)
-        diagonal = 1 + group_sd**2 * (precision @ self.members)
-        cross = np.zeros((*block.shape[:2], self.members.shape[1]))
-        if self.crossed.size:
-            cross = ((precision * slope) @ self.crossed).reshape(cross.shape)
-            cross = cross * (amplitude * group_sd)[..., None]
-            block = block - (cross / diagonal[:, None]) @ cross.mT
-        # Points without a finite density get weight zero; here they must only not stop the others.
-        block[~np.isfinite(block).all(axis=(1, 2))] = np.eye(self.weights)
-        return _Blocks(block, cross, diagonal)
+    def times(self, weights: np.ndarray) -> np.ndarray:
+        """Return basis @ weights, shape (point, run)."""
+        return weights @ self.basis.T
+
+    def back(self, pull: np.ndarray) -> np.ndarray:
+        """Return basis' @ pull, shape (point, weight)."""
+        return pull @ self.basis
+
+    def gram(self, precision: np.ndarray) -> np.ndarray:
+        """Return basis' diag(precision) basis, shape (point, weight, weight)."""
+        return (precision @ self.products)[:, self.unpack].reshape(len(precision), self.size, self.size)
+
+    def crossed(self, precision: np.ndarray, members: np.ndarray) -> np.ndarray:
+        """Return basis' diag(precision) members, shape (point, weight, group)."""
+        products = (self.basis[:, :, None] * members[:, None, :]).reshape(len(members), -1)
+        return (precision @ products).reshape(len(precision), self.size, members.shape[1])
+
+
+class _Own:
+    """As `_Shared`, with a basis for each point, shape (point, run, weight)."""
+
+    def __init__(self, basis: np.ndarray) -> None:
+        self.basis, self.size = basis, basis.shape[2]
+
+    def times(self, weights: np.ndarray) -> np.ndarray:
+        return (self.basis @ weights[..., None])[..., 0]
+
+    def back(self, pull: np.ndarray) -> np.ndarray:
+        return (pull[:, None] @ self.basis)[:, 0]
+
+    def gram(self, precision: np.ndarray) -> np.ndarray:
+        return (self.basis * precision[..., None]).mT @ self.basis
+
+    def crossed(self, precision: np.ndarray, members: np.ndarray) -> np.ndarray:
+        return (self.basis * precision[..., None]).mT @ members
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,11 @@ from bayescale.model.model import Model
 LogDensity = Callable[[np.ndarray], np.ndarray]
 
 _STEP = 1e-5
-_SHRINK = np.array([1.0, 0.5, 0.2, 0.05, 0.01, 1e-3])
+# A step is made if it climbs by this share of what the gradient promises; else a quarter of it is tried next.
+_ARMIJO = 0.1
+_SHORTEST = 1e-4
+# Climbs end where a step promises fewer nats than this: proposals need no more.
+_ENOUGH = 1e-2
 # Modes with a smaller share of the mass than this change no result.
 MIN_SHARE = 0.01
 
@@ -62,14 +66,14 @@ def climb(log_density: LogDensity, starts: np.ndarray, spread: np.ndarray, step:
     step : float
         Of the finite differences that give the curvature at a mode.
     """
-    found = [_mode_at(log_density, point, step) for point in _bfgs(log_density, starts, spread)]
+    points, heights = _bfgs(log_density, starts, spread)
+    found: list[tuple[Mode, bool]] = []
+    for point in points[np.argsort(-heights)]:
+        if all(_distance(point, mode) > 3 for mode, _ in found):
+            found.append(_mode_at(log_density, point, step))
     # Where no climb ended at a proper maximum (a flat ridge, a bound), the highest end still shows the way.
     proper = [m for m, is_maximum in found if is_maximum] or [m for m, _ in found]
-    modes: list[Mode] = []
-    for mode in sorted(proper, key=lambda m: -m.log_mass):
-        if all(_distance(mode, other) > 3 for other in modes):
-            modes.append(mode)
-    return modes
+    return sorted(proper, key=lambda m: -m.log_mass)
 
 
 def shares(modes: Sequence[Mode]) -> np.ndarray:
@@ -98,29 +102,34 @@ def _far_apart(points: np.ndarray, count: int, spread: np.ndarray) -> np.ndarray
     return points[chosen]
 
 
-def _bfgs(log_density: LogDensity, points: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Maximise from all points at once; derivatives and line searches are batches of points.
+def _bfgs(log_density: LogDensity, points: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Maximise from all points at once; return where each climb ends, and how high.
 
-    SciPy's optimisers take one start and one point at a time, which costs ten times as much here.
+    Derivatives and line searches are batches of points: SciPy's optimisers take one start and one point at a
+    time, which costs ten times as much here.
     """
-    inverse = np.tile(np.diag(np.maximum(spread, 1e-6)), (len(points), 1, 1))
-    value, gradient = _value_and_gradient(log_density, points)
-    for _ in range(100):
+    state = [points, *_value_and_gradient(log_density, points)]
+    state += [np.tile(np.diag(np.maximum(spread, 1e-6)), (len(points), 1, 1)), np.ones(len(points))]
+    ended = []
+    for _ in range(150):
+        points, value, gradient, inverse, share = state
         direction = (inverse @ gradient[..., None])[..., 0]
-        direction *= np.minimum(1, 2 / np.maximum(np.abs(direction).max(axis=1), 1e-300))[:, None]
-        trial = points[:, None] + _SHRINK[:, None] * direction[:, None]
-        heights = log_density(trial.reshape(-1, points.shape[1])).reshape(len(points), -1)
-        best = heights.argmax(axis=1)
-        rose = heights[np.arange(len(points)), best] > value + 1e-10
-        moved = np.where(rose[:, None], trial[np.arange(len(points)), best], points)
-        value, new_gradient = _value_and_gradient(log_density, moved)
-        for i in range(len(points)):
-            inverse[i] = _updated(inverse[i], moved[i] - points[i], gradient[i] - new_gradient[i])
-        gain = (new_gradient * (inverse @ new_gradient[..., None])[..., 0]).sum(axis=1)
-        points, gradient = moved, new_gradient
-        if np.all(~rose | (gain < 1e-5)):
+        promised = (direction * gradient).sum(axis=1)
+        direction *= np.minimum(share, 2 / np.maximum(np.abs(direction).max(axis=1), 1e-300))[:, None]
+        new_value, new_gradient = _value_and_gradient(log_density, points + direction)
+        rose = new_value > value + _ARMIJO * (direction * gradient).sum(axis=1)
+        for i in np.flatnonzero(np.isfinite(new_value)):
+            inverse[i] = _updated(inverse[i], direction[i], gradient[i] - new_gradient[i])
+        points = np.where(rose[:, None], points + direction, points)
+        value, gradient = np.where(rose, new_value, value), np.where(rose[:, None], new_gradient, gradient)
+        share = np.where(rose, np.minimum(1, 4 * share), share / 4)
+        done = (rose & (promised < _ENOUGH)) | (share < _SHORTEST)
+        ended.append((points[done], value[done]))
+        state = [x[~done] for x in (points, value, gradient, inverse, share)]
+        if done.all():
             break
-    return points[np.isfinite(value)]
+    ends, heights = (np.concatenate(x) for x in zip(*ended, state[:2], strict=True))
+    return ends[np.isfinite(heights)], heights[np.isfinite(heights)]
 
 
 def _updated(inverse: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
@@ -165,6 +174,6 @@ def _mode_at(log_density: LogDensity, point: np.ndarray, step: float) -> tuple[M
     return Mode(point, height, (vectors / eigenvalues) @ vectors.T, float(log_mass)), is_maximum
 
 
-def _distance(mode: Mode, other: Mode) -> float:
-    difference = mode.point - other.point
-    return float(np.sqrt(difference @ np.linalg.solve(other.covariance, difference)))
+def _distance(point: np.ndarray, mode: Mode) -> float:
+    difference = point - mode.point
+    return float(np.sqrt(difference @ np.linalg.solve(mode.covariance, difference)))

@@ -101,6 +101,12 @@ class Mixture:
                 parts.append(component.sample(number, rng))
         return np.concatenate(parts)
 
+    def widened(self, share: float, factor: float) -> "Mixture":
+        """Return the mixture with a share of it spread wider, its scales multiplied: safe in the tails."""
+        wide = [StudentT(c.location, factor * c.scale) for c in self.components]
+        shares = np.concatenate([(1 - share) * self.shares, share * self.shares])
+        return Mixture(shares, [*self.components, *wide])
+
     def refitted(self, points: np.ndarray, weights: np.ndarray) -> "Mixture":
         """Return the mixture moved to weighted points, as far as their number supports.
 
