@@ -3,6 +3,9 @@ PYTHON ?= python3
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 INSTALL := $(UV) pip install --quiet --python .venv --constraint constraints.txt --editable .
 
+# Without bytecode every command would start seconds later.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo docs ladder tighten test lint clean
 .DELETE_ON_ERROR:
 

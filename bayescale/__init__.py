@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bayescale.plans import Plan, plan
     from bayescale.pointfit import PointFit, point_fit
     from bayescale.publishedfits import PublishedFit, PublishedRule, published_fits, published_rules
+    from bayescale.replicates import LackOfFit, lack_of_fit
     from bayescale.reports import report
     from bayescale.runs import RunTable, TableMeta, read_runs, write_runs
     from bayescale.scoreboards import scoreboard
@@ -37,6 +38,7 @@ _PUBLIC = {
     "Fit": "fitting",
     "Forecast": "forecasts",
     "Gamma": "laws",
+    "LackOfFit": "replicates",
     "Law": "laws",
     "LogNormal": "laws",
     "Normal": "laws",
@@ -54,6 +56,7 @@ _PUBLIC = {
     "fit": "fitting",
     "fit_many": "fitting",
     "forecast": "forecasts",
+    "lack_of_fit": "replicates",
     "load": "catalogue",
     "load_fit": "fitfile",
     "plan": "plans",
@@ -79,6 +82,7 @@ __all__ = [
     "Fit",
     "Forecast",
     "Gamma",
+    "LackOfFit",
     "Law",
     "LogNormal",
     "Normal",
@@ -96,6 +100,7 @@ __all__ = [
     "fit",
     "fit_many",
     "forecast",
+    "lack_of_fit",
     "load",
     "load_fit",
     "plan",

@@ -42,7 +42,11 @@ DiscrepancyOption = Annotated[
     typer.Option("--discrepancy/--no-discrepancy", help="Whether the law may be smoothly wrong."),
 ]
 GroupOption = Annotated[
-    str | None, typer.Option("--group-effect", help="Column whose values share an offset.")
+    str | None,
+    typer.Option(
+        "--group-effect",
+        help="Column whose values share an offset; by default trunk, where runs share one; none for none.",
+    ),
 ]
 MethodOption = Annotated[
     str, typer.Option("--method", help="auto, fast (importance sampling) or nuts (the reference).")

@@ -14,7 +14,7 @@ from bayescale.inference.diagnostics import Diagnostics, diagnose
 from bayescale.inference.evidence import Evidence
 from bayescale.laws import Law, Prior, find_law, parse_prior
 from bayescale.model.coordinates import LogParameters, Whitened
-from bayescale.model.model import SCALE_PRIORS, Model, Noise, make_model
+from bayescale.model.model import SCALE_PRIORS, Model, Noise, make_model, shared_trunks
 from bayescale.runs import RunTable
 
 if TYPE_CHECKING:
@@ -162,7 +162,8 @@ def fit(
     discrepancy : bool
         Whether the law may be smoothly wrong (a Gaussian process). Without it, bands are too narrow.
     group_effect : str, optional
-        Column whose values share a common offset of log loss: a training trunk, a study, a model size.
+        Column whose values share a common offset of log loss: a training trunk, a study, a model size. Where
+        runs share a ``trunk`` (cooldowns from one training run), that is the default; ``none`` leaves it out.
     method : str
         ``fast`` (importance sampling, under a second), ``nuts`` (the reference, a minute), or ``auto``: fast
         where its draws stand, NUTS otherwise.
@@ -187,6 +188,7 @@ def fit(
     for name, value, least in (("draws", draws, 4), ("tune", tune, 1), ("chains", chains, 1)):
         if value < least:
             raise FitError(f"{name} is {value}; expected at least {least}")
+    group_effect = group_effect or shared_trunks(table)
     model, scale_priors = _model(
         table, law, priors, noise=noise, discrepancy=discrepancy, group_effect=group_effect
     )
@@ -268,7 +270,8 @@ def prior_predictive(
 
     from bayescale.model.pymc_model import build_pymc_model
 
-    model, _ = _model(table, law, priors, noise=noise, discrepancy=discrepancy, group_effect=group_effect)
+    group = group_effect or shared_trunks(table)
+    model, _ = _model(table, law, priors, noise=noise, discrepancy=discrepancy, group_effect=group)
     with build_pymc_model(model, naive=True):
         tree = pm.sample_prior_predictive(draws=draws, random_seed=seed)
     loss = np.exp(tree["prior_predictive"]["log_loss"])
@@ -361,9 +364,11 @@ def _versions(*packages: str) -> dict[str, str]:
 
 def _parameters(model: Model, z: np.ndarray) -> dict[str, np.ndarray]:
     """Return what points z, shape (sample, size), stand for, by parameter."""
-    # In chunks: the discrepancy's bases of all samples together would not fit the cache.
-    chunks = [_parameters_of(model, z[i : i + 500]) for i in range(0, len(z), 500)]
-    return {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
+    # Draws by importance sampling repeat. In chunks: the discrepancy's bases of all together would not fit
+    # the cache.
+    distinct, where = np.unique(z, axis=0, return_inverse=True)
+    chunks = [_parameters_of(model, distinct[i : i + 500]) for i in range(0, len(distinct), 500)]
+    return {name: np.concatenate([c[name] for c in chunks])[where] for name in chunks[0]}
 
 
 def _parameters_of(model: Model, z: np.ndarray) -> dict[str, np.ndarray]:

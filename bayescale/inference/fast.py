@@ -107,11 +107,11 @@ def _sample(model: Model, draws: int, seed: int) -> FastDraws:
     theta, hidden, log_weights = _importance_sample(_target(model, latent, rng), modes, latent, rng)
     smooth, k_hat = smoothed_weights(log_weights)
     evidence, weights = _evidence(smooth)
-    chosen = _resample(weights, draws, rng)
-    z = theta[chosen] if latent is None else latent.unconstrained(theta[chosen], hidden[chosen])
+    distinct, where = np.unique(_resample(weights, draws, rng), return_inverse=True)
+    z = theta[distinct] if latent is None else latent.unconstrained(theta[distinct], hidden[distinct])
     done = time.perf_counter()
     seconds = {"modes": found - started, "sample": done - found}
-    return FastDraws(z, evidence, k_hat, _effective(weights), seconds)
+    return FastDraws(z[where], evidence, k_hat, _effective(weights), seconds)
 
 
 def _target(model: Model, latent: LatentNormals | None, rng: np.random.Generator) -> Target:

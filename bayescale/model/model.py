@@ -325,7 +325,7 @@ def make_model(
     discrepancy : bool
         Whether the law may be smoothly wrong. Without it, bands ignore misfit and are too narrow.
     group_effect : str, optional
-        A column whose values share a common offset of log loss, e.g. ``params`` or ``group``.
+        A column whose values share a common offset of log loss, e.g. ``params`` or ``trunk``.
     scale_priors : mapping, optional
         Replaces some of `SCALE_PRIORS`.
 
@@ -372,10 +372,21 @@ def make_model(
 
 
 def _groups(table: RunTable, column: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    if column is None:
+    if column is None or column == "none":
         return None, ()
     if column not in table.frame:
         have = ", ".join(map(str, table.frame.columns))
         raise TableError(f"table {table.name!r} has no column {column!r} to group by; it has {have}")
-    names, group = np.unique(table.frame[column].astype(str).to_numpy(str), return_inverse=True)
+    labels = table.frame[column]
+    # A run without a label shares its offset with no other.
+    missing = labels.isna()
+    text = [f"run {row}" if missing.iloc[row - 1] else str(v) for row, v in enumerate(labels, start=1)]
+    names, group = np.unique(text, return_inverse=True)
     return group, tuple(names.tolist())
+
+
+def shared_trunks(table: RunTable) -> str | None:
+    """Return the column of training trunks if some runs of the table share one: their noise is shared too."""
+    if "trunk" not in table.frame:
+        return None
+    return "trunk" if table.frame["trunk"].dropna().duplicated().any() else None

@@ -1,0 +1,106 @@
+"""Replicates: runs that share every input tell noise apart from lack of fit.
+
+Runs of one configuration differ by seed alone, so their scatter is pure error whatever the law; what is
+left of the residuals of their means is lack of fit (Box & Draper 1987, section 3.2).
+
+>>> import bayescale as bs
+>>> fit = bs.fit(bs.load("zipf-facts"))  # doctest: +SKIP
+>>> print(bs.lack_of_fit(fit))  # doctest: +SKIP
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bayescale.errors import FitError
+
+if TYPE_CHECKING:
+    from bayescale.fitting import Fit
+
+
+@dataclass(frozen=True)
+class LackOfFit:
+    """Pure error of replicates, and what the law alone leaves unexplained beside it.
+
+    Attributes
+    ----------
+    configurations, repeated : int
+        Distinct inputs in the table, and how many of them were run more than once.
+    pure_error : float
+        Relative standard deviation of loss between replicates.
+    interval : tuple of float
+        Its 90% interval, from the chi-squared distribution.
+    degrees_of_freedom : int
+        Of the pure error.
+    lack_of_fit : float
+        Root mean square of the configurations' mean residuals about the law alone, relative to the loss,
+        after their pure error is taken out; zero where that explains them.
+    """
+
+    configurations: int
+    repeated: int
+    pure_error: float
+    interval: tuple[float, float]
+    degrees_of_freedom: int
+    lack_of_fit: float
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"replicates ({self.repeated} of {self.configurations} configurations): noise "
+            f"{self.pure_error:.2%} of the loss (90%: {low:.2%} - {high:.2%}, "
+            f"{self.degrees_of_freedom} degrees of freedom); lack of fit of the law alone "
+            f"{self.lack_of_fit:.2%}"
+        )
+
+
+def lack_of_fit(fit: "Fit") -> LackOfFit | None:
+    """Split what the law leaves unexplained into noise between replicates and lack of fit.
+
+    Parameters
+    ----------
+    fit : Fit
+        Its law is taken at the posterior's mean loss of each run, without discrepancy.
+
+    Returns
+    -------
+    LackOfFit or None
+        None where no two runs share all of the law's inputs.
+
+    Raises
+    ------
+    FitError
+        If the loss of the law is not positive at some run.
+    """
+    model = fit.model
+    _, where, counts = np.unique(model.ratios, axis=1, return_inverse=True, return_counts=True)
+    freedom = int((counts - 1).sum())
+    if freedom == 0:
+        return None
+    values = {name: fit.parameters[name] for name in model.centred.names}
+    law = np.broadcast_to(model.law_loss(values, model.ratios), (len(fit.parameters["noise_sd"]), len(where)))
+    expected = law.mean(axis=0)
+    if not np.all(expected > 0):
+        raise FitError(f"law {fit.law.name!r} has no positive loss at some run of table {fit.table.name!r}")
+    residual = model.log_loss - np.log(expected)
+    means = np.bincount(where.ravel(), residual) / counts
+    squares = float(((residual - means[where.ravel()]) ** 2).sum())
+    variance = squares / freedom
+    explained = float(np.mean(variance / counts))
+    return LackOfFit(
+        configurations=len(counts),
+        repeated=int((counts > 1).sum()),
+        pure_error=float(np.sqrt(variance)),
+        interval=_interval(squares, freedom),
+        degrees_of_freedom=freedom,
+        lack_of_fit=float(np.sqrt(max(0.0, float(np.mean(means**2)) - explained))),
+    )
+
+
+def _interval(squares: float, freedom: int) -> tuple[float, float]:
+    from scipy.stats import chi2
+
+    return float(np.sqrt(squares / chi2.ppf(0.95, freedom))), float(
+        np.sqrt(squares / chi2.ppf(0.05, freedom))
+    )

@@ -1,0 +1,73 @@
+"""Replicates tell noise from lack of fit; runs of one trunk share an offset."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayescale as bs
+from tests.conftest import simulated_table
+
+NOISE = 0.004
+
+
+def repeated_table(*, copies=3, rows=30, misfit=0.0, seed=0) -> bs.RunTable:
+    """Configurations of a known law, each run several times; `misfit` bends the law across D/N."""
+    single = simulated_table(noise_sd=0.0, rows=rows)
+    frame = pd.concat([single.frame] * copies, ignore_index=True)
+    rng = np.random.default_rng(seed)
+    ratio = np.log10(frame["tokens"] / frame["params"])
+    bend = misfit * np.sin(3 * ratio)
+    frame["loss"] *= np.exp(bend + NOISE * rng.standard_normal(len(frame)))
+    return replace(single, frame=frame)
+
+
+@pytest.mark.parametrize("misfit", [0.0, 0.03])
+def test_noise_between_replicates_is_told_from_lack_of_fit(misfit):
+    found = bs.lack_of_fit(bs.fit(repeated_table(misfit=misfit), discrepancy=False))
+    assert found is not None
+    assert (found.configurations, found.repeated, found.degrees_of_freedom) == (30, 30, 60)
+    assert found.interval[0] < NOISE < found.interval[1]
+    if misfit:
+        assert found.lack_of_fit == pytest.approx(misfit / np.sqrt(2), rel=0.4)
+    else:  # about its own standard error, NOISE / sqrt(copies * configurations), or nothing
+        assert found.lack_of_fit < NOISE / np.sqrt(3)
+    assert f"lack of fit of the law alone {found.lack_of_fit:.2%}" in str(found)
+
+
+def test_intervals_of_pure_error_cover_as_often_as_they_say():
+    fitted = bs.fit(repeated_table(), discrepancy=False)
+    inside = 0
+    for seed in range(100):
+        table = repeated_table(seed=seed)
+        model = replace(fitted.model, log_loss=np.log(table.column("loss")))
+        low, high = bs.lack_of_fit(replace(fitted, table=table, model=model)).interval
+        inside += low < NOISE < high
+    assert abs(inside - 90) <= 3 * np.sqrt(100 * 0.9 * 0.1)
+
+
+def test_without_replicates_there_is_nothing_to_tell():
+    assert bs.lack_of_fit(bs.fit(simulated_table(rows=20), discrepancy=False)) is None
+
+
+def test_runs_of_one_trunk_share_an_offset_by_themselves():
+    table = simulated_table(rows=40, noise_sd=0.001)
+    rng = np.random.default_rng(1)
+    trunk = np.arange(40) // 5
+    table.frame["trunk"] = [f"trunk {t}" if t < 7 else None for t in trunk]
+    table.frame["loss"] *= np.exp(0.02 * rng.standard_normal(8)[trunk])
+    shared = bs.fit(table, discrepancy=False)
+    assert shared.options["group_effect"] == "trunk"
+    # Seven trunks, and five runs that share theirs with no other.
+    assert len(shared.model.group_names) == 12
+    assert np.median(shared.parameters["group_sd"]) == pytest.approx(0.02, rel=0.6)
+    apart = bs.fit(table, discrepancy=False, group_effect="none")
+    assert apart.model.group is None
+    assert np.median(apart.parameters["noise_sd"]) > 2 * np.median(shared.parameters["noise_sd"])
+
+
+def test_trunks_of_one_run_each_share_nothing():
+    table = simulated_table(rows=20)
+    table.frame["trunk"] = [f"trunk {row}" for row in range(20)]
+    assert bs.fit(table, discrepancy=False).model.group is None
