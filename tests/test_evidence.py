@@ -124,7 +124,7 @@ def nested_sampling(model, seed=0, live=1000):
 
     sampler = Sampler(prior, log_ratio, n_live=live, seed=seed, vectorized=True, pass_dict=False)
     with threadpool_limits(1):  # its networks are small: threads would wait for each other
-        sampler.run(verbose=False, n_eff=10_000)
+        sampler.run(verbose=False, n_eff=10_000, discard_exploration=True)
     return float(sampler.log_z), 1 / math.sqrt(sampler.n_eff)
 
 
