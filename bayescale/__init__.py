@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bayescale.replicates import LackOfFit, lack_of_fit
     from bayescale.reports import report
     from bayescale.runs import RunTable, TableMeta, read_runs, write_runs
+    from bayescale.schedules import schedule_areas, with_schedule_areas
     from bayescale.scoreboards import scoreboard
     from bayescale.tightening import tighten
 
@@ -67,9 +68,11 @@ _PUBLIC = {
     "pull": "catalogue",
     "read_runs": "runs",
     "report": "reports",
+    "schedule_areas": "schedules",
     "scoreboard": "scoreboards",
     "tables": "catalogue",
     "tighten": "tightening",
+    "with_schedule_areas": "schedules",
     "write_runs": "runs",
 }
 
@@ -111,9 +114,11 @@ __all__ = [
     "pull",
     "read_runs",
     "report",
+    "schedule_areas",
     "scoreboard",
     "tables",
     "tighten",
+    "with_schedule_areas",
     "write_runs",
 ]
 

@@ -22,6 +22,7 @@ SPECIAL = {
     ("curve-m3", "curve-m2"): {"d": 0.0},
     ("curve-bnsl-1", "curve-m2"): {"c": 0.0},
     ("curve-bnsl-2", "curve-bnsl-1"): {"k": 0.0},
+    ("curve-pruned", "curve-m2"): {"g": 0.0, "p": 0.0},
     ("parscale", "power-params-floor"): {"k": 0.0},
     ("fine-grained-moe", "chinchilla"): {"g": 0.0},
     ("vocabulary", "chinchilla"): {"V": 0.0},
@@ -40,6 +41,7 @@ SPECIAL = {
 INPUTS = {"N": 3e9, "D": 6e10, "C": 1e21, "U": 2e10, "seen_examples": 3e7, "streams": 4.0, "experts": 16.0}
 INPUTS |= {"granularity": 4.0, "bits": 8.0, "vocabulary_params": 1e8, "share": 0.3, "steps": 1e5}
 INPUTS |= {"unique_params": 1e9, "teacher_loss": 2.2, "supervised_loss": 2.5}
+INPUTS |= {"kept": 0.5, "lr_area": 7.0, "lr_annealed": 0.2}
 
 
 def evaluate(law, values):
@@ -72,6 +74,9 @@ def test_a_law_contains_what_it_nests(outer, inner):
 LIMITS = {
     ("muennighoff", "chinchilla"): {"R_D": 1e8},
     ("muennighoff-excess", "chinchilla"): {"R_D": 1e8, "R_N": 1e8},
+    ("muennighoff-excess", "muennighoff"): {"R_N": 1e8},
+    ("muennighoff-excess", "muennighoff-params"): {"R_D": 1e8},
+    ("muennighoff-params", "chinchilla"): {"R_N": 1e8},
     ("precision", "chinchilla"): {"gamma": 1e-3},
     ("routing-saturating", "routing"): {"start": 1.0, "most": 1e9},
 }
@@ -85,6 +90,31 @@ def test_a_law_becomes_another_in_a_limit(outer, inner):
         values = {n: float(v) for n, v in zip(names, rng.uniform(0.2, 0.9, len(names)), strict=True)}
         at_limit = evaluate(BUILTIN[outer], values | LIMITS[outer, inner])
         assert at_limit == pytest.approx(evaluate(BUILTIN[inner], values), rel=1e-6)
+
+
+def test_distillation_has_the_limits_its_paper_asks_for():
+    v = {
+        "A": 2000.0,
+        "B": 2e4,
+        "alpha": 0.32,
+        "beta": 0.64,
+        "gamma": 0.76,
+        "q": 2.5,
+        "c": 2.0,
+        "d": 1.3,
+        "f": 0.1,
+    }
+    endless = evaluate(BUILTIN["distillation"], v | {"N": 1e40, "D": 1e40})
+    assert endless == pytest.approx(INPUTS["teacher_loss"], abs=1e-6)  # an able student models any teacher
+    random = evaluate(BUILTIN["distillation"], v | {"teacher_loss": 1e3})
+    assert random == pytest.approx(1e3, abs=1e-3)  # a random teacher makes random students
+    # Where the teacher's loss over the student's own passes d, the exponent in it changes by c.
+    excess = [
+        evaluate(BUILTIN["distillation"], v | {"teacher_loss": t, "supervised_loss": 1.0}) - t
+        for t in (0.1, 0.2, 50.0, 100.0)
+    ]
+    assert np.log2(excess[0] / excess[1]) == pytest.approx(v["q"], abs=1e-3)
+    assert np.log2(excess[2] / excess[3]) == pytest.approx(v["q"] + v["c"], abs=1e-3)
 
 
 def test_repetition_costs_nothing_in_the_first_epoch():
@@ -105,6 +135,37 @@ def test_three_regions_are_an_offset_of_examples_in_other_words():
     v = {"E": 0.1, "A": 0.5, "a": 0.4, "d": 1e6}
     offset = evaluate(BUILTIN["curve-m3"], v | {"A": v["A"] * v["d"] ** v["a"]})
     assert offset == pytest.approx(evaluate(BUILTIN["curve-three-regions"], v), rel=1e-12)
+
+
+def test_m4_solves_its_papers_equation():
+    v = {"E": 0.1, "A": 0.8, "d": 1e6, "c": 0.4, "a": 1.7}
+    scale = v["d"] ** v["c"] * v["A"] ** (1 - v["a"])
+    for examples in (1e3, 1e6, 1e9):
+        found = evaluate(BUILTIN["curve-m4"], v | {"seen_examples": examples})
+        assert v["E"] < found < v["E"] + v["A"]
+        ratio = (found - v["E"]) / (v["E"] + v["A"] - found) ** v["a"]
+        assert ratio == pytest.approx(scale * examples ** -v["c"], rel=1e-9)
+
+
+def test_m4_has_the_same_slopes_in_sympy_and_pytensor():
+    import pytensor
+    import pytensor.tensor as pt
+
+    law, x = CentredLaw(BUILTIN["curve-m4"]), np.linspace(-8, 8, 5)
+    at = [0.1, 0.8, 1e6, 0.4, 1.7]
+    by_sympy = law.gradient({"seen_examples": 1e7})(*at, x)
+    symbols = [pt.dscalar(n) for n in law.names]
+    loss = law.function({"seen_examples": 1e7}, pt)(*symbols, pt.as_tensor(x))
+    slopes = [pytensor.gradient.jacobian(loss, s) for s in symbols]
+    by_pytensor = pytensor.function(symbols, [loss, *slopes], mode="FAST_COMPILE")(*at)
+    for one, other in zip(by_sympy, by_pytensor, strict=True):
+        np.testing.assert_allclose(np.broadcast_to(one, 5), other, rtol=1e-9)
+
+
+def test_m4_is_m2_where_the_plateau_plays_no_part():
+    v = {"E": 0.1, "A": 0.8, "d": 1e6, "c": 0.4, "a": 1e-3, "seen_examples": 1e9}
+    power = {"E": 0.1, "A": 0.8 * 1e6**0.4, "a": 0.4, "seen_examples": 1e9}
+    assert evaluate(BUILTIN["curve-m4"], v) == pytest.approx(evaluate(BUILTIN["curve-m2"], power), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", BUILTIN)

@@ -121,6 +121,14 @@ def test_intrinsic_dimension_is_a_rule_for_posterior_draws():
     assert RULES["sharma-dimension"].value(alpha=alpha) == pytest.approx(4 / alpha)
 
 
+@pytest.mark.parametrize(("kind", "printed"), [("text", 3.7e8), ("text-and-code", 4.1e9)])
+def test_hernandez_extrapolation_to_gpt_3(kind, printed):
+    """To one character and 175e9 params, with k rounded to two digits: printed values are within a tenth."""
+    assert RULES[f"hernandez-transfer-{kind}"].value(tokens=1, params=175e9) == pytest.approx(
+        printed, rel=0.1
+    )
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_can_be_evaluated_and_cited(name):
     rule = RULES[name]

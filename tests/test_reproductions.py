@@ -18,8 +18,12 @@ PRINTED = {"R_D": 15.387756, "R_N": 5.309743}
 
 @pytest.fixture(scope="module")
 def repeated(published) -> RunTable:
+    return repeated_runs(published)
+
+
+def repeated_runs(folder) -> RunTable:
     """Their 182 runs, with the params that the unique tokens call for."""
-    table = bs.pull("scalebench-data-constrained", published)
+    table = bs.pull("scalebench-data-constrained", folder)
     called_for = table.column("unique_tokens") * (HELD["A"] / HELD["B"]) ** (1 / HELD["alpha"])
     frame = table.frame.assign(unique_params=np.minimum(table.column("params"), called_for))
     return make_table(frame, table.meta)
@@ -109,3 +113,18 @@ def test_step_laws_rules_are_near_the_best_of_their_runs(published):
         miss = np.abs(np.log(found.to_numpy() / ruled))
         assert np.exp(np.median(miss)) < 1.4
         assert np.exp(miss.max()) < 2.5
+
+
+@pytest.mark.parametrize("size", ["25m", "100m", "400m"])
+def test_a_cosine_predicts_warm_up_stable_decay(size, published):
+    """Tissue et al., arXiv:2408.11029, on curves of 2503.12811: constants of one schedule serve another."""
+    curves = bs.with_schedule_areas(bs.pull(f"multipower-{size}", published))
+    of = curves.frame["group"].to_numpy(str)
+    fit = bs.point_fit(curves.where(of == "cosine_24000"), "annealing", starts=3, bootstrap=0)
+    law = compile_formula(BUILTIN["annealing"].formula, ["lr_area", "lr_annealed"], np, fit.parameters)
+    for schedule in ("wsd_20000_24000", "wsdld_20000_24000"):
+        hidden = curves.where(of == schedule)
+        error = law(hidden.column("lr_area"), hidden.column("lr_annealed")) / hidden.column("loss") - 1
+        assert np.abs(error).mean() < 0.003
+        # The annealing area saves more than the runs do when the decay is exponential and the model larger.
+        assert abs(error[-1]) < 0.012

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from bayescale.laws.derived import Derived, derive
-from bayescale.laws.formula import compile_formula, names_in, parse_formula
+from bayescale.laws.formula import IMPLICIT, compile_formula, names_in, parse_formula
+from bayescale.laws.implicit import saturated
 from bayescale.laws.law import Law
 from bayescale.laws.priors import Prior
 
@@ -80,7 +81,8 @@ class CentredLaw:
         symbols = {s.name: s for s in expression.free_symbols}
         expression = expression.subs({symbols[n]: v for n, v in _at(centre).items() if n in symbols})
         outputs = [expression, *(expression.diff(symbols[n]) for n in self.names)]
-        return sp.lambdify([symbols[a] for a in arguments], outputs, modules="numpy", cse=True)
+        modules = [{IMPLICIT: saturated}, "numpy"]
+        return sp.lambdify([symbols[a] for a in arguments], outputs, modules=modules, cse=True)
 
     def published_parameters(
         self, sampled: Mapping[str, np.ndarray], centre: Mapping[str, float]

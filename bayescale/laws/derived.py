@@ -97,7 +97,10 @@ def find_linear(expression: "sp.Expr", names: Iterable[str]) -> tuple[str, ...]:
     slopes: list[sp.Expr] = []
     for name in sorted(names):
         symbol = symbols[name]
-        slope = sp.simplify(expression.diff(symbol))
+        slope = expression.diff(symbol)
+        if _bends(slope.diff(symbol)):  # a number tells at once what simplifying takes seconds to find
+            continue
+        slope = sp.simplify(slope)
         if symbol in slope.free_symbols or any(symbol in s.free_symbols for s in slopes):
             continue
         linear.append(name)
@@ -207,6 +210,13 @@ class _Derivation:
                     found[i] = [amplitude, exponent]
         one_each = len(found) == len(power_terms or {}) == len(self.inputs)
         return found if one_each else None
+
+
+def _bends(second_derivative: "sp.Expr") -> bool:
+    """Whether a second derivative is surely not zero, at one point that no law has reason to favour."""
+    symbols = sorted(second_derivative.free_symbols, key=str)
+    value = second_derivative.subs({s: 1.1 + 0.137 * i for i, s in enumerate(symbols)}).evalf()
+    return bool(value.is_number and value.is_finite and abs(value) > 1e-6)
 
 
 def _centre(name: str) -> Any:

@@ -6,14 +6,17 @@ not be able to run code. Names, numbers, ``+ - * / **`` and a few functions are 
 
 import ast
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bayescale.errors import LawError
+from bayescale.laws.implicit import saturated, symbolic_saturated
 
 if TYPE_CHECKING:
     import sympy as sp
 
 FUNCTIONS = ("exp", "log", "sqrt", "tanh")
+IMPLICIT = "saturated"  # of two arguments: `bayescale.laws.implicit`
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)
 
 
@@ -43,7 +46,7 @@ def read_formula(formula: str) -> ast.expr:
 def names_in(formula: str) -> frozenset[str]:
     """Return the names of a formula's symbols."""
     tree = read_formula(formula)
-    return frozenset(n.id for n in ast.walk(tree) if isinstance(n, ast.Name)) - frozenset(FUNCTIONS)
+    return frozenset(n.id for n in ast.walk(tree) if isinstance(n, ast.Name)) - {*FUNCTIONS, IMPLICIT}
 
 
 def compile_formula(
@@ -67,6 +70,7 @@ def compile_formula(
     body = ast.fix_missing_locations(ast.Expression(ast.Lambda(signature, tree)))
     # What `read_formula` lets through can only do arithmetic.
     functions = {name: getattr(namespace, name) for name in FUNCTIONS}
+    functions[IMPLICIT] = partial(saturated, xp=namespace)
     return eval(compile(body, "<formula>", "eval"), {"__builtins__": {}} | dict(constants or {}) | functions)
 
 
@@ -117,6 +121,8 @@ def parse_formula(formula: str, real: frozenset[str] = frozenset()) -> "sp.Expr"
                 return sp.Symbol(name, real=True) if name in real else sp.Symbol(name, positive=True)
             case ast.Call(ast.Name(name), [argument], []):
                 return getattr(sp, name)(convert(argument))
+            case ast.Call(_, [first, second], []):
+                return symbolic_saturated()(convert(first), convert(second))
         raise AssertionError(ast.dump(node))  # read_formula lets nothing else through
 
     try:
@@ -138,10 +144,13 @@ def _require_allowed(node: ast.expr, formula: str) -> None:
             pass
         case ast.Call(ast.Name(name), [argument], []) if name in FUNCTIONS:
             _require_allowed(argument, formula)
+        case ast.Call(ast.Name(name), [first, second], []) if name == IMPLICIT:
+            _require_allowed(first, formula)
+            _require_allowed(second, formula)
         case _:
             raise LawError(
                 f"formula {formula!r}: {ast.unparse(node)!r} is not allowed; a law is made of names, "
-                f"numbers, + - * / ** and {', '.join(FUNCTIONS)}"
+                f"numbers, + - * / **, {', '.join(FUNCTIONS)} and {IMPLICIT}(k, a)"
             )
 
 

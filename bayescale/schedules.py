@@ -1,0 +1,79 @@
+"""A learning-rate schedule as two columns, for laws of loss curves such as ``annealing``.
+
+Tissue et al. 2024, arXiv:2408.11029: the loss falls with the area under the learning rate and, beyond that,
+with the annealing area, the momentum of all its past drops.
+
+>>> area, annealed = schedule_areas([1, 2, 3], [0.1, 0.1, 0.05], decay=0.5)
+>>> area.round(2).tolist(), annealed.round(2).tolist()
+([0.1, 0.2, 0.25], [0.0, 0.0, 0.05])
+"""
+
+from typing import Any
+
+import numpy as np
+
+from bayescale.errors import TableError
+from bayescale.runs import RunTable, make_table
+
+# Laws see inputs by their logarithms: an area of none is this share of the highest learning rate instead.
+_NONE = 1e-9
+
+
+def schedule_areas(step: Any, learning_rate: Any, *, decay: float = 0.999) -> tuple[np.ndarray, np.ndarray]:
+    """Return S1 = sum of learning rates, and S2 = sum of the momentum of their drops, up to each step given.
+
+    The momentum decays by `decay` a step and grows by the drop: m_i = decay m_(i-1) + lr_(i-1) - lr_i.
+
+    Parameters
+    ----------
+    step : array of int, shape (row,)
+        Rising, from 1. Learning rates between rows are interpolated; before the first row they rise linearly
+        from 0 (a warm-up), which counts as area but not as (negative) annealing.
+    learning_rate : array, shape (row,)
+        At those steps; S1 and S2 are in its unit.
+    decay : float
+        Of the momentum, per step.
+
+    Raises
+    ------
+    TableError
+        If steps do not rise or learning rates are negative.
+    """
+    from scipy.signal import lfilter
+
+    rows, rate = np.asarray(step).astype(int), np.asarray(learning_rate, float)
+    if rows.size == 0 or rows[0] < 1 or np.any(np.diff(rows) <= 0) or not np.all(rate >= 0):
+        raise TableError("a schedule needs steps that rise from 1 or more, and learning rates of 0 or more")
+    every = np.arange(1, rows[-1] + 1)
+    rates = np.where(every < rows[0], rate[0] * every / rows[0], np.interp(every, rows, rate))
+    drops = np.where(every > rows[0], -np.diff(rates, prepend=0.0), 0.0)
+    momentum = lfilter([1.0], [1.0, -decay], drops)
+    return np.cumsum(rates)[rows - 1], np.cumsum(momentum)[rows - 1]
+
+
+def with_schedule_areas(table: RunTable, *, decay: float = 0.999) -> RunTable:
+    """Return a table of loss curves with columns ``lr_area`` and ``lr_annealed``, one schedule per ``group``.
+
+    Parameters
+    ----------
+    table : RunTable
+        With columns ``step`` and ``learning_rate``, and ``group`` where there are several curves.
+    decay : float
+        As in `schedule_areas`. An annealed area of 0 or less is written as 1e-9 of the highest learning rate:
+        inputs of laws are positive.
+
+    Examples
+    --------
+    >>> import bayescale as bs
+    >>> curves = bs.with_schedule_areas(bs.pull("multipower-100m"))  # doctest: +SKIP
+    >>> bs.point_fit(curves, "annealing")  # doctest: +SKIP
+    """
+    step, rate = table.column("step"), table.column("learning_rate")
+    frame = table.frame
+    curves = frame["group"].to_numpy(str) if "group" in frame else np.zeros(len(table), str)
+    areas = np.empty((2, len(table)))
+    for curve in np.unique(curves):
+        rows = np.flatnonzero(curves == curve)
+        areas[:, rows] = schedule_areas(step[rows], rate[rows], decay=decay)
+    annealed = np.maximum(areas[1], _NONE * rate.max())
+    return make_table(frame.assign(lr_area=areas[0], lr_annealed=annealed), table.meta)

@@ -1,0 +1,40 @@
+"""Areas of a schedule: by their definition as double sums, on curves of several schedules, and refusals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayescale as bs
+from bayescale.runs import make_table
+
+
+def test_areas_are_the_double_sums_of_the_paper():
+    rate = np.r_[np.full(20, 3.0), np.linspace(3, 0.5, 30)]
+    step = np.arange(1, 51)
+    area, annealed = bs.schedule_areas(step, rate, decay=0.9)
+    np.testing.assert_allclose(area, np.cumsum(rate))
+    for s in (20, 35, 50):
+        terms = ((rate[k - 1] - rate[k]) * 0.9 ** (i - k) for i in range(1, s) for k in range(1, i + 1))
+        assert annealed[s - 1] == pytest.approx(sum(terms), abs=1e-12)
+
+
+def test_rows_may_be_steps_apart_and_a_warm_up_counts_as_area_alone():
+    area, annealed = bs.schedule_areas([100, 200], [1.0, 1.0])
+    assert area.tolist() == pytest.approx([50.5, 150.5])
+    assert annealed.tolist() == [0.0, 0.0]
+
+
+def test_curves_of_a_table_have_their_own_schedules():
+    curve = pd.DataFrame({"step": [10, 20, 30], "learning_rate": [1.0, 1.0, 0.5], "loss": [3.0, 2.5, 2.2]})
+    rows = pd.concat([curve.assign(group="a"), curve.assign(group="b", learning_rate=1.0)])
+    table = bs.with_schedule_areas(make_table(rows.reset_index(drop=True), bs.TableMeta(name="two")))
+    annealed = table.column("lr_annealed").reshape(2, 3)
+    assert annealed[0, 2] > 1
+    assert np.all(annealed[1] == 1e-9)  # inputs of a law are positive
+    np.testing.assert_allclose(table.column("lr_area")[3:], [5.5, 15.5, 25.5])
+
+
+@pytest.mark.parametrize(("step", "rate"), [([2, 1], [1, 1]), ([0, 1], [1, 1]), ([1, 2], [1, -1]), ([], [])])
+def test_schedules_that_cannot_be_are_refused(step, rate):
+    with pytest.raises(bs.BayescaleError, match="steps that rise"):
+        bs.schedule_areas(step, rate)
