@@ -345,10 +345,13 @@ def allocate(
 @app.command()
 def plan(
     source: Source,
-    target: Annotated[
-        str, typer.Option(help="params=1e9,tokens=2e10 (a loss), compute=1e21 (an allocation), or E.")
-    ],
     budget: Annotated[float, typer.Option(help="What the runs may cost, FLOP.")],
+    target: Annotated[
+        str | None, typer.Option(help="params=1e9,tokens=2e10 (a loss), compute=1e21 (an allocation), or E.")
+    ] = None,
+    target_table: Annotated[
+        Path | None, typer.Option(help="Or runs whose losses are all to be forecast: inputs (.csv ...).")
+    ] = None,
     candidates: Annotated[
         Path | None, typer.Option(help="Runs to choose from: inputs and compute, each row once (.csv ...).")
     ] = None,
@@ -380,23 +383,25 @@ def plan(
     from bayescale.files import require_writable
     from bayescale.plans import plan as choose
     from bayescale.plans import write_ladder
+    from bayescale.runs import read_frame
 
     if (output is None) != (ladder is None):
         raise BayescaleError(
             "-o/--output and --ladder belong together: the runs are written to -o, on the source of --ladder"
         )
+    if (target is None) == (target_table is None):
+        raise BayescaleError(
+            "a plan needs one of --target (a loss, allocation or parameter) and --target-table"
+        )
     if output:
         require_writable(output)
-    pool = None
-    if candidates:
-        from bayescale.runs import read_frame
-
-        pool = read_frame(candidates)
+    pool = read_frame(candidates) if candidates else None
+    aim: Any = read_frame(target_table) if target_table else target
     fitted = _fit_of(
         source, law, prior, noise, discrepancy, group_effect, method, draws, seed,
         (columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers),
     )  # fmt: skip
-    result = choose(fitted, target, budget, candidates=pool, seed=seed)
+    result = choose(fitted, aim, budget, candidates=pool, seed=seed)
     if plot:
         from bayescale.plots import plot_plan, save_figure
 
@@ -422,8 +427,9 @@ def _print_plan(result: "Plan", budget: float, fitted: "Fit") -> None:
     )
     _print_frame(shown, f"Runs for {result.description} ({fitted.law.name} on {fitted.table.name})")
     low, high = result.band
+    band = "mean 90% band" if result.target.count > 1 else "90% band"
     print(
-        f"90% band now {low:.4f} - {high:.4f} {result.unit}, {result.width:.3g} wide; expected after the "
+        f"{band} now {low:.4f} - {high:.4f} {result.unit}, {result.width:.3g} wide; expected after the "
         f"plan: {result.predicted_width:.3g} wide, for {result.cost:.3g} of {budget:.3g} FLOP"
     )
     if result.saved is not None:

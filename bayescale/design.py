@@ -3,7 +3,7 @@
 Draws of the target and of every candidate's expected log loss have a joint covariance. To first order
 a run conditions it as a Gaussian: the target's variance falls by cov^2 / (variance of the candidate + noise),
 and all other covariances by the same rank-one update, so that the next run is chosen knowing what this one
-will tell.
+will tell. Where there are several targets, the sum of their variances is what is to fall.
 """
 
 from collections.abc import Sequence
@@ -24,30 +24,35 @@ class Step:
     candidate : int
         Which.
     gain : float
-        By how much it lowers the target's variance, after the runs chosen before it.
+        By how much it lowers the targets' total variance, after the runs chosen before it.
     correlation : float
-        Of its expected loss with the target, given the runs chosen before it.
-    variance : float
-        The target's, after it.
+        Of its expected loss with the target, given the runs chosen before it; the strongest, of several.
+    variance : array, shape (target,)
+        The targets', after it.
     """
 
     candidate: int
     gain: float
     correlation: float
-    variance: float
+    variance: np.ndarray
 
 
 def gains(covariance: np.ndarray, noise_variance: np.ndarray) -> np.ndarray:
-    """Return by how much one run of each candidate lowers the target's variance, shape (candidate,).
+    """Return by how much one run of each candidate lowers the targets' total variance, shape (candidate,).
 
     Parameters
     ----------
-    covariance : array, shape (candidate + 1, candidate + 1)
-        Of the candidates' expected log losses and, last, of the target.
+    covariance : array, shape (candidate + target, candidate + target)
+        Of the candidates' expected log losses and, last, of the targets.
     noise_variance : array, shape (candidate,)
         Of one run's log loss about its expectation.
     """
-    return covariance[:-1, -1] ** 2 / (np.diag(covariance)[:-1] + noise_variance)
+    count = len(noise_variance)
+    return _gains(covariance[:count, count:], np.diag(covariance)[:count] + noise_variance)
+
+
+def _gains(cross: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    return (cross**2).sum(axis=1) / variance
 
 
 def condition(covariance: np.ndarray, candidate: int, noise_variance: float) -> np.ndarray:
@@ -103,18 +108,27 @@ def _greedy(
     first: int | None,
 ) -> list[Step]:
     left = budget * (1 + 1e-9)
-    times_left = np.full(len(cost), times)
+    count = len(cost)
+    times_left = np.full(count, times)
+    # Of a pool's thousands of candidates only variances and covariances with the targets are kept up to date;
+    # a chosen run's column of the covariance is conditioned when it is chosen, as `condition` would have.
+    cross, variance = covariance[:count, count:].copy(), np.diag(covariance).copy()
+    columns = np.empty((len(covariance), 0))
     steps: list[Step] = []
     while True:
-        gain = np.where((times_left > 0) & (cost <= left), gains(covariance, noise_variance), -np.inf)
-        gain[gain < least_gain] = -np.inf
+        gain = _gains(cross, np.maximum(variance[:count], 0) + noise_variance)
+        gain[(times_left == 0) | (cost > left) | (gain < least_gain)] = -np.inf
         best = int(np.argmax(gain / cost)) if steps or first is None else first
         if not gain[best] > 0:
             return steps
-        variances = covariance[best, best] * covariance[-1, -1]
-        correlation = float(covariance[best, -1] / np.sqrt(variances))
-        covariance = condition(covariance, best, noise_variance[best])
-        steps.append(Step(best, float(gain[best]), correlation, float(covariance[-1, -1])))
+        strength = cross[best] / np.sqrt(variance[best] * variance[count:])
+        correlation = float(strength[np.abs(strength).argmax()])
+        column = covariance[:, best] - columns @ columns[best]
+        column = column / np.sqrt(column[best] + noise_variance[best])
+        columns = np.column_stack([columns, column])
+        cross -= np.outer(column[:count], column[count:])
+        variance -= column**2
+        steps.append(Step(best, float(gain[best]), correlation, variance[count:].copy()))
         left -= cost[best]
         times_left[best] -= 1
 

@@ -12,7 +12,7 @@ import pandas as pd
 from bayescale.design import choose_runs, gains, joint_covariance
 from bayescale.errors import BayescaleError, FitError
 from bayescale.files import written_aside
-from bayescale.targets import Target, band, joint_draws, parse_target
+from bayescale.targets import Target, band, joint_draws, parse_target, positive, table_target
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -36,9 +36,10 @@ class Plan:
     Attributes
     ----------
     runs : pandas.DataFrame
-        A row per run in the order chosen: inputs, ``compute`` (FLOP), ``seed``, ``correlation`` (of its
-        expected loss with the target, given the runs before it), ``gain`` (share of the target's present
-        variance that it removes), ``gain_per_flop``, ``width`` (of the target's 90% band after it).
+        A row per run in the order chosen, its index the candidate's: inputs, ``compute`` (FLOP), ``seed``,
+        ``correlation`` (of its expected loss with the target, given the runs before it), ``gain`` (share of
+        the target's present variance that it removes), ``gain_per_flop``, ``width`` (of the target's 90%
+        band after it).
     candidates : pandas.DataFrame
         All runs considered: inputs, ``compute``, ``gain`` and ``gain_per_flop`` as a first run, and
         ``chosen`` (times).
@@ -47,7 +48,8 @@ class Plan:
     description, unit : str
         The target in words, and the unit of its band.
     band : (float, float)
-        Ends of the target's present 90% band.
+        Ends of the target's present 90% band; where the target is several runs, this band and all widths are
+        means over them.
     saved : float or None
         For the optimal params at a compute: FLOP of that budget which the plan is expected to save, by
         making the allocation better.
@@ -91,7 +93,7 @@ class Plan:
 
 def plan(
     fit: "Fit",
-    target: str | Target,
+    target: "str | Target | RunTable | pd.DataFrame",
     budget: float,
     *,
     candidates: "RunTable | pd.DataFrame | None" = None,
@@ -103,9 +105,9 @@ def plan(
     ----------
     fit : Fit
         The posterior.
-    target : str or Target
-        ``params=1e9,tokens=2e10`` (the loss there), ``compute=1e21`` (the optimal params there) or a
-        parameter such as ``E``.
+    target : str, Target, RunTable or DataFrame
+        ``params=1e9,tokens=2e10`` (the loss there), ``compute=1e21`` (the optimal params there), a parameter
+        such as ``E``, or a table: the losses at all its rows, whose variances are added up.
     budget : float
         FLOP to spend.
     candidates : RunTable or DataFrame, optional
@@ -119,7 +121,7 @@ def plan(
     FitError
         If the target does not suit the law, or no candidate is affordable.
     """
-    target = parse_target(target) if isinstance(target, str) else target
+    target = _target(fit, target)
     if not (np.isfinite(budget) and budget > 0):
         raise FitError(f"budget is {budget:g} FLOP; expected a positive number")
     pool = _grid(fit, target, budget) if candidates is None else _pool(fit, candidates)
@@ -127,33 +129,41 @@ def plan(
     draws, losses = joint_draws(thinned, target, {c: pool[c].to_numpy(float) for c in fit.law.columns}, seed)
     covariance = joint_covariance([np.log(losses), draws])
     noise = np.full(len(pool), noise_variance(thinned))
-    cost, present = pool["compute"].to_numpy(float), float(covariance[-1, -1])
+    cost, present = pool["compute"].to_numpy(float), np.diag(covariance)[len(pool) :]
     # A covariance from n draws is off by 1 / sqrt(n): gains below 1 / n may be nothing but that.
-    least = present / len(draws)
+    least = present.sum() / len(draws)
     steps = choose_runs(
         covariance, noise, cost, budget, times=_MOST_SEEDS if candidates is None else 1, least_gain=least
     )
     chosen = [s.candidate for s in steps]
-    ends = band(draws)
-    runs = pool.iloc[chosen].reset_index(drop=True)
+    runs = pool.iloc[chosen].copy()
     first = _next_seed(fit)
     runs["seed"] = np.arange(first, first + len(runs))
     runs["correlation"] = [s.correlation for s in steps]
-    runs["gain"] = [s.gain / present for s in steps]
-    runs["gain_per_flop"] = runs["gain"] / runs["compute"]
-    runs["width"] = [(ends[1] - ends[0]) * np.sqrt(max(s.variance, 0) / present) for s in steps]
-    pool["gain"] = gains(covariance, noise) / present
+    runs["gain"] = [s.gain / present.sum() for s in steps]
+    runs["gain_per_flop"] = runs["gain"].to_numpy() / runs["compute"].to_numpy()
+    widths = np.subtract(*np.quantile(draws, [0.95, 0.05], axis=0))
+    runs["width"] = [float(np.mean(widths * np.sqrt(np.maximum(s.variance, 0) / present))) for s in steps]
+    pool["gain"] = gains(covariance, noise) / present.sum()
     pool["gain_per_flop"] = pool["gain"] / cost
     pool["chosen"] = np.bincount(chosen, minlength=len(pool))
     saved = None
     if target.is_allocation(fit) and len(runs):
-        saved = _saved(thinned, target, draws, steps[-1].variance / present, seed)
+        saved = _saved(thinned, target, draws, float(steps[-1].variance[0] / present[0]), seed)
     warnings = [f"do not rely on this plan: {reason}" for reason in fit.diagnostics.failures]
     if fit.model.discrepancy is None:
         warnings.append("no discrepancy: the fit is too sure of its law, and the plan with it")
     if not len(runs):
         warnings.append("no affordable run tells anything about the target that can be told from chance")
-    return Plan(runs, pool, target, *target.describe(fit), ends, saved, warnings)
+    return Plan(runs, pool, target, *target.describe(fit), band(draws), saved, warnings)
+
+
+def _target(fit: "Fit", target: "str | Target | RunTable | pd.DataFrame") -> Target:
+    if isinstance(target, str):
+        return parse_target(target)
+    if isinstance(target, Target):
+        return target
+    return table_target(fit.law, target if isinstance(target, pd.DataFrame) else target.frame)
 
 
 def noise_variance(fit: "Fit") -> float:
@@ -248,7 +258,7 @@ def _grid(fit: "Fit", target: Target, budget: float) -> pd.DataFrame:
     sizes = np.unique(params)
     if len(sizes) > _MOST_SIZES:
         sizes = np.geomspace(sizes[0], sizes[-1], _MOST_SIZES)
-    most = {n: target.inputs.get(n, v.max()) for n, v in (("params", params), ("tokens", tokens))}
+    most = {n: np.max(target.inputs.get(n, v.max())) for n, v in (("params", params), ("tokens", tokens))}
     sizes = np.concatenate([sizes, _up_to(sizes[-1], most["params"])])
     lengths = np.concatenate([[tokens.min()], _up_to(tokens.min(), max(tokens.max(), most["tokens"]))])
     n, d = (g.ravel() for g in np.meshgrid(sizes, lengths, indexing="ij"))
@@ -271,7 +281,7 @@ def _up_to(start: float, end: float) -> np.ndarray:
 
 def _target_cost(fit: "Fit", target: Target) -> float:
     if target.inputs.keys() >= {"params", "tokens"}:
-        return float(_cost(fit, target.inputs["params"], target.inputs["tokens"])) * 0.999
+        return float(np.max(_cost(fit, target.inputs["params"], target.inputs["tokens"]))) * 0.999
     return target.inputs.get("compute", np.inf)
 
 
@@ -293,13 +303,12 @@ def _pool(fit: "Fit", candidates: "RunTable | pd.DataFrame") -> pd.DataFrame:
     if missing := [c for c in needed if c not in frame]:
         raise FitError(f"candidates have no column {missing[0]!r}; expected {', '.join(needed)}")
     extra = [c for c in ("params", "tokens", "unique_tokens") if c in frame and c not in needed]
-    pool = frame[list(dict.fromkeys([*needed, *extra]))].astype(float).reset_index(drop=True)
-    good = np.isfinite(pool[needed]).all(axis=1) & (pool[needed] > 0).all(axis=1)
-    if not good.all():
-        row = int(np.flatnonzero(~good)[0])
-        raise FitError(
-            f"candidate {row + 1}: found {pool[needed].iloc[row].to_dict()}; expected positive numbers"
-        )
+    if frame.empty:
+        raise FitError("candidates have no row; expected a row per run that could be trained")
+    pool = frame[list(dict.fromkeys([*needed, *extra]))].reset_index(drop=True)
+    for column in pool:
+        if column in needed:
+            pool[column] = positive(pool[column], f"candidates, column {column!r}")
     return pool
 
 

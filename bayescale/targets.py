@@ -1,17 +1,20 @@
 """Targets: what a plan is to make certain; draws of it, jointly with the losses of candidate runs.
 
-A target is the loss at given inputs, the optimal params at a compute, or a parameter such as E. All are drawn
-together with the candidates' expected losses in one call, since they share one discrepancy.
+A target is the loss at given inputs, of one run or of a table of them, the optimal params at a compute, or a
+parameter such as E. All are drawn together with the candidates' expected losses in one call, since they share
+one discrepancy.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from bayescale.allocations import optimal_params, ratio_grid
 from bayescale.errors import FitError
 from bayescale.forecasts import complete_inputs, expected_loss
+from bayescale.laws import Law
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -23,17 +26,25 @@ class Target:
 
     Attributes
     ----------
-    inputs : dict of str to float
-        Of the run whose expected loss is the target; or ``compute`` alone, whose optimal allocation is.
+    inputs : dict of str to float or array, shape (target,)
+        Of the run whose expected loss is the target, or of several; or ``compute`` alone, whose optimal
+        allocation is.
     parameter : str, optional
         The parameter that is the target.
     """
 
-    inputs: dict[str, float]
+    inputs: dict[str, Any]
     parameter: str | None = None
 
     def __str__(self) -> str:
-        return self.parameter or ",".join(f"{k}={v:.6g}" for k, v in self.inputs.items())
+        if self.count > 1:
+            return f"{self.count} runs"
+        return self.parameter or ",".join(f"{k}={np.ravel(v)[0]:.6g}" for k, v in self.inputs.items())
+
+    @property
+    def count(self) -> int:
+        """Of the runs whose losses are the target; 1 for any other target."""
+        return max((np.size(v) for v in self.inputs.values()), default=1)
 
     def is_allocation(self, fit: "Fit") -> bool:
         """Whether the target is the optimal split of a compute."""
@@ -72,6 +83,41 @@ def parse_target(text: str) -> Target:
     return Target(inputs)
 
 
+def table_target(law: Law, rows: pd.DataFrame) -> Target:
+    """Return the losses at every row of a table as a target.
+
+    Raises
+    ------
+    FitError
+        If there is no row, or a row has no positive number for an input of the law.
+    """
+    if missing := [c for c in law.columns if c not in rows]:
+        raise FitError(
+            f"targets have no column {missing[0]!r}; law {law.name!r} needs {', '.join(law.columns)}"
+        )
+    if rows.empty:
+        raise FitError("targets have no row; expected a row per run whose loss is to be forecast")
+    inputs = {c: positive(rows[c], f"targets, column {c!r}") for c in law.columns}
+    return Target(inputs)
+
+
+def positive(column: pd.Series, where: str) -> np.ndarray:
+    """Return a column of positive numbers.
+
+    Raises
+    ------
+    FitError
+        If one is none; `where` and its row are named.
+    """
+    values = pd.to_numeric(column, errors="coerce").to_numpy(float)
+    bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+    if len(bad):
+        raise FitError(
+            f"{where}, row {bad[0] + 1}: found {column.iloc[bad[0]]!r}; expected a positive number"
+        )
+    return values
+
+
 def joint_draws(
     fit: "Fit", target: Target, candidates: dict[str, np.ndarray], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +136,7 @@ def joint_draws(
 
     Returns
     -------
-    target : array, shape (draw,)
+    target : array, shape (draw,) or, of several runs, (draw, target)
         In the unit that `Target.describe` names.
     losses : array, shape (draw, candidate)
         Expected losses, nats/token.
@@ -111,19 +157,19 @@ def joint_draws(
     if target.is_allocation(fit):
         there = ratio_grid(fit, np.log(target.inputs["compute"]))
     else:
-        there = _ratios(fit, {k: np.array([v]) for k, v in target.inputs.items()})
+        there = _ratios(fit, {k: np.atleast_1d(v) for k, v in target.inputs.items()})
     losses = expected_loss(fit, np.concatenate([there, here], axis=1), rng)
     count = there.shape[1]
     if target.is_allocation(fit):
         params = optimal_params(fit, np.log(target.inputs["compute"]), losses[:, :count])
         return np.log10(params), losses[:, count:]
-    return losses[:, 0], losses[:, count:]
+    return losses[:, 0] if count == 1 else losses[:, :count], losses[:, count:]
 
 
 def band(draws: np.ndarray) -> tuple[float, float]:
-    """Return the ends of the 90% interval."""
-    low, high = np.quantile(draws, [0.05, 0.95])
-    return float(low), float(high)
+    """Return the ends of the 90% interval; of several targets, their means."""
+    low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+    return float(low.mean()), float(high.mean())
 
 
 def _ratios(fit: "Fit", inputs: dict[str, np.ndarray]) -> np.ndarray:

@@ -74,6 +74,54 @@ def test_budget_times_and_the_dear_run_that_beats_many_cheap_ones():
     assert both[-1].variance == pytest.approx(1 - sum(s.gain for s in both))
 
 
+def test_gains_of_several_targets_add_up_and_choices_condition_them_all():
+    """The greedy choice keeps only what it needs of the covariance; `condition` keeps all of it."""
+    rng = np.random.default_rng(2)
+    root = rng.standard_normal((9, 9))
+    covariance, noise, cost = root @ root.T, rng.uniform(0.1, 1, 6), rng.uniform(1, 2, 6)
+    alone = [gains(covariance[:, keep][keep], noise) for keep in ([*range(6), t] for t in (6, 7, 8))]
+    np.testing.assert_allclose(gains(covariance, noise), sum(alone))
+    left = covariance
+    steps = choose_runs(covariance, noise, cost, 5.0, times=2)
+    assert len(steps) > 2
+    for step in steps:
+        assert step.gain == pytest.approx(gains(left, noise)[step.candidate])
+        left = condition(left, step.candidate, noise[step.candidate])
+        np.testing.assert_allclose(step.variance, np.diag(left)[6:], atol=1e-12)
+
+
+def test_a_table_of_targets(small_fit, tmp_path):
+    """Runs are chosen for all rows; with one row it is the plan for that row."""
+    rows = pd.DataFrame({"params": [1e10, 1e8], "tokens": [1e10, 1e12], "note": ["wide", "long"]})
+    pool = pd.DataFrame({"params": [1e9, 1e7, 3e7], "tokens": [2e9, 1e11, 6e8]})
+    pool["compute"] = 6 * pool["params"] * pool["tokens"]
+    one = plan(small_fit, rows[:1], 1e19, candidates=pool)
+    same = plan(small_fit, "params=1e10,tokens=1e10", 1e19, candidates=pool)
+    pd.testing.assert_frame_equal(one.runs, same.runs)
+    assert one.band == same.band
+    both = plan(small_fit, rows, 1e21, candidates=pool)
+    pd.testing.assert_frame_equal(both.runs[["params"]], pool.loc[both.runs.index, ["params"]])
+    assert both.width == pytest.approx(
+        np.mean([plan(small_fit, rows[i : i + 1], 1e21, candidates=pool).width for i in range(2)])
+    )
+    assert both.predicted_width < both.width
+    with pytest.raises(FitError, match="targets have no column 'tokens'"):
+        plan(small_fit, rows[["params"]], 1e19)
+    with pytest.raises(FitError, match="targets, column 'params', row 2"):
+        plan(small_fit, rows.assign(params=[1e9, -1]), 1e19)
+    with pytest.raises(FitError, match="targets have no row"):
+        plan(small_fit, rows[:0], 1e19)
+    small_fit.save(tmp_path / "fit.nc")
+    pool.to_csv(tmp_path / "pool.csv")
+    rows.to_csv(tmp_path / "test.csv")
+    paths = [str(tmp_path / name) for name in ("fit.nc", "pool.csv", "test.csv")]
+    command = ["plan", paths[0], "--budget", "1e21", "--candidates", paths[1]]
+    found = json.loads(run(*command, "--target-table", paths[2], "--json").stdout)
+    assert [r["params"] for r in found["runs"]] == both.runs["params"].tolist()
+    refused = run(*command, "--target-table", paths[2], "--target", "E")
+    assert "--target-table" in refused.stderr
+
+
 def test_many_targets_share_one_discrepancy(full_fit):
     """Neighbours among more targets than are drawn by a factorisation differ no more than a few would."""
     params = np.geomspace(1e9, 1e12, 90)
@@ -144,7 +192,7 @@ def test_a_pool_is_chosen_from_once_and_named_where_it_is_wrong(small_fit):
     chosen = plan(small_fit, "E", 1e30, candidates=pool)
     assert len(chosen.runs) == len(chosen.runs.drop_duplicates(["params", "tokens"])) <= 3
     pool.loc[1, "tokens"] = np.nan
-    with pytest.raises(FitError, match="candidate 2"):
+    with pytest.raises(FitError, match="candidates, column 'tokens', row 2"):
         plan(small_fit, "E", 1e21, candidates=pool)
 
 
