@@ -108,7 +108,7 @@ def test_bridge_agrees_with_discrepancy_and_groups():
     assert abs(bridged.log - fast.evidence.log) < 3 * math.hypot(bridged.error, fast.evidence.error)
 
 
-def nested_sampling(model, seed=0, live=1000):
+def nested_sampling(model, seed=0, live=300):
     """Return log evidence and its error by nautilus, with the model's own prior as its prior."""
     from nautilus import Prior, Sampler
 
@@ -124,7 +124,7 @@ def nested_sampling(model, seed=0, live=1000):
 
     sampler = Sampler(prior, log_ratio, n_live=live, seed=seed, vectorized=True, pass_dict=False)
     with threadpool_limits(1):  # its networks are small: threads would wait for each other
-        sampler.run(verbose=False, n_eff=10_000, discard_exploration=True)
+        sampler.run(verbose=False, n_eff=2500, discard_exploration=True)
     return float(sampler.log_z), 1 / math.sqrt(sampler.n_eff)
 
 

@@ -6,7 +6,9 @@ reweighted least squares, draws from the Gaussian there, and returns an unbiased
 p(losses, theta): what sampling over theta alone needs (Andrieu & Roberts 2009, doi:10.1214/07-AOS574).
 
 Points drawn to share a discrepancy length share its basis, and all their normal equations are one matrix
-product; climbs, whose points are few and all differ, give every point its own basis.
+product; climbs, whose points are few and all differ, give every point its own basis. Of the weights of a
+shared basis runs see only as many combinations as their number and the smoothness of the kernel leave; the
+rest, N(0, I) whatever the losses, is drawn in the end.
 """
 
 import math
@@ -22,6 +24,8 @@ _ITERATIONS = 4
 # Every other step is this much too long: it still cannot overshoot (majorisation allows 2), and converges in
 # half the steps.
 _RELAXATION = 1.8
+# A combination of weights that moves no run by more than this share of the discrepancy's scale is not seen.
+_UNSEEN = 1e-3
 # Points whose temporaries, each with its own basis, still fit the cache.
 _OWN_BASES = 32
 
@@ -83,8 +87,10 @@ class LatentNormals:
         out, drawn = np.empty(len(theta)), np.empty((len(theta), self.model.size - self.size))
         for block in self._blocks(theta):
             with np.errstate(all="ignore"):
-                out[block], latents = _Conditional(self.model, theta[block]).integrate(rng)
-            drawn[block] = np.concatenate(latents, axis=1)
+                conditional = _Conditional(self.model, theta[block])
+                out[block], latents = conditional.integrate(rng)
+            weights = conditional.all_weights(latents.weights, rng)
+            drawn[block] = np.concatenate([weights, latents.offsets], axis=1)
         return np.where(np.isfinite(out), out, -np.inf), drawn
 
     def unconstrained(self, theta: np.ndarray, latents: np.ndarray) -> np.ndarray:
@@ -117,11 +123,14 @@ class _Conditional:
         self.df = model.scale(theta, "noise_df")[:, None] if model.noise == "student-t" else None
         runs = len(model.log_loss)
         basis, self.members = np.zeros((runs, 0)), np.zeros((runs, 0))
+        self.seen = np.zeros((0, 0))
         self.amplitude = self.group_sd = np.ones((len(theta), 1))
         if model.discrepancy is not None:
             length = model.scale(theta, "discrepancy_length")
             shared = bool((length == length[0]).all())
             basis = model.discrepancy.basis(model.axes, length[0] if shared else length, np)
+            if shared:
+                basis, self.seen = _seen(basis)
             self.amplitude = model.scale(theta, "discrepancy_sd")[:, None]
         if model.group is not None:
             self.members = np.eye(len(model.group_names))[model.group]
@@ -154,6 +163,11 @@ class _Conditional:
         total = np.logaddexp(*logs)
         first = (np.log(rng.random(points)) < logs[0] - total)[:, None]
         return total - math.log(2), Latents(*(np.where(first, a, b) for a, b in zip(*pair, strict=True)))
+
+    def all_weights(self, seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return discrepancy weights, shape (point, weight), from their seen combinations."""
+        free = rng.standard_normal((len(seen), len(self.seen)))
+        return free + (seen - free @ self.seen) @ self.seen.T
 
     def mode(self) -> Latents:
         """Return the mode of the latents, by iteratively reweighted least squares."""
@@ -292,6 +306,19 @@ class _Blocks:
 
     def _offsets(self, alone: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return alone - (weights[:, None] @ self.cross)[:, 0] / self.diagonal
+
+
+def _seen(basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the basis of the combinations of weights that runs see, (run, seen), and these, (weight, seen).
+
+    They are orthonormal, so that their coordinates are N(0, I) as the weights are.
+    """
+    runs, weights = basis.shape
+    values, vectors = np.linalg.eigh(basis @ basis.T if runs < weights else basis.T @ basis)
+    vectors, size = vectors[:, values > _UNSEEN**2], np.sqrt(values[values > _UNSEEN**2])
+    if runs < weights:
+        return vectors * size, basis.T @ vectors / size
+    return basis @ vectors, vectors
 
 
 def _cholesky(matrices: np.ndarray) -> np.ndarray:

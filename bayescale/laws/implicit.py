@@ -24,14 +24,28 @@ def saturated(k: Any, a: Any, xp: Any = np) -> Any:
     k, a : array
         Both positive.
     xp : module
-        NumPy or ``pytensor.tensor``, which differentiates the steps.
+        NumPy or ``pytensor.tensor``.
     """
     target = xp.log(k)
     y = xp.where(a > 1, xp.minimum(target, target / a), xp.maximum(target, target / a))
     for _ in range(_STEPS):
-        w = 1 / (1 + xp.exp(-y))
-        y = y - (y + (a - 1) * xp.logaddexp(0.0, y) - target) / (1 + (a - 1) * w)
-    return 1 / (1 + xp.exp(-y))
+        y = _newton_step(y, target, a, xp)
+    # At the solution a step's own slopes are the solution's: no need to go through all.
+    return 1 / (1 + xp.exp(-_newton_step(_constant(y, xp), target, a, xp)))
+
+
+def _newton_step(y: Any, target: Any, a: Any, xp: Any) -> Any:
+    w = 1 / (1 + xp.exp(-y))
+    return y - (y + (a - 1) * xp.logaddexp(0.0, y) - target) / (1 + (a - 1) * w)
+
+
+def _constant(y: Any, xp: Any) -> Any:
+    """Return `y` as something that is not differentiated."""
+    if xp is np:
+        return y
+    from pytensor.gradient import disconnected_grad
+
+    return disconnected_grad(y)
 
 
 @cache
