@@ -109,4 +109,5 @@ class CentredLaw:
 
 
 def _at(centre: Mapping[str, float]) -> dict[str, float]:
-    return {f"{name}_0": value for name, value in centre.items()}
+    # PyTensor would hold a Python float in single precision where that is exact, and then take its log so.
+    return {f"{name}_0": np.float64(value) for name, value in centre.items()}
