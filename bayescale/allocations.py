@@ -34,7 +34,7 @@ class Allocation:
         ``params``, ``tokens``, ``tokens_per_param``, ``compute`` (FLOP) and ``loss`` (nats/token, expected)
         with dimensions (sample, budget). NaN where no compute reaches a loss asked for. At a given
         compute also ``deadweight``, FLOP: what acting on the median allocation wastes
-        (`bayescale.deadweight`).
+        (`bayescale.deadweight`). With tokens to serve also ``lifetime_compute``, FLOP, theirs included.
     closed_form : bool
         Whether the optimum came from the formula.
     warnings : list of str
@@ -61,7 +61,7 @@ class Allocation:
         """Return median and 50/80/90% intervals, a row per budget and quantity."""
         rows = []
         units = {"params": "params", "tokens": "tokens", "compute": "FLOP", "loss": "nats/token"}
-        units["deadweight"] = "FLOP"
+        units |= {"lifetime_compute": "FLOP", "deadweight": "FLOP"}
         for b in range(self.draws.sizes["budget"]):
             for name in units | {"tokens_per_param": ""}:
                 if name not in self.draws:
@@ -76,7 +76,9 @@ class Allocation:
         return pd.DataFrame(rows)
 
 
-def allocate(fit: "Fit", *, compute: Any = None, loss: Any = None, seed: int = 0) -> Allocation:
+def allocate(
+    fit: "Fit", *, compute: Any = None, loss: Any = None, served_tokens: float = 0.0, seed: int = 0
+) -> Allocation:
     """Find the params and tokens that minimise loss at a compute, or reach a loss at least compute.
 
     Parameters
@@ -87,13 +89,17 @@ def allocate(fit: "Fit", *, compute: Any = None, loss: Any = None, seed: int = 0
         Budgets, FLOP.
     loss : float or sequence of float, optional
         Instead: losses to reach, nats/token.
+    served_tokens : float
+        With a loss to reach: tokens that the model will read or write once trained. Their compute counts too
+        (arXiv:2401.00448; `bayescale.lifetime`).
     seed : int
         Of the discrepancy away from the table.
 
     Raises
     ------
     FitError
-        If the law is not one of params and tokens, or not exactly one of compute and loss is given.
+        If the law is not one of params and tokens, not exactly one of compute and loss is given, or tokens
+        are to be served by what a compute buys.
     """
     if fit.law.inputs != ("N", "D"):
         raise FitError(
@@ -105,6 +111,10 @@ def allocate(fit: "Fit", *, compute: Any = None, loss: Any = None, seed: int = 0
     asked = np.atleast_1d(np.asarray(loss if compute is None else compute, float))
     if not np.all((asked > 0) & np.isfinite(asked)):
         raise FitError(f"found {asked.tolist()}; expected positive numbers")
+    if not 0 <= served_tokens < np.inf:
+        raise FitError(f"served_tokens is {served_tokens:g}; expected a number of tokens, 0 or more")
+    if served_tokens and loss is None:
+        raise FitError("served_tokens need a loss to reach: at a given compute they change nothing")
     from bayescale.deadweight import deadweight
 
     closed = _has_closed_form(fit)
@@ -118,6 +128,12 @@ def allocate(fit: "Fit", *, compute: Any = None, loss: Any = None, seed: int = 0
     else:
         reach = _reach_closed if closed else _reach_along_path
         columns = [reach(thinned, value, seed) for value in asked]
+        if served_tokens:
+            columns = [
+                _served(thinned, value, column, served_tokens, seed)
+                for value, column in zip(asked, columns, strict=True)
+            ]
+            closed = False
         for value, column in zip(asked, columns, strict=True):
             if (share := float(np.mean(np.isnan(column["loss"])))) > 0:
                 warnings.append(
@@ -211,6 +227,18 @@ def _reach_along_path(fit: "Fit", loss: float, seed: int) -> dict[str, np.ndarra
     log_compute = np.array([np.interp(-loss, -row, grid) for row in losses])
     found = _described(fit, log_compute, np.interp(log_compute, grid, path[0]), np.full(len(losses), loss))
     return {name: np.where(reached, values, np.nan) for name, values in found.items()}
+
+
+def _served(
+    fit: "Fit", loss: float, trained: dict[str, np.ndarray], served: float, seed: int
+) -> dict[str, np.ndarray]:
+    """Return the runs cheapest to train and serve, given those cheapest to train."""
+    from bayescale.lifetime import lifetime_optimum
+
+    params, tokens = (_quantile(trained[name], 0.5) for name in ("params", "tokens"))
+    if np.isnan(params):
+        return trained | {"lifetime_compute": trained["compute"]}
+    return lifetime_optimum(fit, loss, served, params, tokens, seed)
 
 
 def _differences(fit: "Fit") -> np.ndarray:

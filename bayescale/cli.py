@@ -291,6 +291,10 @@ def allocate(
     loss: Annotated[
         list[float] | None, typer.Option(help="Instead: a loss to reach, nats/token. Repeatable.")
     ] = None,
+    served_tokens: Annotated[
+        float,
+        typer.Option(help="With --loss: tokens the model will serve once trained; their compute counts."),
+    ] = 0.0,
     law: LawOption = "chinchilla",
     prior: PriorOption = None,
     noise: NoiseOption = "student-t",
@@ -311,7 +315,7 @@ def allocate(
         source, law, prior, noise, discrepancy, group_effect, method, draws, seed,
         (columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers),
     )  # fmt: skip
-    result = fitted.allocate(compute=compute or None, loss=loss or None)
+    result = fitted.allocate(compute=compute or None, loss=loss or None, served_tokens=served_tokens)
     if as_json:
         data: dict[str, Any] = {"allocations": result.summary().to_dict("records")}
         if compute:

@@ -110,11 +110,11 @@ class Fit:
 
         return forecast(self, **inputs)
 
-    def allocate(self, *, compute: Any = None, loss: Any = None) -> "Allocation":
+    def allocate(self, *, compute: Any = None, loss: Any = None, served_tokens: float = 0.0) -> "Allocation":
         """Split compute between params and tokens; see `bayescale.allocations.allocate`."""
         from bayescale.allocations import allocate
 
-        return allocate(self, compute=compute, loss=loss)
+        return allocate(self, compute=compute, loss=loss, served_tokens=served_tokens)
 
     def save(self, path: str | Path) -> None:
         """Write the fit as NetCDF, aside and then renamed.
