@@ -52,6 +52,17 @@ def test_sensitivity_has_every_setting(compared):
     assert len(np.unique(rows["kaplan"])) == len(rows)
 
 
+def test_heldout_scores_are_the_backtests(table):
+    compared = bs.compare(table, LAWS[1:], heldout=True, sensitivity=False, draws=300, method="fast")
+    summary = compared.summary()
+    for law in LAWS[1:]:
+        scores = bs.backtest(table, law, methods=["law-only"]).summary().loc["law-only"]
+        assert summary.loc[law, "heldout_crps_%"] == pytest.approx(scores["crps_%"])
+        assert summary.loc[law, "heldout_coverage_90%"] == scores["coverage_90%"]
+    # A law without a floor cannot forecast a table with one.
+    assert summary.loc["kaplan", "heldout_crps_%"] > 2 * summary.loc["chinchilla-shared", "heldout_crps_%"]
+
+
 def test_wider_priors_cost_evidence(table):
     fitted = bs.fit(table, discrepancy=False, method="fast")
     settings = {s.name: s for s in settings_beside("student-t", False)}

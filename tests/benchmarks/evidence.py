@@ -53,7 +53,7 @@ def main() -> None:
         found[f"nautilus, {LIVE} live points"] = timed(lambda m=model: nested_sampling(m, live=LIVE))
         for name, one in found.items():
             shown = f"{one.log:.3f} +- {one.error:.3f} | {one.seconds:.2f} | {one.cost:.2f}"
-            print(f"| {law} | {name} | {shown} | {one.cost / fast.cost:.0f} |", flush=True)
+            print(f"| {law} | {name} | {shown} | {one.cost / fast.cost:.1f} |", flush=True)
         apart = max(
             abs(a.log - b.log) / math.hypot(a.error, b.error)
             for a in found.values()
