@@ -1,7 +1,8 @@
-"""A learning-rate schedule as two columns, for laws of loss curves such as ``annealing``.
+"""A learning-rate schedule as columns, for laws of loss curves: ``annealing`` and ``multi-power``.
 
-Tissue et al. 2024, arXiv:2408.11029: the loss falls with the area under the learning rate and, beyond that,
-with the annealing area, the momentum of all its past drops.
+The loss falls with the area under the learning rate and, beyond that, with what its past drops have done:
+their momentum, the annealing area (Tissue et al. 2024, arXiv:2408.11029), or their sum, each with a worth
+that saturates in the area since (Luo et al. 2025, arXiv:2503.12811).
 
 >>> area, annealed = schedule_areas([1, 2, 3], [0.1, 0.1, 0.05], decay=0.5)
 >>> area.round(2).tolist(), annealed.round(2).tolist()
@@ -15,6 +16,8 @@ import numpy as np
 from bayescale.errors import TableError
 from bayescale.runs import RunTable, make_table
 
+# C, beta and gamma that Luo et al. print for their model of 400M params; they vary little between sizes.
+_MULTI_POWER = (2.03, 0.594, 0.635)
 # Laws see inputs by their logarithms: an area of none is this share of the highest learning rate instead.
 _NONE = 1e-9
 
@@ -41,26 +44,64 @@ def schedule_areas(step: Any, learning_rate: Any, *, decay: float = 0.999) -> tu
     """
     from scipy.signal import lfilter
 
+    rows, rates, drops = _every_step(step, learning_rate)
+    momentum = lfilter([1.0], [1.0, -decay], drops)
+    return np.cumsum(rates)[rows - 1], np.cumsum(momentum)[rows - 1]
+
+
+def schedule_reduction(
+    step: Any, learning_rate: Any, *, shape: tuple[float, float, float] = _MULTI_POWER
+) -> np.ndarray:
+    """Return the sum of drop * (1 - (1 + C S / lr**gamma)**-beta), S the area since, at each step given.
+
+    Parameters
+    ----------
+    step, learning_rate : array, shape (row,)
+        As in `schedule_areas`.
+    shape : tuple
+        C, beta and gamma of arXiv:2503.12811, equation 2; held, not fitted: they stand inside the sum.
+
+    Returns
+    -------
+    array, shape (row,)
+        In the unit of the learning rate.
+    """
+    constant, beta, gamma = shape
+    rows, rates, drops = _every_step(step, learning_rate)
+    area, dropped = np.cumsum(rates), np.flatnonzero(drops)
+    out = np.zeros(len(rows))
+    for i, row in enumerate(rows):
+        k = dropped[dropped < row]
+        # Where the learning rate is 0 a drop has done all it can.
+        with np.errstate(divide="ignore"):
+            saturation = constant * (area[row - 1] - area[k] + rates[k]) * rates[k] ** -gamma
+        out[i] = (drops[k] * (1 - (1 + saturation) ** -beta)).sum()
+    return out
+
+
+def _every_step(step: Any, learning_rate: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows' steps, and the learning rate and its drop at every step up to the last."""
     rows, rate = np.asarray(step).astype(int), np.asarray(learning_rate, float)
     if rows.size == 0 or rows[0] < 1 or np.any(np.diff(rows) <= 0) or not np.all(rate >= 0):
         raise TableError("a schedule needs steps that rise from 1 or more, and learning rates of 0 or more")
     every = np.arange(1, rows[-1] + 1)
     rates = np.where(every < rows[0], rate[0] * every / rows[0], np.interp(every, rows, rate))
     drops = np.where(every > rows[0], -np.diff(rates, prepend=0.0), 0.0)
-    momentum = lfilter([1.0], [1.0, -decay], drops)
-    return np.cumsum(rates)[rows - 1], np.cumsum(momentum)[rows - 1]
+    return rows, rates, drops
 
 
 def with_schedule_areas(table: RunTable, *, decay: float = 0.999) -> RunTable:
-    """Return a table of loss curves with columns ``lr_area`` and ``lr_annealed``, one schedule per ``group``.
+    """Return a table of loss curves with ``lr_area``, ``lr_annealed`` and ``lr_reduction``.
+
+    Each ``group`` is a curve with a schedule of its own.
 
     Parameters
     ----------
     table : RunTable
         With columns ``step`` and ``learning_rate``, and ``group`` where there are several curves.
     decay : float
-        As in `schedule_areas`. An annealed area of 0 or less is written as 1e-9 of the highest learning rate:
-        inputs of laws are positive.
+        As in `schedule_areas`. What is 0 or less is written as 1e-9 of the highest learning rate: inputs of
+        laws are positive.
 
     Examples
     --------
@@ -71,9 +112,10 @@ def with_schedule_areas(table: RunTable, *, decay: float = 0.999) -> RunTable:
     step, rate = table.column("step"), table.column("learning_rate")
     frame = table.frame
     curves = frame["group"].to_numpy(str) if "group" in frame else np.zeros(len(table), str)
-    areas = np.empty((2, len(table)))
+    areas = np.empty((3, len(table)))
     for curve in np.unique(curves):
         rows = np.flatnonzero(curves == curve)
-        areas[:, rows] = schedule_areas(step[rows], rate[rows], decay=decay)
-    annealed = np.maximum(areas[1], _NONE * rate.max())
-    return make_table(frame.assign(lr_area=areas[0], lr_annealed=annealed), table.meta)
+        areas[:2, rows] = schedule_areas(step[rows], rate[rows], decay=decay)
+        areas[2, rows] = schedule_reduction(step[rows], rate[rows])
+    area, annealed, reduction = np.maximum(areas, _NONE * rate.max())
+    return make_table(frame.assign(lr_area=area, lr_annealed=annealed, lr_reduction=reduction), table.meta)

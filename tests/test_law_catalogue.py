@@ -41,7 +41,14 @@ SPECIAL = {
 INPUTS = {"N": 3e9, "D": 6e10, "C": 1e21, "U": 2e10, "seen_examples": 3e7, "streams": 4.0, "experts": 16.0}
 INPUTS |= {"granularity": 4.0, "bits": 8.0, "vocabulary_params": 1e8, "share": 0.3, "steps": 1e5}
 INPUTS |= {"unique_params": 1e9, "teacher_loss": 2.2, "supervised_loss": 2.5}
-INPUTS |= {"kept": 0.5, "lr_area": 7.0, "lr_annealed": 0.2, "learning_rate": 1e-3, "batch_size": 512.0}
+INPUTS |= {
+    "kept": 0.5,
+    "lr_area": 7.0,
+    "lr_annealed": 0.2,
+    "lr_reduction": 1e-4,
+    "learning_rate": 1e-3,
+    "batch_size": 512.0,
+}
 
 
 def evaluate(law, values):

@@ -128,3 +128,20 @@ def test_a_cosine_predicts_warm_up_stable_decay(size, published):
         assert np.abs(error).mean() < 0.003
         # The annealing area saves more than the runs do when the decay is exponential and the model larger.
         assert abs(error[-1]) < 0.012
+
+
+@pytest.mark.parametrize(("size", "within"), [("25m", 0.003), ("100m", 0.005), ("400m", 0.007)])
+def test_three_schedules_predict_five_others(size, within, published):
+    """Luo et al., arXiv:2503.12811, their split: constant, cosine and one two-stage schedule for the rest.
+
+    The sum's shape is held. Their printed E, A, alpha and B of 400M lie 5% below these curves.
+    """
+    curves = bs.with_schedule_areas(bs.pull(f"multipower-{size}", published))
+    of = curves.frame["group"].to_numpy(str)
+    seen = np.isin(of, ["constant_24000", "cosine_24000", "wsdcon_9"])
+    fit = bs.point_fit(curves.where(seen), "multi-power", starts=3, bootstrap=0)
+    law = compile_formula(BUILTIN["multi-power"].formula, ["lr_area", "lr_reduction"], np, fit.parameters)
+    for schedule in set(of[~seen]) - {"constant_72000"}:
+        hidden = curves.where(of == schedule)
+        error = law(hidden.column("lr_area"), hidden.column("lr_reduction")) / hidden.column("loss") - 1
+        assert np.abs(error).mean() < within

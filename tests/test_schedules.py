@@ -6,6 +6,7 @@ import pytest
 
 import bayescale as bs
 from bayescale.runs import make_table
+from bayescale.schedules import schedule_reduction
 
 
 def test_areas_are_the_double_sums_of_the_paper():
@@ -16,6 +17,17 @@ def test_areas_are_the_double_sums_of_the_paper():
     for s in (20, 35, 50):
         terms = ((rate[k - 1] - rate[k]) * 0.9 ** (i - k) for i in range(1, s) for k in range(1, i + 1))
         assert annealed[s - 1] == pytest.approx(sum(terms), abs=1e-12)
+
+
+def test_reduction_is_the_double_sum_of_the_paper():
+    rate = np.r_[np.full(20, 3.0), np.linspace(3, 0.5, 30)]
+    found = schedule_reduction(np.arange(1, 51), rate, shape=(0.1, 0.6, 0.5))
+    for s in (20, 35, 50):
+        terms = (
+            (rate[k - 1] - rate[k]) * (1 - (1 + 0.1 * rate[k] ** -0.5 * rate[k:s].sum()) ** -0.6)
+            for k in range(1, s)
+        )
+        assert found[s - 1] == pytest.approx(sum(terms), abs=1e-12)
 
 
 def test_rows_may_be_steps_apart_and_a_warm_up_counts_as_area_alone():
