@@ -15,6 +15,11 @@ _ARMIJO = 0.1
 _SHORTEST = 1e-4
 # Climbs end where a step promises fewer nats than this: proposals need no more.
 _ENOUGH = 1e-2
+# A climb may take a poor idea of the curvature for arrival: the true one then promises more nats than this.
+_ARRIVED = 0.2
+_CLIMBS = 4
+# Ends so many nats below the highest have no mass to speak of.
+_HOPELESS = 50.0
 # Modes with a smaller share of the mass than this change no result.
 MIN_SHARE = 0.01
 
@@ -66,11 +71,15 @@ def climb(log_density: LogDensity, starts: np.ndarray, spread: np.ndarray, step:
     step : float
         Of the finite differences that give the curvature at a mode.
     """
-    points, heights = _bfgs(log_density, starts, spread)
+    points, heights = _bfgs(log_density, starts, np.diag(np.maximum(spread, 1e-6)))
     found: list[tuple[Mode, bool]] = []
-    for point in points[np.argsort(-heights)]:
-        if all(_distance(point, mode) > 3 for mode, _ in found):
-            found.append(_mode_at(log_density, point, step))
+    for at in np.argsort(-heights):
+        if found and heights[at] < found[0][0].log_density - _HOPELESS:
+            break
+        if _is_new(points[at], found):
+            mode, is_maximum = _arrived(log_density, points[at], step)
+            if _is_new(mode.point, found):
+                found.append((mode, is_maximum))
     # Where no climb ended at a proper maximum (a flat ridge, a bound), the highest end still shows the way.
     proper = [m for m, is_maximum in found if is_maximum] or [m for m, _ in found]
     return sorted(proper, key=lambda m: -m.log_mass)
@@ -102,14 +111,34 @@ def _far_apart(points: np.ndarray, count: int, spread: np.ndarray) -> np.ndarray
     return points[chosen]
 
 
-def _bfgs(log_density: LogDensity, points: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _is_new(point: np.ndarray, found: list[tuple[Mode, bool]]) -> bool:
+    return all(_distance(point, mode) > 3 for mode, _ in found)
+
+
+def _arrived(log_density: LogDensity, point: np.ndarray, step: float) -> tuple[Mode, bool]:
+    """Return the mode that a climb ended at, or would have, had it known the curvature there."""
+    for _ in range(_CLIMBS):
+        mode, is_maximum = _mode_at(log_density, point, step)
+        gradient = _value_and_gradient(log_density, point[None])[1][0]
+        if not 0.5 * gradient @ mode.covariance @ gradient > _ARRIVED:
+            break
+        further, height = _bfgs(log_density, point[None], mode.covariance)
+        if not (height.size and height[0] > mode.log_density):
+            break
+        point = further[0]
+    return mode, is_maximum
+
+
+def _bfgs(log_density: LogDensity, points: np.ndarray, inverse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Maximise from all points at once; return where each climb ends, and how high.
+
+    `inverse` is a first idea of the inverse curvature.
 
     Derivatives and line searches are batches of points: SciPy's optimisers take one start and one point at a
     time, which costs ten times as much here.
     """
     state = [points, *_value_and_gradient(log_density, points)]
-    state += [np.tile(np.diag(np.maximum(spread, 1e-6)), (len(points), 1, 1)), np.ones(len(points))]
+    state += [np.tile(inverse, (len(points), 1, 1)), np.ones(len(points))]
     ended = []
     for _ in range(150):
         points, value, gradient, inverse, share = state
