@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bayescale.publishedfits import PublishedFit, PublishedRule, published_fits, published_rules
     from bayescale.replicates import LackOfFit, lack_of_fit
     from bayescale.reports import report
+    from bayescale.rounds import read_tightening
     from bayescale.runs import RunTable, TableMeta, read_runs, write_runs
     from bayescale.schedules import schedule_areas, with_schedule_areas
     from bayescale.scoreboards import scoreboard
@@ -67,6 +68,7 @@ _PUBLIC = {
     "published_rules": "publishedfits",
     "pull": "catalogue",
     "read_runs": "runs",
+    "read_tightening": "rounds",
     "report": "reports",
     "schedule_areas": "schedules",
     "scoreboard": "scoreboards",
@@ -113,6 +115,7 @@ __all__ = [
     "published_rules",
     "pull",
     "read_runs",
+    "read_tightening",
     "report",
     "schedule_areas",
     "scoreboard",

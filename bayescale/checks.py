@@ -95,8 +95,8 @@ def _near_duplicates(table: RunTable) -> Iterator[Finding]:
     if repeats:
         yield Finding(
             "near-duplicates",
-            f"{repeats} runs repeat another's inputs and loss to .1% without a seed column; the same run "
-            "counted twice narrows every band",
+            f"repeats of another run's inputs and loss to .1%, without a seed column: {repeats}; the same "
+            "run counted twice narrows every band",
             "arXiv:2404.10102",
         )
 
@@ -105,7 +105,8 @@ def _outliers(table: RunTable) -> Iterator[Finding]:
     if "outlier" in table.frame and (flagged := int(table.frame["outlier"].sum())):
         yield Finding(
             "flagged-outliers",
-            f"{flagged} runs are flagged by the table's compilers; `load` leaves them out unless told",
+            f"flagged by the table's compilers: {flagged} of {len(table)} runs; `load` leaves them out "
+            "unless told",
             "arXiv:2404.10102",
         )
     if not {"params", "tokens"} <= set(table.frame) or len(table) < 12:
@@ -126,8 +127,9 @@ def _outliers(table: RunTable) -> Iterator[Finding]:
         worst = int(np.argmax(np.abs(residual)))
         yield Finding(
             "outliers",
-            f"{int(far.sum())} runs lie over 8 robust sd off a smooth surface (worst: run {worst + 1}, loss "
-            f"{np.exp(loss[worst]):.3f}); keep Student-t noise, or leave them out and say so",
+            f"over 8 robust sd off a smooth surface: {int(far.sum())} of {len(table)} runs (worst: run "
+            f"{worst + 1}, loss {np.exp(loss[worst]):.3f}); keep Student-t noise, or leave "
+            "them out and say so",
             "arXiv:2404.10102",
         )
 
@@ -157,8 +159,8 @@ def _repeated_data(table: RunTable) -> Iterator[Finding]:
     if (many := int((epochs > 4).sum())) > 0:
         yield Finding(
             "repeated-data",
-            f"{many} runs repeat their data over 4 times (up to {epochs.max():.0f}); tokens are then worth "
-            "less than the law takes them for",
+            f"data repeated over 4 times (up to {epochs.max():.0f}) in {many} of {len(table)} runs; tokens "
+            "are then worth less than the law takes them for",
             "arXiv:2305.16264",
         )
 
@@ -203,8 +205,9 @@ def _compute_convention(table: RunTable) -> Iterator[Finding]:
     if off.any():
         yield Finding(
             "compute-convention",
-            f"compute is {k.min():.2g} to {k.max():.2g} times params x tokens in {int(off.sum())} runs off "
-            f"by over 20% from the stated {stated:g}; check what params and compute count",
+            f"compute is {k.min():.2g} to {k.max():.2g} times params x tokens, in {int(off.sum())} of "
+            f"{len(table)} runs off by over 20% from the stated {stated:g}; check what params and "
+            "compute count",
             "arXiv:2406.12907",
         )
     if table.meta.params_convention == "unknown":

@@ -67,6 +67,24 @@ DropOption = Annotated[
 OutliersOption = Annotated[
     bool, typer.Option("--keep-outliers", help="Keep runs that the table's compilers flagged.")
 ]
+
+
+def _size(text: str) -> float:
+    from bayescale.units import written_number
+
+    if (number := written_number(text)) != number:
+        raise typer.BadParameter(f"found {text!r}; expected a number such as 70e9 or 70B")
+    return number
+
+
+ParamsOption = Annotated[
+    list[float] | None,
+    typer.Option("--params", parser=_size, metavar="N", help="Forecast: params, 70e9 or 70B. Repeatable."),
+]
+TokensOption = Annotated[
+    list[float] | None,
+    typer.Option("--tokens", parser=_size, metavar="D", help="Forecast: tokens, 1.4e12 or 1.4T. Repeatable."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
@@ -217,6 +235,8 @@ def fit(
     as_json: JsonOption = False,
 ) -> None:
     """Fit a scaling law to a run table."""
+    from bayescale.replicates import lack_of_fit
+
     table = _table(source, columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers)
     fitted = _fit(table, law, prior, noise, discrepancy, group_effect, method, draws, seed, output)
     summary = _with_published(fitted)
@@ -224,6 +244,8 @@ def fit(
         _print_json(fitted, {"parameters": summary.to_dict("index")})
     else:
         _print_frame(summary.reset_index(), f"{fitted.law.name} on {table.name}, {len(table)} runs")
+        if found := lack_of_fit(fitted):
+            print(found)
         _print_warnings(_fit_warnings(fitted))
         if output:
             print(f"saved to {output}")
@@ -233,8 +255,8 @@ def fit(
 @app.command()
 def forecast(
     source: Source,
-    params: Annotated[list[float] | None, typer.Option(help="Parameters. Repeatable.")] = None,
-    tokens: Annotated[list[float] | None, typer.Option(help="Training tokens. Repeatable.")] = None,
+    params: ParamsOption = None,
+    tokens: TokensOption = None,
     compute: Annotated[list[float] | None, typer.Option(help="FLOP. Repeatable.")] = None,
     at: Annotated[list[str] | None, typer.Option(help="Other inputs, e.g. streams=8.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the forecast here (.svg, .png).")] = None,
@@ -292,9 +314,11 @@ def allocate(
         list[float] | None, typer.Option(help="Instead: a loss to reach, nats/token. Repeatable.")
     ] = None,
     served_tokens: Annotated[
-        float,
-        typer.Option(help="With --loss: tokens the model will serve once trained; their compute counts."),
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            parser=_size, metavar="T", help="With --loss: tokens to serve once trained; their compute counts."
+        ),
+    ] = None,
     law: LawOption = "chinchilla",
     prior: PriorOption = None,
     noise: NoiseOption = "student-t",
@@ -315,7 +339,7 @@ def allocate(
         source, law, prior, noise, discrepancy, group_effect, method, draws, seed,
         (columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers),
     )  # fmt: skip
-    result = fitted.allocate(compute=compute or None, loss=loss or None, served_tokens=served_tokens)
+    result = fitted.allocate(compute=compute or None, loss=loss or None, served_tokens=served_tokens or 0.0)
     if as_json:
         data: dict[str, Any] = {"allocations": result.summary().to_dict("records")}
         if compute:
@@ -489,13 +513,19 @@ def _train_quietly(ladder: Path, folder: Path) -> int:
 def report(
     source: Source,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the page (.html).")],
-    params: Annotated[list[float] | None, typer.Option(help="Forecast: parameters. Repeatable.")] = None,
-    tokens: Annotated[list[float] | None, typer.Option(help="Forecast: tokens. Repeatable.")] = None,
+    params: ParamsOption = None,
+    tokens: TokensOption = None,
     at: Annotated[list[str] | None, typer.Option(help="Forecast: other inputs, e.g. streams=8.")] = None,
     compute: Annotated[list[float] | None, typer.Option(help="Allocate: budget, FLOP. Repeatable.")] = None,
     with_backtest: Annotated[
         bool, typer.Option("--backtest", help="Score the bands on hidden runs; kept scores are used.")
     ] = False,
+    laws: Annotated[
+        str | None, typer.Option(help="Compare these laws, comma-separated, on the same runs.")
+    ] = None,
+    tightened: Annotated[
+        Path | None, typer.Option("--tighten", help="Show the rounds in this folder of `bayescale tighten`.")
+    ] = None,
     law: LawOption = "chinchilla",
     prior: PriorOption = None,
     noise: NoiseOption = "student-t",
@@ -514,11 +544,13 @@ def report(
     import shlex
 
     from bayescale.backtesting import backtest as run
-    from bayescale.catalogue import cache_folder
-    from bayescale.files import require_writable, written_aside
+    from bayescale.comparison import compare as compare_laws
+    from bayescale.files import cache_folder, require_writable, written_aside
     from bayescale.reports import report as make
+    from bayescale.rounds import read_tightening
 
     require_writable(output)
+    rounds = read_tightening(tightened) if tightened else None
     inputs: dict[str, Any] = {"params": params, "tokens": tokens}
     inputs |= {k: float(_number(v, "--at")) for k, v in _pairs(at, "--at").items()}
     asked = {k: v for k, v in inputs.items() if v not in (None, [])}
@@ -541,6 +573,8 @@ def report(
         )
         if with_backtest
         else None,
+        comparison=compare_laws(fitted.table, _laws(laws), seed=seed, progress=_say) if laws else None,
+        tightening=rounds,
         command=shlex.join(["bayescale", *sys.argv[1:]]),
     )
     with written_aside(output) as aside:
@@ -649,8 +683,8 @@ def compare(
         bool, typer.Option(help="Refit with other prior widths, noise and discrepancy.")
     ] = True,
     heldout: Annotated[bool, typer.Option("--heldout", help="Score hidden expensive runs too.")] = False,
-    params: Annotated[list[float] | None, typer.Option(help="Forecast there, laws averaged.")] = None,
-    tokens: Annotated[list[float] | None, typer.Option(help="Training tokens of the forecast.")] = None,
+    params: ParamsOption = None,
+    tokens: TokensOption = None,
     weights: Annotated[str, typer.Option(help="Average by evidence or stacking.")] = "evidence",
     plot: Annotated[Path | None, typer.Option(help="Draw the comparison here (.svg, .png).")] = None,
     noise: NoiseOption = "student-t",
@@ -671,7 +705,7 @@ def compare(
 
     table = _table(source, columns, loss_unit, tokens_per_byte, drop_missing, keep_outliers)
     compared = run(
-        table, [law.strip() for law in laws.split(",")], sensitivity=sensitivity, heldout=heldout,
+        table, _laws(laws), sensitivity=sensitivity, heldout=heldout,
         method=method, noise=noise, discrepancy=discrepancy, group_effect=group_effect, draws=draws,
         seed=seed, progress=_say,
     )  # fmt: skip
@@ -733,7 +767,8 @@ def _table(
     table = load(source, outliers=True, **{k: v for k, v in options.items() if v})
     kept = table if keep_outliers else table.without_outliers()
     if len(kept) < len(table):
-        _say(f"{len(table) - len(kept)} runs flagged as outliers are left out (--keep-outliers keeps them)")
+        left = f"{len(table) - len(kept)} of {len(table)} runs"
+        _say(f"left out as flagged outliers: {left} (--keep-outliers keeps them)")
     return kept
 
 
@@ -831,6 +866,10 @@ def _pairs(items: Iterable[str] | None, option: str) -> dict[str, str]:
             raise BayescaleError(f"{option}: found {item!r}; expected NAME=VALUE")
         pairs[name.strip()] = value.strip()
     return pairs
+
+
+def _laws(text: str) -> list[str]:
+    return [law.strip() for law in text.split(",")]
 
 
 def _number(text: str, option: str) -> float:

@@ -167,7 +167,8 @@ class Comparison:
             ]
         for name, loo in self.loo.items():
             if high := int((loo.pareto_k > loo.good_k).sum()):
-                found.append(f"LOO of {name} is unreliable for {high} runs (Pareto k above {loo.good_k:.2f})")
+                share = f"{high} of {len(self.table)} runs"
+                found.append(f"LOO of {name} is unreliable for {share} (Pareto k above {loo.good_k:.2f})")
         options = [
             {k: f.options[k] for k in ("noise", "discrepancy", "group_effect")} for f in self.fits.values()
         ]

@@ -206,7 +206,7 @@ def _warnings(fit: "Fit", outside: Mapping[str, np.ndarray]) -> list[str]:
     for name, decades in outside.items():
         far = decades.max()
         if far > 0:
-            warnings.append(f"{name} lies {far:.1f} decades outside the table")
+            warnings.append(f"{far:.1f} decades outside the table's range: {name}")
     if fit.model.discrepancy is None:
         warnings.append("no discrepancy: bands ignore misfit of the law and are too narrow")
     return warnings

@@ -27,6 +27,7 @@ from bayescale.units import (
     from_nats_per_token,
     to_nats_per_token,
     worst_plausible,
+    written_number,
 )
 
 # A run table has a row per trained model. More rows than this is a training log, or the wrong file.
@@ -68,9 +69,6 @@ _WORDS = {
     "compute": ("flop",),
     "loss": ("loss", "bits per byte", "bpb", "perplexity", "ppl", "cross entropy", "nll"),
 }
-# "21,000,000", "410M" and "1.4T" are how people and trackers write counts.
-_WRITTEN_NUMBER = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*([KMBT]?)")
-_SUFFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _UNIT_SIGNS = {
     "bits per byte": "bits/byte",
     "bpb": "bits/byte",
@@ -514,16 +512,9 @@ def _as_numbers(values: pd.Series, name: str) -> pd.Series:
     numbers = pd.to_numeric(values, errors="coerce")
     unread = numbers.isna() & values.notna()
     if unread.any():
-        written = values[unread].map(lambda text: _written_number(str(text), name))
+        written = values[unread].map(lambda text: written_number(str(text), magnitudes=name in _COUNTS))
         numbers = numbers.astype(float).fillna(written)
     return numbers
-
-
-def _written_number(text: str, name: str) -> float:
-    match = _WRITTEN_NUMBER.fullmatch(text.strip())
-    if not match or not any(c.isdigit() for c in match[1]) or (match[2] and name not in _COUNTS):
-        return float("nan")
-    return float(match[1].replace(",", "")) * _SUFFIXES[match[2]]
 
 
 def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: str, first_row: int) -> None:

@@ -15,6 +15,7 @@ from bayescale.allocations import optimal_params, ratio_grid
 from bayescale.errors import FitError
 from bayescale.forecasts import complete_inputs, expected_loss
 from bayescale.laws import Law
+from bayescale.units import written_number
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -61,7 +62,7 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """Read ``params=1e9,tokens=2e10``, ``compute=1e21`` or a parameter's name.
+    """Read ``params=1e9,tokens=2e10`` (or ``params=1B,tokens=20B``), ``compute=1e21`` or a parameter's name.
 
     Raises
     ------
@@ -73,13 +74,13 @@ def parse_target(text: str) -> Target:
     inputs = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
-        try:
-            inputs[name.strip()] = float(value)
-        except ValueError as error:
+        number = written_number(value, magnitudes=name.strip() in ("params", "tokens"))
+        if np.isnan(number):
             raise FitError(
-                f"target {text!r}: found {part!r}; expected inputs such as params=1e9,tokens=2e10, a compute "
+                f"target {text!r}: found {part!r}; expected inputs such as params=1B,tokens=2e10, a compute "
                 "such as compute=1e21, or a parameter such as E"
-            ) from error
+            )
+        inputs[name.strip()] = number
     return Target(inputs)
 
 

@@ -5,27 +5,24 @@ The folder is the state, and holds nothing that cannot be made again from what w
     ladder-0.toml, ladder-1.toml, ...   all runs up to each round; each holds those of the one before
     runs.jsonl, runs.csv, runs.toml     the trainer's records of them
     rounds.jsonl                        a line per round: its band, what was predicted, what is planned next
-    check/                              the target run itself, trained at the end, its cost apart
+    check/                              the target run, trained at the end, its cost apart; check.json
 
 A round trains its ladder (finished runs are not trained again), fits all its runs, plans, writes its line,
 and then the next ladder. Stopped anywhere, the last ladder says which round to take up, and the round ends
 as it would have, since training, fit and plan are functions of files and seed.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from bayescale.catalogue import load
 from bayescale.errors import BayescaleError
-from bayescale.files import written_aside
 from bayescale.fitting import Fit, fit
 from bayescale.plans import Plan, plan, read_ladder, run_groups, save_ladder
+from bayescale.rounds import Tightening, inside, read_rounds, write_check, write_rounds
 from bayescale.runs import RunTable
 from bayescale.targets import Target, band, joint_draws, parse_target
 
@@ -34,53 +31,6 @@ _ROUND_SHARE = 0.25
 
 # Trains a ladder's runs into a folder; returns the trainer's exit status.
 Train = Callable[[Path, Path], int]
-
-
-@dataclass(frozen=True, eq=False)
-class Tightening:
-    """What became of a target's band, round by round.
-
-    Attributes
-    ----------
-    rounds : list of dict
-        As logged: ``round``, ``runs``, ``spent`` (FLOP beyond the ladder's own), ``target``, ``unit``,
-        ``band``, ``width``, ``predicted_width`` (by the round before), ``floor_band`` (nats/token) and
-        ``entropy_rate`` where known, ``failures`` (of the fit), ``stop`` (why, in the last) or ``plan``.
-    check : dict or None
-        For a loss: the target run, trained: ``params``, ``tokens``, ``compute``, ``loss``, ``band`` (of a new
-        run's loss there, 90%), ``inside``.
-    """
-
-    rounds: list[dict[str, Any]]
-    check: dict[str, Any] | None
-
-    def summary(self) -> pd.DataFrame:
-        """Return one row per round."""
-        rows = []
-        for r in self.rounds:
-            row = {"round": r["round"], "runs": r["runs"], "spent_FLOP": r["spent"]}
-            row |= {"low": r["band"][0], "high": r["band"][1], "width": r["width"]}
-            row["predicted_width"] = r["predicted_width"] or float("nan")
-            if r["floor_band"]:
-                row |= {"floor_low": r["floor_band"][0], "floor_high": r["floor_band"][1]}
-            if r["floor_band"] and r["entropy_rate"]:
-                row["entropy_rate"] = r["entropy_rate"]
-                row["held"] = "yes" if _inside(r["entropy_rate"], r["floor_band"]) else "no"
-            rows.append(row)
-        return pd.DataFrame(rows)
-
-    def verdict(self) -> str:
-        """Say why it stopped, and whether the target run ended inside its band."""
-        text = f"stopped: {self.rounds[-1]['stop']}"
-        if self.check:
-            low, high = self.check["band"]
-            where = "inside" if self.check["inside"] else "OUTSIDE"
-            text += (
-                f"\ntarget run trained ({self.check['params']:.4g} params, {self.check['tokens']:.4g} "
-                f"tokens, {self.check['compute']:.3g} FLOP apart): loss {self.check['loss']:.4f} nats/token, "
-                f"{where} the 90% band of a new run, {low:.4f} - {high:.4f}"
-            )
-        return text
 
 
 def tighten(
@@ -128,7 +78,7 @@ def tighten(
         raise BayescaleError(f"width is {width:g}; expected a positive number, in the target's unit")
     folder = Path(folder)
     _begin(Path(ladder), target, folder)
-    rounds = _logged(folder)
+    rounds = read_rounds(folder)
     number = max(int(p.stem.removeprefix("ladder-")) for p in folder.glob("ladder-*.toml"))
     rounds = rounds[:number]  # a line of the round itself is written anew
     while True:
@@ -151,7 +101,7 @@ def tighten(
                     "predicted_width": proposed.predicted_width,
                 }
         rounds.append(entry)
-        _log(folder, rounds)
+        write_rounds(folder, rounds)
         if "stop" in entry:
             return Tightening(rounds, _check(fitted, target, train, folder))
         assert proposed is not None
@@ -168,7 +118,7 @@ def _begin(ladder: Path, target: Target, folder: Path) -> None:
         raise BayescaleError(f"{ladder}: no [[runs]]; the first fit needs some, such as 3 params x 3 tokens")
     first = folder / "ladder-0.toml"
     if first.is_file():
-        held = _logged(folder)
+        held = read_rounds(folder)
         if read_ladder(first, folder) != given or (held and held[0]["target"] != str(target)):
             raise BayescaleError(f"{folder}: holds another ladder or target; give another folder with -o")
         return
@@ -230,18 +180,6 @@ def _check(fitted: Fit, target: Target, train: Train, folder: Path) -> dict[str,
     drawn = fitted.forecast(**inputs).draws["loss"].values
     ends, loss = band(drawn), float(run.column("loss")[0])
     sizes = {c: float(run.column(c)[0]) for c in ("params", "tokens", "compute")}
-    return sizes | {"loss": loss, "band": list(ends), "inside": _inside(loss, ends)}
-
-
-def _logged(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "rounds.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
-
-
-def _log(folder: Path, rounds: list[dict[str, Any]]) -> None:
-    with written_aside(folder / "rounds.jsonl") as aside:
-        aside.write_text("".join(json.dumps(r) + "\n" for r in rounds), "utf-8")
-
-
-def _inside(value: float, ends: Any) -> bool:
-    return bool(ends[0] <= value <= ends[1])
+    found = sizes | {"loss": loss, "band": list(ends), "inside": inside(loss, ends)}
+    write_check(folder, found)
+    return found

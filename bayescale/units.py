@@ -1,5 +1,6 @@
 """Units of loss, and their conversion to nats/token, the unit that everything inside works in."""
 
+import re
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,6 +18,30 @@ _WORST_PLAUSIBLE: dict[str, float] = {
     "nats/byte": float(np.log(256)),
     "bits/byte": 8.0,
 }
+
+
+# "21,000,000", "410M" and "1.4T" are how people and trackers write counts.
+_WRITTEN_NUMBER = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*([KMBT]?)")
+_MAGNITUDES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+
+
+def written_number(text: str, *, magnitudes: bool = True) -> float:
+    """Return a number as people write it, NaN where it is none.
+
+    >>> written_number("70B"), written_number("1.4T"), written_number("21,000,000"), written_number("7e10")
+    (70000000000.0, 1400000000000.0, 21000000.0, 70000000000.0)
+
+    Parameters
+    ----------
+    text : str
+        The number.
+    magnitudes : bool
+        Whether K, M, B or T may end it, as in counts of params and tokens.
+    """
+    match = _WRITTEN_NUMBER.fullmatch(text.strip())
+    if not match or not any(c.isdigit() for c in match[1]) or (match[2] and not magnitudes):
+        return float("nan")
+    return float(match[1].replace(",", "")) * _MAGNITUDES[match[2]]
 
 
 def check_unit(unit: str, tokens_per_byte: float | None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,6 +94,23 @@ def test_forecast_and_allocate_from_a_saved_fit(fit_nc, tmp_path):
     done = run("allocate", fit_nc, "--compute", "1e21", "--compute", "1e22")
     assert done.stdout.count("tokens_per_param") == 2
     assert "FLOP" in done.stdout
+    done = run("allocate", fit_nc, "--loss", "2.2", "--served-tokens", "2T")
+    assert "lifetime_compute" in done.stdout
+
+
+def test_sizes_may_be_written_as_people_write_them(fit_nc):
+    plain = run("forecast", fit_nc, "--params", "70e9", "--tokens", "1.4e12", "--json")
+    short = run("forecast", fit_nc, "--params", "70B", "--tokens", "1.4T", "--json")
+    assert short.stdout == plain.stdout
+    wrong = run("forecast", fit_nc, "--params", "70X", "--tokens", "1.4T")
+    assert wrong.returncode == 2
+    assert "--params" in wrong.stderr
+    assert "found '70X'" in wrong.stderr
+
+
+def test_fit_tells_noise_of_replicates_from_lack_of_fit():
+    done = run("fit", "zipf-facts", "--no-discrepancy", "--draws", "300")
+    assert re.search(r"replicates \(\d+ of \d+ configurations\): noise 0?\.\d+% of the loss", done.stdout)
 
 
 def test_fits_that_took_nuts_are_kept(runs_csv, tmp_path):

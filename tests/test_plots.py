@@ -11,6 +11,7 @@ import bayescale as bs
 from bayescale import plots
 from bayescale.backtesting import Backtest
 from bayescale.inference.diagnostics import Diagnostics
+from bayescale.rounds import Tightening
 from tests.conftest import simulated_table
 
 matplotlib.use("Agg")
@@ -143,3 +144,49 @@ def test_saved_pictures_repeat_byte_for_byte_and_leave_the_style_alone(passing, 
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     with pytest.raises(bs.BayescaleError, match="no picture format"):
         plots.save_figure(plots.plot_bands(passing), tmp_path / "a.xyz")
+
+
+def rounds_of(failures=()) -> Tightening:
+    """Two rounds whose band falls from .1 to .04, predicted .05, and the target run inside it."""
+    about = {"target": "params=1e6,tokens=2e7", "unit": "nats/token", "entropy_rate": 1.05, "failures": []}
+    rounds = [
+        {**about, "round": 0, "runs": 6, "spent": 0.0, "band": [1.2, 1.3], "width": 0.1,
+         "predicted_width": None, "floor_band": [0.9, 1.2], "plan": {"predicted_width": 0.05}},
+        {**about, "round": 1, "runs": 9, "spent": 2e12, "band": [1.23, 1.27], "width": 0.04,
+         "predicted_width": 0.05, "floor_band": [1.0, 1.1], "failures": list(failures), "stop": "narrow"},
+    ]  # fmt: skip
+    check = {
+        "params": 1e6,
+        "tokens": 2e7,
+        "compute": 1.2e14,
+        "loss": 1.25,
+        "band": [1.22, 1.28],
+        "inside": True,
+    }
+    return Tightening(rounds, check)
+
+
+def test_rounds_show_bands_predictions_and_what_is_known_exactly():
+    ax = plt.subplots()[1]
+    assert plots.plot_rounds(rounds_of(), ax=ax) is ax
+    bars = [line.get_segments() for line in ax.collections]
+    np.testing.assert_allclose([p[:, 1] for p in bars[0]], [[1.2, 1.3], [1.23, 1.27]])
+    np.testing.assert_allclose(np.diff(bars[1][0][:, 1]), 0.05)
+    assert [line.get_ydata()[0] for line in ax.lines if len(line.get_xdata()) == 2][-1] == 1.25
+    assert "FLOP" in ax.get_xlabel()
+    assert "nats/token" in ax.get_ylabel()
+    floor = plots.plot_rounds(rounds_of(["k-hat is .9"]), "floor")
+    assert any(line.get_label() == "exact entropy rate" for line in floor.lines)
+    assert any("diagnostics failed" in t.get_text() for t in floor.texts)
+
+
+def test_a_plan_shows_what_it_chose(passing):
+    plan = bs.plan(passing, "params=1e10,tokens=2e11", budget=1e21)
+    ax = plots.plot_plan(passing, plan)
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert {"runs of the table", "candidates", "target"} <= set(labels)
+    candidates, chosen = (
+        next(c for c in ax.collections if c.get_label().startswith(n)) for n in ("cand", "chosen")
+    )
+    assert len(candidates.get_offsets()) == len(plan.candidates)
+    assert len(chosen.get_offsets()) == (plan.candidates["chosen"] > 0).sum() > 0

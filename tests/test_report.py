@@ -15,6 +15,7 @@ from bayescale.inference.diagnostics import Diagnostics
 from bayescale.reports.format import interval, law_mathml, number
 from tests.conftest import simulated_table
 from tests.test_cli import run
+from tests.test_plots import rounds_of
 
 COMMAND = "bayescale report mine.csv -o mine.html --params 1e10 --tokens 2e11"
 
@@ -51,6 +52,21 @@ def page(failed) -> str:
         backtest=scores(),
         command=COMMAND,
     )
+
+
+def test_comparison_and_rounds_are_told_where_they_are_given(good):
+    compared = bs.compare(good.table, ["chinchilla", "kaplan"], sensitivity=False, draws=250, method="fast")
+    html = bs.report(good, comparison=compared, tightening=rounds_of())
+    text = text_of(html)
+    assert "Which law do the runs speak for: chinchilla, kaplan?" in text
+    assert "The table decides for chinchilla over kaplan" in text
+    assert "Target run trained" in text
+    assert "Stopped: narrow" in text
+    for name in ("evidence", "loo_difference", "rounds", "rounds_floor"):
+        assert f'id="figure-{name}"' in html
+    plain = bs.report(good)
+    assert "Which law" not in plain
+    assert "Rounds of planned runs" not in plain
 
 
 def text_of(html: str) -> str:

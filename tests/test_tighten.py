@@ -14,6 +14,7 @@ pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
 from bayescale_trainer.records import MEASURED, read_records
 
 from bayescale.errors import BayescaleError
+from bayescale.rounds import read_tightening
 from bayescale.tightening import tighten
 from tests.trainer.conftest import TINY
 
@@ -75,6 +76,10 @@ def test_killed_at_several_moments_it_ends_the_same(tmp_path):
     assert "stopped: " in output
     assert "90% band of a new run" in output
     assert state(folder) == state(whole)
+    read = read_tightening(folder)
+    assert read.rounds == rounds
+    assert read.check == report["check"]
+    assert "target run trained" in read.verdict()
     assert not list(folder.glob(".*.part"))[3:]  # a kill in mid-write leaves its own aside file, no more
 
 
@@ -100,3 +105,11 @@ def test_a_folder_keeps_to_its_ladder_and_target(tmp_path):
     with pytest.raises(BayescaleError, match="width"):
         tighten(ladder, "E", 1e9, -1, folder, train=fails)
     assert not (tmp_path / "other").exists() or os.listdir(tmp_path / "other") == []
+
+
+def test_a_folder_without_rounds_or_with_spoilt_ones_is_refused(tmp_path):
+    with pytest.raises(BayescaleError, match=r"holds no rounds.jsonl; expected a folder that"):
+        read_tightening(tmp_path)
+    (tmp_path / "rounds.jsonl").write_text('{"round": 0}\n{"rou')
+    with pytest.raises(BayescaleError, match=r"rounds.jsonl, line 2: not JSON"):
+        read_tightening(tmp_path)

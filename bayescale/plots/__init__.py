@@ -16,6 +16,7 @@ from bayescale.plots.misfit import plot_discrepancy, plot_residuals
 from bayescale.plots.optimum import plot_allocation, plot_isoflop
 from bayescale.plots.parameters import plot_pairs, plot_prior_posterior
 from bayescale.plots.plans import plot_plan
+from bayescale.plots.rounds import plot_rounds
 from bayescale.plots.style import save_figure
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "plot_plan",
     "plot_prior_posterior",
     "plot_residuals",
+    "plot_rounds",
     "plot_surface",
     "save_figure",
 ]

@@ -9,8 +9,10 @@ from markupsafe import Markup
 from bayescale import plots
 from bayescale.allocations import Allocation
 from bayescale.backtesting import Backtest
+from bayescale.comparison import Comparison
 from bayescale.forecasts import Forecast
 from bayescale.reports.format import picture
+from bayescale.rounds import Tightening
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -74,6 +76,27 @@ _TEXTS = {
         "Where the hidden runs fell in their forecasts. Flat is honest; a heap on the left means that losses "
         "came out lower than forecast.",
     ),
+    "evidence": (
+        "Log Bayes factors of the laws against the best",
+        "Diamonds are the laws as fitted, circles the same laws with other prior widths, noise or a "
+        "discrepancy. Inside the shade nothing is decided; a law whose marks scatter over its edge is judged "
+        "by those choices, not by the runs.",
+    ),
+    "loo_difference": (
+        "How much better the best law predicts each left-out run than the second",
+        "Each point is a run predicted from all others: above zero the best law does better, below it the "
+        "second. A few points far out, or one end of the axis, carrying the difference is a warning.",
+    ),
+    "rounds": (
+        "Band of the target after each round of planned runs",
+        "The target's 90% band after each round (its number above), and in grey the width that the round "
+        "before predicted. Bands should shrink about as predicted, and keep to where they were.",
+    ),
+    "rounds_floor": (
+        "Band of the irreducible loss after each round of planned runs",
+        "The 90% band of the irreducible loss after each round. Where the text's entropy rate is known "
+        "exactly (green), the bands should hold it.",
+    ),
 }
 
 
@@ -86,7 +109,12 @@ class Figure:
 
 
 def figures(
-    fit: "Fit", forecast: Forecast | None, allocation: Allocation | None, backtest: Backtest | None
+    fit: "Fit",
+    forecast: Forecast | None = None,
+    allocation: Allocation | None = None,
+    backtest: Backtest | None = None,
+    comparison: Comparison | None = None,
+    tightening: Tightening | None = None,
 ) -> dict[str, Figure]:
     """Draw every figure that the fit's law and what was asked allow, by name."""
     draw: dict[str, Callable[[], Any]] = {
@@ -100,6 +128,14 @@ def figures(
     if backtest is not None:
         draw["coverage"] = lambda: plots.plot_coverage(backtest)
         draw["pit"] = lambda: plots.plot_pit(backtest, str(backtest.scores["method"].iloc[0]))
+    if comparison is not None:
+        draw["evidence"] = lambda: plots.plot_evidence(comparison)
+        if "compute" in fit.table.frame and len(comparison.labels) > 1:
+            draw["loo_difference"] = lambda: plots.plot_loo_difference(comparison)
+    if tightening is not None:
+        draw["rounds"] = lambda: plots.plot_rounds(tightening)
+        if tightening.rounds[0]["floor_band"]:
+            draw["rounds_floor"] = lambda: plots.plot_rounds(tightening, "floor")
     return {name: _drawn(name, make) for name, make in draw.items()}
 
 

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from bayescale.allocations import Allocation
 from bayescale.backtesting import Backtest
 from bayescale.checks import check
+from bayescale.comparison import Comparison
 from bayescale.forecasts import Forecast
 from bayescale.inference.diagnostics import MAX_K_HAT, MAX_RHAT
 from bayescale.plots.parameters import sampled_priors
 from bayescale.publishedfits import published_fits_of
+from bayescale.replicates import lack_of_fit
 from bayescale.reports.figures import figures
 from bayescale.reports.format import interval, law_mathml, number, percent
+from bayescale.rounds import Tightening
 from bayescale.runs import COLUMNS
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ def report(
     forecast: Forecast | None = None,
     allocation: Allocation | None = None,
     backtest: Backtest | None = None,
+    comparison: Comparison | None = None,
+    tightening: Tightening | None = None,
     command: str = "",
 ) -> str:
     """Return a report on a fit as one self-contained HTML page.
@@ -60,6 +65,10 @@ def report(
         Made from `fit`, likewise.
     backtest : Backtest, optional
         Of the same table and law.
+    comparison : Comparison, optional
+        Of laws on the same table.
+    tightening : Tightening, optional
+        Rounds that ended with this table, or lead up to it.
     command : str
         How the report was made, for the reproducibility section.
 
@@ -82,12 +91,16 @@ def report(
     return environment.get_template("report.html.j2").render(
         fit=fit,
         failures=fit.diagnostics.failures,
-        questions=_questions(fit, forecast, allocation),
+        questions=_questions(fit, forecast, allocation, comparison),
         forecast=forecast,
         forecast_rows=[] if forecast is None else forecast.summary().to_dict("records"),
         allocation=allocation,
         allocation_rows=[] if allocation is None else _allocation_rows(allocation),
         backtest_rows=[] if backtest is None else backtest.summary().reset_index().to_dict("records"),
+        comparison=comparison,
+        comparison_rows=[] if comparison is None else comparison.summary().reset_index().to_dict("records"),
+        tightening=tightening,
+        lack_of_fit=lack_of_fit(fit),
         ranges=_ranges(fit),
         findings=check(fit.table),
         inputs=list(zip(fit.law.inputs, fit.law.columns, strict=True)),
@@ -97,7 +110,7 @@ def report(
         published=published_fits_of(fit.table.name, fit.law.formula),
         diagnostics=_diagnostics(fit),
         reproduce=_reproduce(fit, command),
-        pictures=figures(fit, forecast, allocation, backtest),
+        pictures=figures(fit, forecast, allocation, backtest, comparison, tightening),
     )
 
 
@@ -127,7 +140,9 @@ def _parameters(fit: "Fit") -> list[_Parameter]:
     return rows
 
 
-def _questions(fit: "Fit", forecast: Forecast | None, allocation: Allocation | None) -> list[str]:
+def _questions(
+    fit: "Fit", forecast: Forecast | None, allocation: Allocation | None, comparison: Comparison | None
+) -> list[str]:
     questions = []
     if forecast is not None:
         count = forecast.draws.sizes["target"]
@@ -135,6 +150,8 @@ def _questions(fit: "Fit", forecast: Forecast | None, allocation: Allocation | N
         questions.append(f"What loss will {what} end at, and how sure is that?")
     if allocation is not None:
         questions.append("How should compute be split between parameters and tokens?")
+    if comparison is not None:
+        questions.append(f"Which law do the runs speak for: {', '.join(comparison.labels)}?")
     return questions or [f"What do these runs say about the law {fit.law.name!r}, and can it be believed?"]
 
 
