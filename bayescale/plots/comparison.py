@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from bayescale.fitting import Fit
 
+# On a scale that is linear where nothing is decided, and logarithmic beyond.
+_TICKS = (-10_000, -1000, -300, -100, -30, -10, -DECIDES, 0, DECIDES, 10, 30, 100, 300, 1000)
+
 
 @styled
 def plot_comparison(compared: Comparison) -> "Axes":
@@ -81,6 +84,10 @@ def plot_evidence(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
         )  # fmt: skip
     ax.axvspan(-DECIDES, DECIDES, color=GREY, alpha=0.1, lw=0)
     ax.set_xscale("symlog", linthresh=DECIDES)
+    low, high = ax.get_xlim()
+    ticks = [t for t in _TICKS if low <= t <= high]
+    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    ax.minorticks_off()
     ax.invert_yaxis()
     ax.set(yticks=places, yticklabels=compared.labels, xlabel="log Bayes factor against the best (nats)")
     ax.set_title("evidence (shaded: not decisive)", fontsize="small")

@@ -57,7 +57,9 @@ def plot_rounds(
         box = {"facecolor": "white", "edgecolor": ORANGE, "alpha": 0.9, "pad": 3}
         text = "diagnostics failed in some rounds: do not rely on those"
         ax.text(0.02, 0.03, text, transform=ax.transAxes, color=ORANGE, weight="bold", bbox=box)
-    ax.legend(frameon=False, fontsize="small")
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom - 0.2 * (top - bottom), top)  # room for the legend
+    ax.legend(frameon=False, fontsize="small", loc="lower left", ncols=3)
     return ax
 
 

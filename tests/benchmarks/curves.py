@@ -115,10 +115,8 @@ def scores(parts: list[Predictive], weights: np.ndarray, loss: np.ndarray) -> di
             loss
         )
     below = per_draw @ noise.cdf(np.log(loss))
-    # The noise is symmetric in log loss, so that the mixture's median is where its distribution is one half.
-    median = np.array(
-        [_median(log_loss[:, i], noise_sd[:, 0], noise_df[:, 0], per_draw) for i in range(len(loss))]
-    )
+    draws = log_loss + noise_sd * np.random.default_rng(0).standard_t(noise_df, log_loss.shape)
+    median = _weighted_median(draws, per_draw)
     calibration = np.mean([(np.mean(below <= level) - level) ** 2 for level in LEVELS])
     return {
         "rmsle": float(np.sqrt(np.mean((median - np.log(loss)) ** 2))),
@@ -127,15 +125,13 @@ def scores(parts: list[Predictive], weights: np.ndarray, loss: np.ndarray) -> di
     }
 
 
-def _median(centre: np.ndarray, sd: np.ndarray, df: np.ndarray, weight: np.ndarray) -> float:
-    low, high = centre.min(), centre.max()
-    for _ in range(25):
-        middle = (low + high) / 2
-        if weight @ stats.t.cdf(middle, df, centre, sd) < 0.5:
-            low = middle
-        else:
-            high = middle
-    return float((low + high) / 2)
+def _weighted_median(draws: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the median of each column of draws, shape (draw, point)."""
+    order = np.argsort(draws, axis=0)
+    passed = np.cumsum(weight[order], axis=0) >= 0.5 * weight.sum()
+    return np.take_along_axis(draws, np.take_along_axis(order, passed.argmax(axis=0)[None], axis=0), axis=0)[
+        0
+    ]
 
 
 def score_curve(curve: pd.DataFrame, which: str) -> dict | None:
