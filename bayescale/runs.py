@@ -281,7 +281,7 @@ def make_table(
         if (largest := frame[name].max()) < 1000:
             raise TableError(
                 f"{where}, column {name!r}: the largest value is {largest:g}; expected a count. If it is in "
-                f'millions or billions, say so: --columns "{name}=NAME * 1e9"'
+                f'millions or billions, say so: --columns "{name}=NAME * 1e6" (or 1e9)'
             )
     frame = frame.reset_index(drop=True)
     complete_compute(frame, meta.flops_per_param_token)

@@ -234,3 +234,23 @@ def test_python_names_are_all_there():
     assert all(getattr(bs, name) for name in bs.__all__)
     with pytest.raises(AttributeError):
         _ = bs.nothing
+
+
+def test_a_trackers_export_is_read_and_rows_left_out_are_counted(tmp_path):
+    rows = simulated_table(rows=12).frame
+    lines = ["Name,State,config.n_params_M,train/tokens_seen,eval/bpb"]
+    for number, run_ in rows.iterrows():
+        bpb = run_["loss"] / 0.6931 * 0.25
+        shown = "" if number == 3 else f"{bpb:.5f}"
+        lines.append(f"sweep-{number},finished,{run_['params'] / 1e6:.4f},{run_['tokens']:.0f},{shown}")
+    export = tmp_path / "export 2026-11-23.csv"
+    export.write_text("\n".join(lines))
+    named = "params=config.n_params_M * 1e6,tokens=train/tokens_seen,loss=eval/bpb"
+    how = ("--columns", named, "--loss-unit", "bits/byte", "--tokens-per-byte", "0.25")
+    refused = run("check", export, *how)
+    assert refused.returncode == 2
+    assert "row 5, column 'loss': the value is missing (1 such rows)" in refused.stderr
+    done = run("check", export, *how, "--drop-missing", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "left out as missing an input or the loss: 1 of 12 rows" in done.stderr
+    assert json.loads(done.stdout)["runs"] == 11

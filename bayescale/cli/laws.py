@@ -1,0 +1,40 @@
+"""`bayescale laws`: the catalogue of laws."""
+
+import json
+
+import typer
+
+from bayescale.cli.options import JsonOption
+from bayescale.cli.output import print_rows
+
+laws_app = typer.Typer(help="The laws that a fit can be asked for by name.")
+
+
+@laws_app.callback()
+def listnames(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the built-in laws."""
+    if context.invoked_subcommand:
+        return
+    from bayescale.laws import BUILTIN
+
+    rows = [
+        {"name": law.name, "inputs": ", ".join(law.columns), "title": law.title, "formula": law.formula}
+        for law in BUILTIN.values()
+    ]
+    print_rows(rows, as_json, wrap=("title", "formula"))
+
+
+@laws_app.command("show")
+def show_law(name: str, as_json: JsonOption = False) -> None:
+    """Show a law: formula, parameters with priors, what it nests, published fits, tables that feed it."""
+    from bayescale.laws import law_details
+
+    details = law_details(name)
+    if as_json:
+        print(json.dumps(details, indent=2))
+        return
+    for key in ("name", "title", "formula", "latex", "citation", "nests", "published_fits", "tables"):
+        value = details[key]
+        print(f"{key.replace('_', ' '):15} {', '.join(value) if isinstance(value, list) else value}")
+    print()
+    print_rows(details["parameters"], as_json, wrap=("meaning",))

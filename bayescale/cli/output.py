@@ -1,0 +1,84 @@
+"""What commands print: rows, numbers that are never cropped, warnings, JSON."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bayescale.fitting import Fit
+
+
+def say(text: str) -> None:
+    """Tell what goes on, on stderr: stdout is for the result."""
+    print(text, file=sys.stderr)
+
+
+def print_rows(rows: list[dict[str, Any]], as_json: bool, wrap: tuple[str, ...]) -> None:
+    """Print rows of text as columns, those named in `wrap` folded to the terminal's width."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold", no_wrap=name not in wrap)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console(highlight=False, markup=False).print(table)
+
+
+def print_frame(frame: "pd.DataFrame", title: str) -> None:
+    """Print a frame as plain text of any width: a number must never be cropped to fit a terminal."""
+    cells = [list(map(str, frame.columns)), *([plain(v) for v in row] for row in frame.to_numpy(object))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    print(title)
+    for row in cells:
+        print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+
+
+def plain(value: Any) -> str:
+    """Write a value of a table."""
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}"
+    if isinstance(value, list):
+        return " - ".join(map(plain, value))
+    return str(value)
+
+
+def print_warnings(warnings: list[str]) -> None:
+    """Print each warning on a line of its own."""
+    for warning in warnings:
+        print(f"! {warning}")
+
+
+def fit_warnings(fitted: "Fit") -> list[str]:
+    """Say why a fit, and whatever is made from it, is not to be relied on."""
+    warnings = [f"do not rely on this fit: {reason}" for reason in fitted.diagnostics.failures]
+    if fitted.model.discrepancy is None:
+        warnings.append("no discrepancy: bands ignore misfit of the law and are too narrow")
+    return warnings
+
+
+def print_json(fitted: "Fit", data: dict[str, Any], warnings: list[str] | None = None) -> None:
+    """Print what was made from a fit, under what the fit is and whether its diagnostics passed."""
+    header = {
+        "table": fitted.table.name,
+        "runs": len(fitted.table),
+        "law": fitted.law.name,
+        "formula": fitted.law.formula,
+        "diagnostics": fitted.diagnostics.to_dict() | {"passed": fitted.diagnostics.passed},
+        "warnings": fit_warnings(fitted) if warnings is None else warnings,
+    }
+    print(json.dumps(header | data, indent=2))
+
+
+def exit_by(passed: bool) -> None:
+    """End with exit code 1 where diagnostics failed."""
+    if not passed:
+        raise typer.Exit(1)

@@ -1,0 +1,78 @@
+"""`bayescale report`: one page with all of it."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bayescale.cli.fitting import fit_of
+from bayescale.cli.options import (
+    AtOption,
+    FitOptions,
+    ParamsOption,
+    Source,
+    TableOptions,
+    TokensOption,
+    names,
+    target_inputs,
+)
+from bayescale.cli.output import exit_by, fit_warnings, print_warnings, say
+
+
+def report(
+    source: Source,
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the page (.html).")],
+    params: ParamsOption = None,
+    tokens: TokensOption = None,
+    at: AtOption = None,
+    compute: Annotated[list[float] | None, typer.Option(help="Allocate: budget, FLOP. Repeatable.")] = None,
+    with_backtest: Annotated[
+        bool, typer.Option("--backtest", help="Score the bands on hidden runs; kept scores are used.")
+    ] = False,
+    laws: Annotated[
+        str | None, typer.Option(help="Compare these laws, comma-separated, on the same runs.")
+    ] = None,
+    tightened: Annotated[
+        Path | None, typer.Option("--tighten", help="Show the rounds in this folder of `bayescale tighten`.")
+    ] = None,
+    how: FitOptions,
+    reading: TableOptions,
+) -> None:
+    """Write one self-contained page: the answers asked for, figures, diagnostics, how to make it again."""
+    from bayescale.backtesting import backtest as run
+    from bayescale.comparison import compare as compare_laws
+    from bayescale.files import cache_folder, require_writable, written_aside
+    from bayescale.reports import report as make
+    from bayescale.rounds import read_tightening
+
+    require_writable(output)
+    rounds = read_tightening(tightened) if tightened else None
+    asked = target_inputs(at, params=params, tokens=tokens)
+    fitted = fit_of(source, reading, how)
+    folder = cache_folder() / "backtests"
+    page = make(
+        fitted,
+        forecast=fitted.forecast(seed=how.seed, **asked) if asked else None,
+        allocation=fitted.allocate(compute=compute) if compute else None,
+        backtest=run(
+            fitted.table,
+            fitted.law,
+            priors=fitted.options["scale_priors"],
+            seed=how.seed,
+            folder=folder,
+            progress=say,
+        )
+        if with_backtest
+        else None,
+        comparison=compare_laws(fitted.table, names(laws), seed=how.seed, progress=say) if laws else None,
+        tightening=rounds,
+        command=shlex.join(["bayescale", *sys.argv[1:]]),
+    )
+    with written_aside(output) as aside:
+        aside.write_text(page, "utf-8")
+    print(f"report written to {output}")
+    print_warnings(fit_warnings(fitted))
+    exit_by(fitted.diagnostics.passed)

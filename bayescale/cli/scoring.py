@@ -1,0 +1,99 @@
+"""`bayescale backtest` and `scoreboard`: how often bands would have held."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bayescale.cli.options import (
+    PEERS,
+    AgainstOption,
+    JsonOption,
+    LawOption,
+    SeedOption,
+    TableOptions,
+    TableSource,
+    names,
+    number,
+)
+from bayescale.cli.output import exit_by, print_frame, print_warnings, say
+
+
+def backtest(
+    source: TableSource,
+    *,
+    law: LawOption = "chinchilla",
+    splits: Annotated[str, typer.Option(help="Train on runs up to C_max/3, /10, /30.")] = "3,10,30",
+    against: AgainstOption = PEERS,
+    seed: SeedOption = 0,
+    reading: TableOptions,
+    as_json: JsonOption = False,
+) -> None:
+    """How often would these bands have held? Hide the expensive runs, fit the cheap ones, score."""
+    from bayescale.backtesting import backtest as run
+    from bayescale.files import cache_folder
+
+    table = reading.load(source)
+    result = run(
+        table,
+        law,
+        factors=[number(f, "--splits") for f in splits.split(",")],
+        methods=["discrepancy", *names(against)],
+        seed=seed,
+        folder=cache_folder() / "backtests",
+        progress=say,
+    )
+    by_split = result.summary(("factor", "method")).reset_index()
+    overall = result.summary().reset_index()
+    failed = result.scores.loc[~result.scores["passed"].astype(bool), ["factor", "method"]]
+    failures = failed.drop_duplicates().to_dict("records")
+    if as_json:
+        data = {"table": table.name, "overall": overall.to_dict("records")}
+        data |= {"splits": by_split.to_dict("records"), "failed_diagnostics": failures}
+        print(json.dumps(data, indent=2))
+    else:
+        print_frame(by_split, f"{table.name}, split by split (scores in % of loss)")
+        print_frame(overall, "mean over splits")
+        for split in failures:
+            what = f"{split['method']} at factor {split['factor']:g}"
+            print_warnings([f"do not rely on {what}: its diagnostics failed"])
+    exit_by(not failures)
+
+
+def scoreboard(
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Save every score (.json).")] = None,
+    law: LawOption = "chinchilla",
+    against: AgainstOption = PEERS,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Backtest on every table at hand, bundled and pulled, and show whose bands hold."""
+    from bayescale.files import cache_folder, require_writable, written_aside
+    from bayescale.scoreboards import scoreboard as run
+
+    if output:
+        require_writable(output)
+    methods = ["discrepancy", *names(against)]
+    board = run(law, methods=methods, seed=seed, folder=cache_folder() / "backtests", progress=say)
+    overall = board.backtest.summary().reset_index()
+    by_table = board.backtest.summary(("table", "method")).reset_index()
+    data = {
+        "law": law,
+        "overall": overall.to_dict("records"),
+        "tables": by_table.to_dict("records"),
+        "left_out": board.left_out,
+    }
+    if output:
+        with written_aside(output) as aside:
+            runs = board.backtest.scores.to_dict("records")
+            aside.write_text(json.dumps(data | {"runs": runs}, indent=1), "utf-8")
+    if as_json:
+        print(json.dumps(data, indent=2))
+        return
+    print_frame(by_table, "table by table (scores in % of loss, log density in nats)")
+    print_frame(overall, "mean over splits")
+    for name, reason in board.left_out.items():
+        print(f"{name} left out: {reason}")
+    if output:
+        print(f"saved to {output}")
