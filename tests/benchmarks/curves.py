@@ -35,6 +35,7 @@ FITS = {
     "M4": ("curve-m4", ALONE),
     "BNSL-1": ("curve-bnsl-1", ALONE),
     "M2 + discrepancy": ("curve-m2", REPAIRED),
+    "M3 + discrepancy": ("curve-m3", REPAIRED),
     "BNSL-1 + discrepancy": ("curve-bnsl-1", REPAIRED),
 }
 MIXTURES = (
@@ -44,6 +45,8 @@ MIXTURES = (
     ("M2", "M3", "M4", "BNSL-1"),
     ("M1", "M2", "M3", "M4", "BNSL-1"),
     ("M2 + discrepancy", "BNSL-1 + discrepancy"),
+    ("M2 + discrepancy", "M3 + discrepancy", "BNSL-1 + discrepancy"),
+    ("M2", "M3", "BNSL-1", "M2 + discrepancy", "M3 + discrepancy", "BNSL-1 + discrepancy"),
 )
 INNER_CUT = 2.13
 DRAWS = 1000

@@ -39,6 +39,7 @@ def clock(seconds: float) -> str:
 
 def step_seconds(task: Task, source: Source, device: str) -> float:
     """Measure the time of one training step of a task, in seconds."""
+    torch.set_num_threads(1)  # as a worker has: more spin against whatever else the machine does
     runs = task.branches[0]
     stack = Stack(runs, device)
     windows = torch.stack([torch.from_numpy(batch(run, source, 0)) for run in runs])
