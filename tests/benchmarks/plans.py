@@ -125,14 +125,27 @@ def main(worlds: int) -> None:
     ratio = found["planned"] / found["predicted"]
     spread = ratio.quantile([0.1, 0.9]).round(3).tolist()
     print(f"realised over predicted width: median {ratio.median():.3f}, 80% of worlds {spread}")
-    # FLOP that the plan needs for the width that a peer reaches with the whole budget, per world.
+    half = found[found["share"] == 0.5].set_index("seed")
+    whole = found[found["share"] == 1.0].set_index("seed")
     for peer in ("ladder", "random"):
-        needed = []
-        for _, world in found.groupby("seed"):
-            reached = world.loc[world["share"] == 1, peer].iloc[0]
-            enough = world.loc[world["planned"] <= reached, "share"]
-            needed.append(enough.min() if len(enough) else 2.0)
-        print(f"share of the budget that plans need to match {peer}: median {np.median(needed):.3f}")
+        equal = (whole["planned"] / whole[peer]).median()
+        ratio = half["planned"] / whole[peer]
+        needed = [
+            _share_to_reach(part, width)
+            for (_, part), width in zip(found.groupby("seed"), whole[peer], strict=True)
+        ]
+        print(
+            f"width of plan over {peer}: equal compute {equal:.2f}, half the compute {ratio.median():.2f}, "
+            f"enough in {(ratio <= 1).sum()} of {worlds}; share of the compute that matches it: median "
+            f"{np.median(needed):.2f}"
+        )
+
+
+def _share_to_reach(world: pd.DataFrame, width: float) -> float:
+    """Return the share of the budget whose plan reaches a width: a power law through the world's shares."""
+    shares, widths = np.log(world["share"]), np.log(world["planned"])
+    slope, level = np.polyfit(shares, widths, 1)
+    return float(np.exp((np.log(width) - level) / slope))
 
 
 if __name__ == "__main__":
