@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bayescale.laws import Gamma, Law, LogNormal, Normal, Parameter
     from bayescale.plans import Plan, plan
     from bayescale.pointfit import PointFit, point_fit
+    from bayescale.priorconflicts import PriorConflict, prior_conflicts
     from bayescale.publishedfits import PublishedFit, PublishedRule, published_fits, published_rules
     from bayescale.replicates import LackOfFit, lack_of_fit
     from bayescale.reports import report
@@ -47,6 +48,7 @@ _PUBLIC = {
     "Parameter": "laws",
     "Plan": "plans",
     "PointFit": "pointfit",
+    "PriorConflict": "priorconflicts",
     "PublishedFit": "publishedfits",
     "PublishedRule": "publishedfits",
     "RunTable": "runs",
@@ -63,6 +65,7 @@ _PUBLIC = {
     "load_fit": "fitfile",
     "plan": "plans",
     "point_fit": "pointfit",
+    "prior_conflicts": "priorconflicts",
     "prior_predictive": "fitting",
     "published_fits": "publishedfits",
     "published_rules": "publishedfits",
@@ -94,6 +97,7 @@ __all__ = [
     "Parameter",
     "Plan",
     "PointFit",
+    "PriorConflict",
     "PublishedFit",
     "PublishedRule",
     "RunTable",
@@ -110,6 +114,7 @@ __all__ = [
     "load_fit",
     "plan",
     "point_fit",
+    "prior_conflicts",
     "prior_predictive",
     "published_fits",
     "published_rules",

@@ -119,7 +119,7 @@ def allocate(
 
     closed = _has_closed_form(fit)
     thinned = _thin(fit)
-    warnings = [f"do not rely on this fit: {reason}" for reason in fit.diagnostics.failures]
+    warnings = list(fit.warnings)
     if compute is not None:
         solve = _closed if closed else _searched
         columns = [solve(thinned, np.log(c), seed) for c in asked]

@@ -104,6 +104,17 @@ class Fit:
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
 
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What to know before relying on the fit, or on anything made from it; one sentence each."""
+        from bayescale.priorconflicts import prior_conflicts
+
+        found = [f"do not rely on this fit: {reason}" for reason in self.diagnostics.failures]
+        found += map(str, prior_conflicts(self))
+        if self.model.discrepancy is None:
+            found.append("no discrepancy: bands ignore misfit of the law and are too narrow")
+        return found
+
     def forecast(self, **inputs: Any) -> "Forecast":
         """Forecast the loss of runs not yet trained; see `bayescale.forecasts.forecast`."""
         from bayescale.forecasts import forecast

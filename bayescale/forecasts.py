@@ -202,11 +202,8 @@ def _noise(fit: "Fit", shape: tuple[int, ...], rng: np.random.Generator) -> np.n
 
 
 def _warnings(fit: "Fit", outside: Mapping[str, np.ndarray]) -> list[str]:
-    warnings = [f"do not rely on this fit: {reason}" for reason in fit.diagnostics.failures]
-    for name, decades in outside.items():
-        far = decades.max()
-        if far > 0:
-            warnings.append(f"{far:.1f} decades outside the table's range: {name}")
-    if fit.model.discrepancy is None:
-        warnings.append("no discrepancy: bands ignore misfit of the law and are too narrow")
-    return warnings
+    far = {name: decades.max() for name, decades in outside.items() if decades.max() > 0}
+    return [
+        *fit.warnings,
+        *(f"{decades:.1f} decades outside the table's range: {name}" for name, decades in far.items()),
+    ]

@@ -21,7 +21,7 @@ from bayescale.cli.options import (
     size,
     target_inputs,
 )
-from bayescale.cli.output import exit_by, fit_warnings, print_frame, print_json, print_warnings, say
+from bayescale.cli.output import exit_by, print_frame, print_json, print_warnings, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def fit(
         print_frame(summary.reset_index(), f"{fitted.law.name} on {table.name}, {len(table)} runs")
         if found := lack_of_fit(fitted):
             print(found)
-        print_warnings(fit_warnings(fitted))
+        print_warnings(fitted.warnings)
         if output:
             print(f"saved to {output}")
     exit_by(fitted.diagnostics.passed)

@@ -57,14 +57,6 @@ def print_warnings(warnings: list[str]) -> None:
         print(f"! {warning}")
 
 
-def fit_warnings(fitted: "Fit") -> list[str]:
-    """Say why a fit, and whatever is made from it, is not to be relied on."""
-    warnings = [f"do not rely on this fit: {reason}" for reason in fitted.diagnostics.failures]
-    if fitted.model.discrepancy is None:
-        warnings.append("no discrepancy: bands ignore misfit of the law and are too narrow")
-    return warnings
-
-
 def print_json(fitted: "Fit", data: dict[str, Any], warnings: list[str] | None = None) -> None:
     """Print what was made from a fit, under what the fit is and whether its diagnostics passed."""
     header = {
@@ -73,7 +65,7 @@ def print_json(fitted: "Fit", data: dict[str, Any], warnings: list[str] | None =
         "law": fitted.law.name,
         "formula": fitted.law.formula,
         "diagnostics": fitted.diagnostics.to_dict() | {"passed": fitted.diagnostics.passed},
-        "warnings": fit_warnings(fitted) if warnings is None else warnings,
+        "warnings": fitted.warnings if warnings is None else warnings,
     }
     print(json.dumps(header | data, indent=2))
 

@@ -18,7 +18,7 @@ from bayescale.cli.options import (
     names,
     target_inputs,
 )
-from bayescale.cli.output import exit_by, fit_warnings, print_warnings, say
+from bayescale.cli.output import exit_by, print_warnings, say
 
 
 def report(
@@ -74,5 +74,5 @@ def report(
     with written_aside(output) as aside:
         aside.write_text(page, "utf-8")
     print(f"report written to {output}")
-    print_warnings(fit_warnings(fitted))
+    print_warnings(fitted.warnings)
     exit_by(fitted.diagnostics.passed)

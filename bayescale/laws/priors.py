@@ -34,6 +34,10 @@ class Prior:
         """Draw `size` values."""
         raise NotImplementedError
 
+    def sds_from_middle(self, x: float) -> float:
+        """Return how many standard deviations `x` lies from the median, where the prior is made Normal."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class LogNormal(Prior):
@@ -48,6 +52,9 @@ class LogNormal(Prior):
 
     def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
         return self.median * np.exp(self.sigma * rng.standard_normal(size))
+
+    def sds_from_middle(self, x: float) -> float:
+        return math.log(x / self.median) / self.sigma
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,11 @@ class Gamma(Prior):
     def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
         return rng.gamma(self.shape, 1 / self.rate, size)
 
+    def sds_from_middle(self, x: float) -> float:
+        # The cube root of a gamma variable is nearly Normal (Wilson & Hilferty 1931).
+        spread = 1 / (9 * self.shape)
+        return (math.cbrt(x * self.rate / self.shape) - (1 - spread)) / math.sqrt(spread)
+
 
 @dataclass(frozen=True)
 class Normal(Prior):
@@ -78,6 +90,9 @@ class Normal(Prior):
 
     def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
         return self.mean + self.sd * rng.standard_normal(size)
+
+    def sds_from_middle(self, x: float) -> float:
+        return (x - self.mean) / self.sd
 
 
 _FAMILIES: dict[str, type[Prior]] = {c.__name__: c for c in (LogNormal, Gamma, Normal)}

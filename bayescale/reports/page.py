@@ -13,6 +13,7 @@ from bayescale.comparison import Comparison
 from bayescale.forecasts import Forecast
 from bayescale.inference.diagnostics import MAX_K_HAT, MAX_RHAT
 from bayescale.plots.parameters import sampled_priors
+from bayescale.priorconflicts import prior_conflicts
 from bayescale.publishedfits import published_fits_of
 from bayescale.replicates import lack_of_fit
 from bayescale.reports.figures import figures
@@ -101,6 +102,7 @@ def report(
         comparison_rows=[] if comparison is None else comparison.summary().reset_index().to_dict("records"),
         tightening=tightening,
         lack_of_fit=lack_of_fit(fit),
+        conflicts=[str(conflict) for conflict in prior_conflicts(fit)],
         ranges=_ranges(fit),
         findings=check(fit.table),
         inputs=list(zip(fit.law.inputs, fit.law.columns, strict=True)),
