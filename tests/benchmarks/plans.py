@@ -5,7 +5,8 @@
 A world is a Chinchilla law with constants from wide ranges, times a smooth misfit drawn from a Gaussian
 process over decades of compute and tokens per parameter, seen with noise. From 16 small runs, a target 300
 times as dear as the dearest is to be forecast, at 20 to 300 tokens per parameter. Peers: a D/N = 20 ladder,
-and runs at random.
+and runs at random. `in rounds` plans for half of the money, trains, and plans again for the rest, as
+`bayescale tighten` does.
 """
 
 import sys
@@ -90,23 +91,39 @@ def fit_of(runs: pd.DataFrame) -> bs.Fit:
 
 def widths_in_world(seed: int, share: float = 1.0) -> dict[str, float]:
     """Return the width after spending a share of the budget in each way, and what the plan predicted."""
-    world = World(seed)
-    target = world.target
-    proposed = plan(fit_of(start(world)), target, share * BUDGET)
+    world, budget = World(seed), share * BUDGET
+    begun = start(world)
+    proposed = plan(fit_of(begun), world.target, budget)
     row = {"seed": seed, "share": share, "before": proposed.width, "predicted": proposed.predicted_width}
     ways: dict[str, Callable[..., pd.DataFrame]] = {
         "planned": planned, "ladder": ladder, "random": at_random,
     }  # fmt: skip
     for name, choose in ways.items():
         world = World(seed)
-        runs = choose(proposed, share * BUDGET, np.random.default_rng(seed))
-        fitted = fit_of(pd.concat([start(world), world.train(runs)], ignore_index=True))
-        world.noise = 0.0
-        truth = world.train(pd.DataFrame([target.inputs]))["loss"].iloc[0]
-        low, high = _band(fitted, target)
-        row[name] = high - low
-        row[f"{name}_held"] = float(low <= truth <= high)
-    return row
+        runs = choose(proposed, budget, np.random.default_rng(seed))
+        trained = pd.concat([start(world), world.train(runs)], ignore_index=True)
+        row |= _outcome(name, world, trained)
+    world = World(seed)
+    return row | _outcome("in_rounds", world, planned_in_rounds(world, budget))
+
+
+def planned_in_rounds(world: World, budget: float) -> pd.DataFrame:
+    """Return the runs of two plans, each for half of the budget, the second knowing what the first found."""
+    trained, left = start(world), budget
+    for money in (budget / 2, None):
+        runs = plan(fit_of(trained), world.target, money or left).runs[["params", "tokens"]]
+        new = world.train(runs)
+        left -= new["compute"].sum()
+        trained = pd.concat([trained, new], ignore_index=True)
+    return trained
+
+
+def _outcome(name: str, world: World, trained: pd.DataFrame) -> dict[str, float]:
+    fitted = fit_of(trained)
+    world.noise = 0.0
+    truth = world.train(pd.DataFrame([world.target.inputs]))["loss"].iloc[0]
+    low, high = _band(fitted, world.target)
+    return {name: high - low, f"{name}_held": float(low <= truth <= high)}
 
 
 def _band(fitted: bs.Fit, target: Target) -> tuple[float, float]:
@@ -125,26 +142,28 @@ def main(worlds: int) -> None:
     ratio = found["planned"] / found["predicted"]
     spread = ratio.quantile([0.1, 0.9]).round(3).tolist()
     print(f"realised over predicted width: median {ratio.median():.3f}, 80% of worlds {spread}")
+    for way in ("planned", "in_rounds"):
+        for peer in ("ladder", "random"):
+            _compare(found, way, peer)
+
+
+def _compare(found: pd.DataFrame, way: str, peer: str) -> None:
     half = found[found["share"] == 0.5].set_index("seed")
     whole = found[found["share"] == 1.0].set_index("seed")
-    for peer in ("ladder", "random"):
-        equal = (whole["planned"] / whole[peer]).median()
-        ratio = half["planned"] / whole[peer]
-        needed = [
-            _share_to_reach(part, width)
-            for (_, part), width in zip(found.groupby("seed"), whole[peer], strict=True)
-        ]
-        print(
-            f"width of plan over {peer}: equal compute {equal:.2f}, half the compute {ratio.median():.2f}, "
-            f"enough in {(ratio <= 1).sum()} of {worlds}; share of the compute that matches it: median "
-            f"{np.median(needed):.2f}"
-        )
+    ratio = half[way] / whole[peer]
+    worlds = zip(found.groupby("seed"), whole[peer], strict=True)
+    needed = [_share_to_reach(part["share"], part[way], width) for (_, part), width in worlds]
+    equal = (whole[way] / whole[peer]).median()
+    print(
+        f"{way} over {peer}, widths: equal compute {equal:.2f}, half the compute "
+        f"{ratio.median():.2f}, enough in {(ratio <= 1).sum()} of {len(ratio)}; share of the compute that "
+        f"matches it: median {np.median(needed):.2f}"
+    )
 
 
-def _share_to_reach(world: pd.DataFrame, width: float) -> float:
-    """Return the share of the budget whose plan reaches a width: a power law through the world's shares."""
-    shares, widths = np.log(world["share"]), np.log(world["planned"])
-    slope, level = np.polyfit(shares, widths, 1)
+def _share_to_reach(shares: pd.Series, widths: pd.Series, width: float) -> float:
+    """Return the share of the budget that reaches a width: a power law through the world's shares."""
+    slope, level = np.polyfit(np.log(shares), np.log(widths), 1)
     return float(np.exp((np.log(width) - level) / slope))
 
 
