@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 _MOST_RUNS = 50
 # Seeds of one candidate: noise is partly common to a size, and more seeds do not average that part away.
 _MOST_SEEDS = 4
-# Sizes of a table offered again, and the factor between larger ones and between tokens.
+# Sizes of a table offered again, and the factor between larger ones and between tokens: small enough that some
+# run takes nearly all of the budget (with steps of 2 plans left a fifth of it to runs that tell little).
 _MOST_SIZES = 12
-_FACTOR = 2.0
+_FACTOR = 2**0.25
 # Joint draws used; thousands of candidates times all draws would not fit the memory.
 _MAX_DRAWS = 4000
 

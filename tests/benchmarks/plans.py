@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 
 import bayescale as bs
 from bayescale.plans import Plan, plan
@@ -132,10 +133,11 @@ def _band(fitted: bs.Fit, target: Target) -> tuple[float, float]:
 
 
 def main(worlds: int) -> None:
-    rows = []
-    for seed in range(worlds):
-        rows += [widths_in_world(seed, share) for share in SHARES]
-        print(pd.DataFrame(rows[-1:]).round(4).to_string(header=seed == 0, index=False), flush=True)
+    rows: list[dict[str, float]] = []
+    jobs = (delayed(widths_in_world)(seed, share) for seed in range(worlds) for share in SHARES)
+    for row in Parallel(n_jobs=-1, return_as="generator")(jobs):
+        rows.append(row)
+        print(pd.DataFrame([row]).round(4).to_string(header=len(rows) == 1, index=False), flush=True)
     found = pd.DataFrame(rows)
     print(found.groupby("share").median(numeric_only=True).round(4).to_string())
     print(found.groupby("share")[[c for c in found if c.endswith("_held")]].mean().to_string())
