@@ -5,7 +5,7 @@ parameter such as E. All are drawn together with the candidates' expected losses
 one discrepancy.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from bayescale.units import written_number
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
+
+# Draws used; thousands of candidates times all draws would not fit the memory.
+_MAX_DRAWS = 4000
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def joint_draws(
         If the law lacks the parameter or an input of the target.
     """
     rng = np.random.default_rng(seed)
-    here = _ratios(fit, candidates)
+    here = ratios_of(fit, candidates)
     if target.parameter:
         draws = fit.parameters.get(target.parameter)
         if draws is None or draws.ndim != 1:
@@ -158,7 +161,7 @@ def joint_draws(
     if target.is_allocation(fit):
         there = ratio_grid(fit, np.log(target.inputs["compute"]))
     else:
-        there = _ratios(fit, {k: np.atleast_1d(v) for k, v in target.inputs.items()})
+        there = ratios_of(fit, {k: np.atleast_1d(v) for k, v in target.inputs.items()})
     losses = expected_loss(fit, np.concatenate([there, here], axis=1), rng)
     count = there.shape[1]
     if target.is_allocation(fit):
@@ -173,8 +176,16 @@ def band(draws: np.ndarray) -> tuple[float, float]:
     return float(low.mean()), float(high.mean())
 
 
-def _ratios(fit: "Fit", inputs: dict[str, np.ndarray]) -> np.ndarray:
+def ratios_of(fit: "Fit", inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Return log-ratios of inputs by column to the table's centre, shape (input, point)."""
     if inputs and not len(next(iter(inputs.values()))):
         return np.empty((len(fit.law.inputs), 0))
     complete = complete_inputs(fit, inputs)
     return fit.model.ratios_at({s: complete[c] for s, c in zip(fit.law.inputs, fit.law.columns, strict=True)})
+
+
+def thinned(fit: "Fit") -> "Fit":
+    """Return a fit with no more draws than thousands of candidates have room for beside them."""
+    z = fit.z.reshape(1, -1, fit.model.size)
+    step = int(np.ceil(z.shape[1] / _MAX_DRAWS))
+    return replace(fit, z=z[:, ::step], sample_stats=None)

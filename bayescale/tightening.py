@@ -21,7 +21,8 @@ import numpy as np
 from bayescale.catalogue import load
 from bayescale.errors import BayescaleError
 from bayescale.fitting import Fit, fit
-from bayescale.plans import Plan, plan, read_ladder, run_groups, save_ladder
+from bayescale.ladders import read_ladder, run_groups, save_ladder
+from bayescale.plans import Plan, plan
 from bayescale.rounds import Tightening, inside, read_rounds, write_check, write_rounds
 from bayescale.runs import RunTable
 from bayescale.targets import Target, band, joint_draws, parse_target

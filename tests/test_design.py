@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 
 import bayescale as bs
+from bayescale.candidates import noise_variance
 from bayescale.deadweight import deadweight
 from bayescale.design import choose_runs, condition, gains, joint_covariance
 from bayescale.errors import BayescaleError, FitError
 from bayescale.forecasts import expected_loss
-from bayescale.plans import noise_variance, plan, write_ladder
+from bayescale.ladders import write_ladder
+from bayescale.plans import plan
 from bayescale.targets import joint_draws, parse_target
 from tests.conftest import simulated_table
 from tests.test_cli import run

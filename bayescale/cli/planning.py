@@ -45,8 +45,8 @@ def plan(
     """Choose the runs worth training next for a target, within a budget."""
     from bayescale.errors import BayescaleError
     from bayescale.files import require_writable
+    from bayescale.ladders import write_ladder
     from bayescale.plans import plan as choose
-    from bayescale.plans import write_ladder
     from bayescale.runs import read_frame
 
     if (output is None) != (ladder is None):

@@ -1,0 +1,141 @@
+"""Candidates: the runs that a plan may choose from, and what each costs."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayescale.errors import FitError
+from bayescale.targets import positive
+
+if TYPE_CHECKING:
+    from bayescale.fitting import Fit
+    from bayescale.laws import Law
+    from bayescale.runs import RunTable
+
+# No run of a plan is cheaper than this share of the budget: a plan has at most so many runs.
+_MOST_RUNS = 50
+# Seeds of one candidate: noise is partly common to a size, and more seeds do not average that part away.
+MOST_SEEDS = 4
+# Sizes of a table offered again, and the factor between larger ones and between tokens. Some run then takes
+# nearly all of the budget: with steps of 2, plans left a fifth of it to runs that tell little.
+_MOST_SIZES = 12
+_FACTOR = 2**0.25
+
+
+def candidate_grid(
+    table: "RunTable",
+    laws: "Sequence[Law]",
+    budget: float,
+    *,
+    most: Mapping[str, float] | None = None,
+    dearest: float = np.inf,
+) -> pd.DataFrame:
+    """Return runs of a table's sizes and larger, at tokens from its least up, that a budget can buy.
+
+    Parameters
+    ----------
+    table : RunTable
+        With params and tokens.
+    laws : sequence of Law
+        Of params, tokens and compute only.
+    budget : float
+        FLOP.
+    most : mapping of str to float, optional
+        Params and tokens to go up to, where that is beyond the table.
+    dearest : float
+        FLOP that no run may cost more than.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns params, tokens and compute (FLOP).
+
+    Raises
+    ------
+    FitError
+        If a law has other inputs, the table no params and tokens, or the budget buys no run.
+    """
+    for law in laws:
+        known = set(law.columns) <= {"params", "tokens", "compute"}
+        if not (known and {"params", "tokens"} <= set(table.frame)):
+            raise FitError(
+                f"law {law.name!r} on table {table.name!r} has inputs {', '.join(law.columns)}; only for "
+                "params and tokens can candidates be made up: give a file of candidates with compute"
+            )
+    params, tokens = table.column("params"), table.column("tokens")
+    sizes = np.unique(params)
+    if len(sizes) > _MOST_SIZES:
+        sizes = np.geomspace(sizes[0], sizes[-1], _MOST_SIZES)
+    most = {"params": params.max(), "tokens": tokens.max()} | dict(most or {})
+    sizes = np.concatenate([sizes, _up_to(sizes[-1], most["params"])])
+    lengths = np.concatenate([[tokens.min()], _up_to(tokens.min(), max(tokens.max(), most["tokens"]))])
+    n, d = (g.ravel() for g in np.meshgrid(sizes, lengths, indexing="ij"))
+    pool = pd.DataFrame({"params": n, "tokens": d, "compute": cost(table, n, d)})
+    least = budget / _MOST_RUNS
+    pool = pool[(pool["compute"] >= least) & (pool["compute"] <= min(budget, dearest))]
+    if pool.empty:
+        raise FitError(
+            f"no run cheaper than the target costs between {least:.3g} and {budget:.3g} FLOP "
+            f"({1 / _MOST_RUNS:.0%} and all of the budget); change the budget"
+        )
+    return pool.reset_index(drop=True)
+
+
+def cost(table: "RunTable", params: Any, tokens: Any) -> Any:
+    """Return training compute as a table counts it, FLOP: a power law through its rows."""
+    frame = table.frame
+    if "compute" not in frame:
+        return table.meta.flops_per_param_token * params * tokens
+    log_n, log_d, log_c = (np.log(table.column(c)) for c in ("params", "tokens", "compute"))
+    # Compute is linear in tokens; what it is per token depends on size (attention, embeddings).
+    design = np.stack([np.ones_like(log_n), log_n], axis=1)
+    per_token, *_ = np.linalg.lstsq(design, log_c - log_d, rcond=None)
+    return np.exp(per_token[0] + per_token[1] * np.log(params)) * tokens
+
+
+def candidate_pool(candidates: "RunTable | pd.DataFrame", laws: "Sequence[Law]") -> pd.DataFrame:
+    """Return the user's own candidates: the laws' inputs and compute, checked.
+
+    Raises
+    ------
+    FitError
+        If a column is missing, there is no row, or a value is no positive number.
+    """
+    frame = candidates if isinstance(candidates, pd.DataFrame) else candidates.frame
+    needed = list(dict.fromkeys([*(c for law in laws for c in law.columns), "compute"]))
+    if missing := [c for c in needed if c not in frame]:
+        raise FitError(f"candidates have no column {missing[0]!r}; expected {', '.join(needed)}")
+    extra = [c for c in ("params", "tokens", "unique_tokens") if c in frame and c not in needed]
+    if frame.empty:
+        raise FitError("candidates have no row; expected a row per run that could be trained")
+    pool = frame[[*needed, *extra]].reset_index(drop=True)
+    for column in needed:
+        pool[column] = positive(pool[column], f"candidates, column {column!r}")
+    return pool
+
+
+def noise_variance(fit: "Fit") -> float:
+    """Return the variance of a Normal that tells as much about an expected log loss as one run does."""
+    variance = fit.parameters["noise_sd"] ** 2
+    if fit.model.noise == "student-t":
+        # The Fisher information of a Student-t about its location is (df + 1) / (df + 3) / scale^2.
+        df = fit.parameters["noise_df"]
+        variance = variance * (df + 3) / (df + 1)
+    return float(variance.mean())
+
+
+def seeds_from(table: "RunTable", count: int) -> np.ndarray:
+    """Return seeds that no run of the table has: rounding may make two sizes one, but never two runs one."""
+    first = 0
+    if "seed" in table.frame:
+        seeds = pd.to_numeric(table.frame["seed"], errors="coerce").dropna()
+        first = int(seeds.max()) + 1 if len(seeds) else 0
+    return np.arange(first, first + count)
+
+
+def _up_to(start: float, end: float) -> np.ndarray:
+    """Return start times powers of the grid's factor, not above end (rounding apart)."""
+    count = int(np.floor(np.log(max(end / start, 1)) / np.log(_FACTOR) + 1e-6))
+    return start * _FACTOR ** np.arange(1, count + 1)

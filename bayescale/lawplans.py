@@ -1,0 +1,178 @@
+"""A plan to tell laws apart: the runs worth training next to know which of several laws is right."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from bayescale.candidates import MOST_SEEDS, candidate_grid, candidate_pool, noise_variance, seeds_from
+from bayescale.design import joint_covariance
+from bayescale.discrimination import Prediction, choose_between, divergence
+from bayescale.errors import FitError
+from bayescale.forecasts import expected_loss
+from bayescale.targets import ratios_of, thinned
+
+if TYPE_CHECKING:
+    from bayescale.comparison import Comparison
+    from bayescale.fitting import Fit
+    from bayescale.runs import RunTable
+
+# A law less probable than this is out of the running.
+_MIN_PROBABILITY = 1e-3
+# Laws part where runs are unlike the table's; candidates go so far beyond its params and tokens.
+_REACH = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class LawPlan:
+    """Runs proposed to be trained next, to tell laws apart.
+
+    Attributes
+    ----------
+    runs : pandas.DataFrame
+        A row per run in the order chosen, its index the candidate's: inputs, ``compute`` (FLOP), ``seed``,
+        ``gain`` (nats it adds to what is known of which law is right), ``gain_per_flop``.
+    candidates : pandas.DataFrame
+        All runs considered: inputs, ``compute``, ``gain`` and ``gain_per_flop`` as a first run, and
+        ``chosen`` (times).
+    odds : pandas.DataFrame
+        A row per law: its ``probability`` now; its strongest ``rival`` after the plan, were the law right;
+        the ``log_odds`` over that rival now; and those ``expected`` after the plan, were the law right, nats.
+    warnings : list of str
+        What to know before acting on it.
+    """
+
+    runs: pd.DataFrame
+    candidates: pd.DataFrame
+    odds: pd.DataFrame
+    warnings: list[str]
+
+    @property
+    def cost(self) -> float:
+        """Of all runs, FLOP."""
+        return float(self.runs["compute"].sum())
+
+    @property
+    def uncertainty(self) -> float:
+        """Of which law is right, now: the entropy of their probabilities, nats."""
+        p = self.odds["probability"].to_numpy()
+        return float(-(p * np.log(p)).sum())
+
+    @property
+    def information(self) -> float:
+        """How much of it the runs are expected to remove at least, nats."""
+        return float(self.runs["gain"].sum())
+
+    @property
+    def headline(self) -> str:
+        """What the plan is expected to do, in a line."""
+        return f"which law: {self.information:.2g} of {self.uncertainty:.2g} nats of doubt removed"
+
+    gain_meaning = "nats about which law is right"
+
+    def grouped(self) -> pd.DataFrame:
+        """Return a row per candidate chosen, most gain per FLOP first, with the number of its seeds."""
+        inputs = [c for c in self.candidates if c not in ("compute", "gain", "gain_per_flop", "chosen")]
+        rows = self.runs.groupby([*inputs, "compute"], sort=False)
+        table = rows.agg(runs=("seed", "size"), gain=("gain", "sum")).reset_index()
+        table["gain_per_flop"] = table["gain"] / (table["compute"] * table["runs"])
+        return table.sort_values("gain_per_flop", ascending=False, ignore_index=True)
+
+
+def plan_between(
+    compared: "Comparison",
+    budget: float,
+    *,
+    candidates: "RunTable | pd.DataFrame | None" = None,
+    seed: int = 0,
+) -> LawPlan:
+    """Choose the runs that are expected to tell most, per FLOP, about which law is right.
+
+    Parameters
+    ----------
+    compared : Comparison
+        The laws, each as probable as its evidence makes it.
+    budget : float
+        FLOP to spend.
+    candidates : RunTable or DataFrame, optional
+        As in `bayescale.plan`. Without it, a grid of params and tokens, ten times beyond the table's.
+    seed : int
+        Of the discrepancy away from the table.
+
+    Raises
+    ------
+    FitError
+        If all laws but one are out of the running already, or no candidate is affordable.
+    """
+    if not (np.isfinite(budget) and budget > 0):
+        raise FitError(f"budget is {budget:g} FLOP; expected a positive number")
+    probability = {n: p for n, p in compared.probabilities.items() if p > _MIN_PROBABILITY}
+    if len(probability) < 2:
+        best = compared.labels[0]
+        raise FitError(
+            f"the {len(compared.table)} runs of {compared.table.name!r} have told these laws apart already: "
+            f"{best} has probability {compared.probabilities[best]:.4f}"
+        )
+    fits = {name: compared.fits[name] for name in probability}
+    pool = _pool(fits, compared.table, budget, candidates)
+    total = sum(probability.values())
+    laws = [_prediction(fit, probability[name] / total, pool, seed) for name, fit in fits.items()]
+    costs, draws = pool["compute"].to_numpy(float), min(fit.z[..., 0].size for fit in fits.values())
+    times = MOST_SEEDS if candidates is None else 1
+    # Means and covariances from n draws are off by 1 / sqrt(n): gains below 1 / n may be nothing but that.
+    steps, alone = choose_between(laws, costs, budget, times=times, least_gain=1 / draws)
+    chosen = [s.candidate for s in steps]
+    runs = pool.iloc[chosen].copy()
+    runs["seed"] = seeds_from(compared.table, len(runs))
+    runs["gain"] = np.diff([s.information for s in steps], prepend=0.0)
+    runs["gain_per_flop"] = runs["gain"].to_numpy() / runs["compute"].to_numpy()
+    pool["gain"] = alone
+    pool["gain_per_flop"] = alone / costs
+    pool["chosen"] = np.bincount(chosen, minlength=len(pool))
+    return LawPlan(runs, pool, _odds(list(fits), laws, chosen), _warnings(compared, fits, len(runs)))
+
+
+def _pool(
+    fits: "dict[str, Fit]",
+    table: "RunTable",
+    budget: float,
+    candidates: "RunTable | pd.DataFrame | None",
+) -> pd.DataFrame:
+    laws = [fit.law for fit in fits.values()]
+    if candidates is not None:
+        return candidate_pool(candidates, laws)
+    reach = {n: _REACH * float(table.column(n).max()) for n in ("params", "tokens") if n in table.frame}
+    return candidate_grid(table, laws, budget, most=reach)
+
+
+def _prediction(fit: "Fit", probability: float, pool: pd.DataFrame, seed: int) -> Prediction:
+    fit = thinned(fit)
+    inputs = {c: pool[c].to_numpy(float) for c in fit.law.columns}
+    losses = np.log(expected_loss(fit, ratios_of(fit, inputs), np.random.default_rng(seed)))
+    return Prediction(probability, losses.mean(axis=0), joint_covariance([losses]), noise_variance(fit))
+
+
+def _odds(names: list[str], laws: list[Prediction], chosen: list[int]) -> pd.DataFrame:
+    rows = []
+    for i, law in enumerate(laws):
+        now = {j: math.log(law.probability / rival.probability) for j, rival in enumerate(laws) if j != i}
+        after = {j: now[j] + divergence(law, laws[j], chosen) for j in now}
+        rival = min(after, key=lambda j: after[j])
+        row = {"law": names[i], "probability": law.probability, "rival": names[rival]}
+        rows.append(row | {"log_odds": now[rival], "expected": after[rival]})
+    return pd.DataFrame(rows).set_index("law")
+
+
+def _warnings(compared: "Comparison", fits: "dict[str, Fit]", runs: int) -> list[str]:
+    found = [
+        f"do not rely on this plan: {n}: {r}" for n, fit in fits.items() for r in fit.diagnostics.failures
+    ]
+    if out := [n for n in compared.labels if n not in fits]:
+        found.append(f"out of the running already, and not planned for: {', '.join(out)}")
+    if any(fit.model.discrepancy is None for fit in fits.values()):
+        found.append("no discrepancy: the laws are taken at their word, and part sooner than they should")
+    if not runs:
+        found.append("no affordable run tells anything about which law is right that can be told from chance")
+    return found
