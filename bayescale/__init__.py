@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bayescale.fitfile import load_fit
     from bayescale.fitting import Fit, fit, fit_many, prior_predictive
     from bayescale.forecasts import Forecast, forecast
+    from bayescale.lawplans import LawPlan, plan_between
     from bayescale.laws import Gamma, Law, LogNormal, Normal, Parameter
     from bayescale.plans import Plan, plan
     from bayescale.pointfit import PointFit, point_fit
@@ -46,6 +47,7 @@ _PUBLIC = {
     "LogNormal": "laws",
     "Normal": "laws",
     "Parameter": "laws",
+    "LawPlan": "lawplans",
     "Plan": "plans",
     "PointFit": "pointfit",
     "PriorConflict": "priorconflicts",
@@ -64,6 +66,7 @@ _PUBLIC = {
     "load": "catalogue",
     "load_fit": "fitfile",
     "plan": "plans",
+    "plan_between": "lawplans",
     "point_fit": "pointfit",
     "prior_conflicts": "priorconflicts",
     "prior_predictive": "fitting",
@@ -92,6 +95,7 @@ __all__ = [
     "Gamma",
     "LackOfFit",
     "Law",
+    "LawPlan",
     "LogNormal",
     "Normal",
     "Parameter",
@@ -113,6 +117,7 @@ __all__ = [
     "load",
     "load_fit",
     "plan",
+    "plan_between",
     "point_fit",
     "prior_conflicts",
     "prior_predictive",

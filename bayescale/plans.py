@@ -62,6 +62,13 @@ class Plan:
         """Of all runs, FLOP."""
         return float(self.runs["compute"].sum())
 
+    gain_meaning = "variance share removed"
+
+    @property
+    def headline(self) -> str:
+        """What the plan is expected to do, in a line."""
+        return f"{self.description}: 90% band {self.width:.3g} to {self.predicted_width:.3g} {self.unit}"
+
     @property
     def width(self) -> float:
         """Of the target's present 90% band."""

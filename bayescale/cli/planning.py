@@ -8,12 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bayescale.cli.fitting import fit_of
-from bayescale.cli.options import FitOptions, JsonOption, LawOption, SeedOption, Source, TableOptions
+from bayescale.cli.options import (
+    FitOptions,
+    JsonOption,
+    LawOption,
+    SeedOption,
+    Source,
+    TableOptions,
+    names,
+    pairs,
+)
 from bayescale.cli.output import exit_by, print_frame, print_json, print_warnings, say
 from bayescale.cli.training import train_ladder
+from bayescale.errors import BayescaleError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from bayescale.comparison import Comparison
     from bayescale.fitting import Fit
+    from bayescale.lawplans import LawPlan
     from bayescale.plans import Plan
 
 
@@ -22,7 +36,10 @@ def plan(
     *,
     budget: Annotated[float, typer.Option(help="What the runs may cost, FLOP.")],
     target: Annotated[
-        str | None, typer.Option(help="params=1e9,tokens=2e10 (a loss), compute=1e21 (an allocation), or E.")
+        str | None,
+        typer.Option(
+            help="params=1e9,tokens=2e10 (a loss), compute=1e21 (an allocation), E, or law (which of --laws)."
+        ),
     ] = None,
     target_table: Annotated[
         Path | None, typer.Option(help="Or runs whose losses are all to be forecast: inputs (.csv ...).")
@@ -38,60 +55,113 @@ def plan(
         Path | None, typer.Option(help="Ladder whose source, model and recipe the written one takes.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the plan here (.svg, .png).")] = None,
+    laws: Annotated[
+        str | None,
+        typer.Option("--laws", help="Instead of --law: several, comma-separated, weighted by evidence."),
+    ] = None,
     how: FitOptions,
     reading: TableOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Choose the runs worth training next for a target, within a budget."""
-    from bayescale.errors import BayescaleError
+    from bayescale.comparison import Comparison
     from bayescale.files import require_writable
     from bayescale.ladders import write_ladder
-    from bayescale.plans import plan as choose
     from bayescale.runs import read_frame
 
+    _require_one_aim(target, target_table, laws)
     if (output is None) != (ladder is None):
         raise BayescaleError(
             "-o/--output and --ladder belong together: the runs are written to -o, on the source of --ladder"
-        )
-    if (target is None) == (target_table is None):
-        raise BayescaleError(
-            "a plan needs one of --target (a loss, allocation or parameter) and --target-table"
         )
     if output:
         require_writable(output)
     pool = read_frame(candidates) if candidates else None
     aim: Any = read_frame(target_table) if target_table else target
-    fitted = fit_of(source, reading, how)
-    result = choose(fitted, aim, budget, candidates=pool, seed=how.seed)
+    posterior = _compared(source, reading, how, laws) if laws else fit_of(source, reading, how)
+    fits = dict(posterior.fits) if isinstance(posterior, Comparison) else {posterior.law.name: posterior}
+    best = next(iter(fits.values()))
+    result = _choose(posterior, aim, budget, pool, how.seed)
     if plot:
         from bayescale.plots import plot_plan, save_figure
 
-        save_figure(plot_plan(fitted, result), plot)
+        save_figure(plot_plan(best, result), plot)
     if output and ladder:
         write_ladder(result.runs, ladder, output)
     if as_json:
-        data: dict[str, Any] = {"target": result.description, "unit": result.unit, "band_90%": result.band}
-        data |= {"width": result.width, "predicted_width": result.predicted_width}
-        data |= {"cost": result.cost, "budget": budget, "saved": result.saved}
-        data["runs"] = result.runs.to_dict("records")
-        print_json(fitted, data, result.warnings)
+        print_json(best, {"laws": list(fits), "budget": budget} | _as_data(result), result.warnings)
     else:
-        _print_plan(result, budget, fitted)
+        _print_plan(result, budget, f"{' + '.join(fits)} on {best.table.name}")
         if output:
             print(f"ladder written to {output}: bayescale train {output}")
-    exit_by(fitted.diagnostics.passed)
+    exit_by(all(fit.diagnostics.passed for fit in fits.values()))
 
 
-def _print_plan(result: "Plan", budget: float, fitted: "Fit") -> None:
-    shown = result.grouped().rename(
-        columns={"compute": "FLOP_each", "gain": "variance_removed", "gain_per_flop": "removed_per_FLOP"}
-    )
-    print_frame(shown, f"Runs for {result.description} ({fitted.law.name} on {fitted.table.name})")
+def _require_one_aim(target: str | None, target_table: Path | None, laws: str | None) -> None:
+    if (target is None) == (target_table is None):
+        raise BayescaleError(
+            "a plan needs one of --target (a loss, allocation, parameter or law) and --target-table"
+        )
+    if target == "law" and not laws:
+        raise BayescaleError("--target law asks which of several laws is right: name them, --laws A,B")
+
+
+def _compared(source: str, reading: TableOptions, how: FitOptions, laws: str) -> "Comparison":
+    """Fit several laws to a table."""
+    from bayescale.comparison import compare
+
+    if source.endswith(".nc"):
+        raise BayescaleError(
+            f"--laws fits several laws: give a table or a file of runs, not the fit {source}"
+        )
+    return compare(
+        reading.load(source), names(laws), sensitivity=False, method=how.method, progress=say,
+        priors=pairs(how.prior, "--prior"), noise=how.noise, discrepancy=how.discrepancy,
+        group_effect=how.group_effect, draws=how.draws, seed=how.seed,
+    )  # fmt: skip
+
+
+def _choose(
+    posterior: "Fit | Comparison", aim: Any, budget: float, pool: "pd.DataFrame | None", seed: int
+) -> "Plan | LawPlan":
+    from bayescale.comparison import Comparison
+    from bayescale.lawplans import plan_between
+    from bayescale.plans import plan as choose
+
+    if isinstance(posterior, Comparison) and isinstance(aim, str) and aim == "law":
+        return plan_between(posterior, budget, candidates=pool, seed=seed)
+    return choose(posterior, aim, budget, candidates=pool, seed=seed)
+
+
+def _as_data(result: "Plan | LawPlan") -> dict[str, Any]:
+    from bayescale.plans import Plan
+
+    data = {"cost": result.cost, "runs": result.runs.to_dict("records")}
+    if not isinstance(result, Plan):
+        doubt = {"uncertainty": result.uncertainty, "information": result.information, "unit": "nats"}
+        return data | doubt | {"odds": result.odds.to_dict("index")}
+    data |= {"target": result.description, "unit": result.unit, "band_90%": result.band}
+    return data | {"width": result.width, "predicted_width": result.predicted_width, "saved": result.saved}
+
+
+def _print_plan(result: "Plan | LawPlan", budget: float, made_from: str) -> None:
+    from bayescale.plans import Plan
+
+    cost = f"for {result.cost:.3g} of {budget:.3g} FLOP"
+    shown = result.grouped().rename(columns={"compute": "FLOP_each"})
+    if not isinstance(result, Plan):
+        print_frame(shown.rename(columns={"gain": "nats"}), f"Runs to tell laws apart ({made_from})")
+        print_frame(result.odds.reset_index(), "Log odds over the strongest rival, were the law right (nats)")
+        print(f"{result.headline}, {cost}")
+        print_warnings(result.warnings)
+        return
+    shown = shown.rename(columns={"gain": "variance_removed", "gain_per_flop": "removed_per_FLOP"})
+    print_frame(shown, f"Runs for {result.description} ({made_from})")
     low, high = result.band
     band = "mean 90% band" if result.target.count > 1 else "90% band"
     print(
         f"{band} now {low:.4f} - {high:.4f} {result.unit}, {result.width:.3g} wide; expected after the "
-        f"plan: {result.predicted_width:.3g} wide, for {result.cost:.3g} of {budget:.3g} FLOP"
+        f"plan: {result.predicted_width:.3g} wide, {cost}"
     )
     if result.saved is not None:
         of = result.target.inputs["compute"]

@@ -6,23 +6,25 @@ import numpy as np
 
 from bayescale.errors import FitError
 from bayescale.plots.style import GREY, ORANGE, axes_or_new, figure_of, label, mark_failed, styled
+from bayescale.targets import Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bayescale.fitting import Fit
+    from bayescale.lawplans import LawPlan
     from bayescale.plans import Plan
 
 
 @styled
-def plot_plan(fit: "Fit", plan: "Plan", ax: "Axes | None" = None) -> "Axes":
+def plot_plan(fit: "Fit", plan: "Plan | LawPlan", ax: "Axes | None" = None) -> "Axes":
     """Draw the table's runs, the candidates by gain per FLOP, and the chosen runs, in params and tokens.
 
     Parameters
     ----------
     fit : Fit
-        What the plan was made from.
-    plan : Plan
+        What the plan was made from; of several laws, the best.
+    plan : Plan or LawPlan
         The plan.
     ax : matplotlib axes, optional
         Where to draw.
@@ -47,12 +49,12 @@ def plot_plan(fit: "Fit", plan: "Plan", ax: "Axes | None" = None) -> "Axes":
         chosen["params"], chosen["tokens"], s=60 + 40 * chosen["chosen"], facecolors="none",
         edgecolors=ORANGE, lw=1.5, label="chosen (larger: more seeds)",
     )  # fmt: skip
-    target = plan.target.inputs
+    target = getattr(plan, "target", Target({})).inputs
     if {"params", "tokens"} <= target.keys():
         ax.scatter(target["params"], target["tokens"], marker="D", color=ORANGE, label="target")
     ax.set(xscale="log", yscale="log", xlabel=label("params"), ylabel=label("tokens"))
-    ax.set_title(f"{plan.description}: 90% band {plan.width:.3g} to {plan.predicted_width:.3g} {plan.unit}")
-    bar = "log10 of variance share removed per FLOP, as a first run"
+    ax.set_title(plan.headline)
+    bar = f"log10 of {plan.gain_meaning} per FLOP, as a first run"
     figure_of(ax).colorbar(points, ax=ax, label=bar)
     ax.legend(frameon=False, fontsize="small")
     mark_failed(ax, fit)
