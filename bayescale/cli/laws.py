@@ -21,7 +21,10 @@ def listnames(context: typer.Context, as_json: JsonOption = False) -> None:
         {"name": law.name, "inputs": ", ".join(law.columns), "title": law.title, "formula": law.formula}
         for law in BUILTIN.values()
     ]
-    print_rows(rows, as_json, wrap=("title", "formula"))
+    if not as_json:  # four columns would leave a terminal's width to none of them
+        texts = [f"{r['title']}\n{r['formula']}\nof {r['inputs']}" for r in rows]
+        rows = [{"name": r["name"], "law": text} for r, text in zip(rows, texts, strict=True)]
+    print_rows(rows, as_json, wrap=("law",))
 
 
 @laws_app.command("show")
