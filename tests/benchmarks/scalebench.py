@@ -39,8 +39,8 @@ class Task:
     table: str
     laws: tuple[str, ...]
     cost: Callable[[pd.DataFrame], pd.Series]
-    # Fits that importance sampling cannot make stand go to NUTS, where that takes minutes and not hours.
-    method: Literal["auto", "fast"] = "auto"
+    # auto: fits that importance sampling cannot make stand go to NUTS. Only where that takes a minute.
+    method: Literal["auto", "fast"] = "fast"
 
 
 def _flop(runs: pd.DataFrame) -> pd.Series:
@@ -50,8 +50,8 @@ def _flop(runs: pd.DataFrame) -> pd.Series:
 TASKS = {
     "data_constrained": Task("scalebench-data-constrained", ("muennighoff",), _flop),
     "farseer": Task("scalebench-farseer", ("farseer-local",), _flop),
-    "moe": Task("scalebench-moe", ("routing-saturating",), lambda f: f["params"] * f["experts"]),
-    "lr_bsz": Task("scalebench-lr-bsz", ("learning-rate-batch",), _flop, method="fast"),
+    "moe": Task("scalebench-moe", ("routing-saturating",), lambda f: f["params"] * f["experts"], "auto"),
+    "lr_bsz": Task("scalebench-lr-bsz", ("learning-rate-batch",), _flop),
     "parallel": Task("scalebench-parallel", ("parscale",), lambda f: f["params"]),
 }
 
