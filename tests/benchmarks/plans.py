@@ -5,8 +5,7 @@
 A world is a Chinchilla law with constants from wide ranges, times a smooth misfit drawn from a Gaussian
 process over decades of compute and tokens per parameter, seen with noise. From 16 small runs, a target 300
 times as dear as the dearest is to be forecast, at 20 to 300 tokens per parameter. Peers: a D/N = 20 ladder,
-and runs at random. `in rounds` plans for half of the money, trains, and plans again for the rest, as
-`bayescale tighten` does.
+and runs at random.
 """
 
 import sys
@@ -104,19 +103,7 @@ def widths_in_world(seed: int, share: float = 1.0) -> dict[str, float]:
         runs = choose(proposed, budget, np.random.default_rng(seed))
         trained = pd.concat([start(world), world.train(runs)], ignore_index=True)
         row |= _outcome(name, world, trained)
-    world = World(seed)
-    return row | _outcome("in_rounds", world, planned_in_rounds(world, budget))
-
-
-def planned_in_rounds(world: World, budget: float) -> pd.DataFrame:
-    """Return the runs of two plans, each for half of the budget, the second knowing what the first found."""
-    trained, left = start(world), budget
-    for money in (budget / 2, None):
-        runs = plan(fit_of(trained), world.target, money or left).runs[["params", "tokens"]]
-        new = world.train(runs)
-        left -= new["compute"].sum()
-        trained = pd.concat([trained, new], ignore_index=True)
-    return trained
+    return row
 
 
 def _outcome(name: str, world: World, trained: pd.DataFrame) -> dict[str, float]:
@@ -144,20 +131,19 @@ def main(worlds: int) -> None:
     ratio = found["planned"] / found["predicted"]
     spread = ratio.quantile([0.1, 0.9]).round(3).tolist()
     print(f"realised over predicted width: median {ratio.median():.3f}, 80% of worlds {spread}")
-    for way in ("planned", "in_rounds"):
-        for peer in ("ladder", "random"):
-            _compare(found, way, peer)
+    for peer in ("ladder", "random"):
+        _compare(found, peer)
 
 
-def _compare(found: pd.DataFrame, way: str, peer: str) -> None:
+def _compare(found: pd.DataFrame, peer: str) -> None:
     half = found[found["share"] == 0.5].set_index("seed")
     whole = found[found["share"] == 1.0].set_index("seed")
-    ratio = half[way] / whole[peer]
+    ratio = half["planned"] / whole[peer]
     worlds = zip(found.groupby("seed"), whole[peer], strict=True)
-    needed = [_share_to_reach(part["share"], part[way], width) for (_, part), width in worlds]
-    equal = (whole[way] / whole[peer]).median()
+    needed = [_share_to_reach(part["share"], part["planned"], width) for (_, part), width in worlds]
+    equal = (whole["planned"] / whole[peer]).median()
     print(
-        f"{way} over {peer}, widths: equal compute {equal:.2f}, half the compute "
+        f"planned over {peer}, widths: equal compute {equal:.2f}, half the compute "
         f"{ratio.median():.2f}, enough in {(ratio <= 1).sum()} of {len(ratio)}; share of the compute that "
         f"matches it: median {np.median(needed):.2f}"
     )
