@@ -70,7 +70,7 @@ class LawPlan:
         """What the plan is expected to do, in a line."""
         return f"which law: {self.information:.2g} of {self.uncertainty:.2g} nats of doubt removed"
 
-    gain_meaning = "nats about which law is right"
+    gain_meaning = "nats about the law"
 
     def grouped(self) -> pd.DataFrame:
         """Return a row per candidate chosen, most gain per FLOP first, with the number of its seeds."""
