@@ -72,7 +72,7 @@ def sample_nuts(
     # Chains are threads; BLAS threads of its own on matrices this small make it 4 times slower.
     with threadpool_limits(1):
         for target in TARGET_ACCEPT:
-            trace = nutpie.sample(
+            sampler = nutpie.sample(
                 compiled,
                 draws=draws,
                 tune=tune,
@@ -82,7 +82,13 @@ def sample_nuts(
                 target_accept=target,
                 progress_bar=progress,
                 save_warmup=False,
+                blocking=False,
             )
+            try:
+                trace = sampler.wait()
+            except BaseException:  # a blocking call takes Ctrl-C for the end, and returns what there is
+                sampler.cancel()
+                raise
             if not trace["sample_stats"]["diverging"].any():
                 break
     done = time.perf_counter()
