@@ -147,12 +147,17 @@ def test_interrupting_a_fit_leaves_nothing(runs_csv, tmp_path):
         [sys.executable, "-m", "bayescale", "fit", runs_csv, "-o", output, "--method", "nuts",
          "--draws", "200000"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Tests run in the background may have inherited that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    line = process.stderr.readline()
-    assert "Fitting" in line
-    time.sleep(5)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    try:
+        line = process.stderr.readline()
+        assert "Fitting" in line
+        time.sleep(5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
