@@ -135,6 +135,15 @@ def seeds_from(table: "RunTable", count: int) -> np.ndarray:
     return np.arange(first, first + count)
 
 
+def by_candidate(runs: pd.DataFrame, candidates: pd.DataFrame, **kept: tuple[str, str]) -> pd.DataFrame:
+    """Return a row per candidate chosen, its runs' gains summed, most gain per FLOP first."""
+    inputs = [c for c in candidates if c not in ("compute", "gain", "gain_per_flop", "chosen")]
+    rows = runs.groupby([*inputs, "compute"], sort=False)
+    table = rows.agg(runs=("seed", "size"), **kept, gain=("gain", "sum")).reset_index()
+    table["gain_per_flop"] = table["gain"] / (table["compute"] * table["runs"])
+    return table.sort_values("gain_per_flop", ascending=False, ignore_index=True)
+
+
 def _up_to(start: float, end: float) -> np.ndarray:
     """Return start times powers of the grid's factor, not above end (rounding apart)."""
     count = int(np.floor(np.log(max(end / start, 1)) / np.log(_FACTOR) + 1e-6))

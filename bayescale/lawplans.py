@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayescale.candidates import MOST_SEEDS, candidate_grid, candidate_pool, noise_variance, seeds_from
+from bayescale.candidates import (
+    MOST_SEEDS,
+    by_candidate,
+    candidate_grid,
+    candidate_pool,
+    noise_variance,
+    seeds_from,
+)
 from bayescale.design import joint_covariance
 from bayescale.discrimination import Prediction, choose_between, divergence
 from bayescale.errors import FitError
@@ -74,11 +81,7 @@ class LawPlan:
 
     def grouped(self) -> pd.DataFrame:
         """Return a row per candidate chosen, most gain per FLOP first, with the number of its seeds."""
-        inputs = [c for c in self.candidates if c not in ("compute", "gain", "gain_per_flop", "chosen")]
-        rows = self.runs.groupby([*inputs, "compute"], sort=False)
-        table = rows.agg(runs=("seed", "size"), gain=("gain", "sum")).reset_index()
-        table["gain_per_flop"] = table["gain"] / (table["compute"] * table["runs"])
-        return table.sort_values("gain_per_flop", ascending=False, ignore_index=True)
+        return by_candidate(self.runs, self.candidates)
 
 
 def plan_between(

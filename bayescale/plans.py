@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayescale.candidates import MOST_SEEDS, candidate_grid, candidate_pool, cost, noise_variance, seeds_from
+from bayescale.candidates import (
+    MOST_SEEDS,
+    by_candidate,
+    candidate_grid,
+    candidate_pool,
+    cost,
+    noise_variance,
+    seeds_from,
+)
 from bayescale.comparison import Comparison
 from bayescale.design import choose_runs, gains, joint_covariance
 from bayescale.errors import FitError
@@ -76,12 +84,7 @@ class Plan:
 
     def grouped(self) -> pd.DataFrame:
         """Return a row per candidate chosen, most gain per FLOP first, with the number of its seeds."""
-        inputs = [c for c in self.candidates if c not in ("compute", "gain", "gain_per_flop", "chosen")]
-        rows = self.runs.groupby([*inputs, "compute"], sort=False)
-        sums = rows.agg(runs=("seed", "size"), correlation=("correlation", "first"), gain=("gain", "sum"))
-        table = sums.reset_index()
-        table["gain_per_flop"] = table["gain"] / (table["compute"] * table["runs"])
-        return table.sort_values("gain_per_flop", ascending=False, ignore_index=True)
+        return by_candidate(self.runs, self.candidates, correlation=("correlation", "first"))
 
     @property
     def predicted_width(self) -> float:
