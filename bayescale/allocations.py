@@ -118,7 +118,7 @@ def allocate(
     from bayescale.deadweight import deadweight
 
     closed = _has_closed_form(fit)
-    thinned = _thin(fit)
+    thinned = fit.thinned(fit.z[..., 0].size if closed else _MAX_DRAWS)
     warnings = list(fit.warnings)
     if compute is not None:
         solve = _closed if closed else _searched
@@ -284,14 +284,6 @@ def _law_losses(fit: "Fit", x_n: np.ndarray, x_d: np.ndarray) -> np.ndarray:
 
 def _has_closed_form(fit: "Fit") -> bool:
     return fit.model.discrepancy is None and fit.model.centred.single_input_terms is not None
-
-
-def _thin(fit: "Fit") -> "Fit":
-    from dataclasses import replace
-
-    z = fit.z.reshape(1, -1, fit.model.size)
-    step = 1 if _has_closed_form(fit) else int(np.ceil(z.shape[1] / _MAX_DRAWS))
-    return replace(fit, z=z[:, ::step], sample_stats=None)
 
 
 def _quantile(values: np.ndarray, q: float) -> float:

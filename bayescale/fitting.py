@@ -1,5 +1,6 @@
 """Fit: a law, a run table and draws of the posterior; made and summarised here (`fitfile` saves it)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -126,6 +127,11 @@ class Fit:
         from bayescale.allocations import allocate
 
         return allocate(self, compute=compute, loss=loss, served_tokens=served_tokens)
+
+    def thinned(self, most: int) -> "Fit":
+        """Return the fit with at most `most` of its draws, evenly spaced, as one chain."""
+        z = self.z.reshape(1, -1, self.model.size)
+        return replace(self, z=z[:, :: math.ceil(z.shape[1] / most)], sample_stats=None)
 
     def save(self, path: str | Path) -> None:
         """Write the fit as NetCDF, aside and then renamed.

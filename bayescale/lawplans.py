@@ -19,7 +19,7 @@ from bayescale.design import joint_covariance
 from bayescale.discrimination import Prediction, choose_between, divergence
 from bayescale.errors import FitError
 from bayescale.forecasts import expected_loss
-from bayescale.targets import ratios_of, thinned
+from bayescale.targets import MAX_DRAWS, ratios_of
 
 if TYPE_CHECKING:
     from bayescale.comparison import Comparison
@@ -151,7 +151,7 @@ def _pool(
 
 
 def _prediction(fit: "Fit", probability: float, pool: pd.DataFrame, seed: int) -> Prediction:
-    fit = thinned(fit)
+    fit = fit.thinned(MAX_DRAWS)
     inputs = {c: pool[c].to_numpy(float) for c in fit.law.columns}
     losses = np.log(expected_loss(fit, ratios_of(fit, inputs), np.random.default_rng(seed)))
     return Prediction(probability, losses.mean(axis=0), joint_covariance([losses]), noise_variance(fit))

@@ -18,7 +18,7 @@ from bayescale.candidates import (
 from bayescale.comparison import Comparison
 from bayescale.design import choose_runs, gains, joint_covariance
 from bayescale.errors import FitError
-from bayescale.targets import Target, band, joint_draws, parse_target, table_target, thinned
+from bayescale.targets import MAX_DRAWS, Target, band, joint_draws, parse_target, table_target
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -172,7 +172,7 @@ def _joint_draws(
     parts = []
     for fit, _ in fits.values():
         inputs = {c: pool[c].to_numpy(float) for c in fit.law.columns}
-        parts.append(joint_draws(thinned(fit), target, inputs, seed))
+        parts.append(joint_draws(fit.thinned(MAX_DRAWS), target, inputs, seed))
     size = min(len(draws) for draws, _ in parts)
     picks = [
         rng.permutation(len(part[0]))[: round(share * size)]
@@ -228,7 +228,7 @@ def _saved(
 
     compute, params = target.inputs["compute"], float(10 ** np.median(draws))
     wasted = [
-        share * float(deadweight(thinned(fit), compute, params, seed=seed).mean())
+        share * float(deadweight(fit.thinned(MAX_DRAWS), compute, params, seed=seed).mean())
         for fit, share in fits.values()
     ]
     return sum(wasted) * (1 - left)

@@ -5,7 +5,7 @@ parameter such as E. All are drawn together with the candidates' expected losses
 one discrepancy.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bayescale.fitting import Fit
 
 # Draws used; thousands of candidates times all draws would not fit the memory.
-_MAX_DRAWS = 4000
+MAX_DRAWS = 4000
 
 
 @dataclass(frozen=True)
@@ -182,10 +182,3 @@ def ratios_of(fit: "Fit", inputs: dict[str, np.ndarray]) -> np.ndarray:
         return np.empty((len(fit.law.inputs), 0))
     complete = complete_inputs(fit, inputs)
     return fit.model.ratios_at({s: complete[c] for s, c in zip(fit.law.inputs, fit.law.columns, strict=True)})
-
-
-def thinned(fit: "Fit") -> "Fit":
-    """Return a fit with no more draws than thousands of candidates have room for beside them."""
-    z = fit.z.reshape(1, -1, fit.model.size)
-    step = int(np.ceil(z.shape[1] / _MAX_DRAWS))
-    return replace(fit, z=z[:, ::step], sample_stats=None)

@@ -8,6 +8,7 @@ import numpy as np
 from bayescale.errors import FitError
 from bayescale.forecasts import Forecast, forecast
 from bayescale.plots.style import (
+    ENOUGH_DRAWS,
     ORANGE,
     axes_or_new,
     draw_band,
@@ -16,7 +17,6 @@ from bayescale.plots.style import (
     require_params_and_tokens,
     shade_extrapolation,
     styled,
-    thinned,
 )
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def plot_bands(
     low, high = seen.min(), max(seen.max(), upto or 10 * seen.max())
     x = np.geomspace(low, high, _POINTS)
     slices = _slices(fit, against, ratio, dict(held or {}))
-    few = thinned(fit)
+    few = fit.thinned(ENOUGH_DRAWS)
     runs = _draw_runs(fit, against, ax)
     for name, inputs in slices:
         made = forecast(few, **_inputs_along(fit, against, x, inputs))
@@ -143,7 +143,7 @@ def plot_surface(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
     params, tokens = fit.table.column("params"), fit.table.column("tokens")
     n, d = (np.geomspace(v.min() / 2, v.max() * 10, 40) for v in (params, tokens))
     grid = np.stack(np.meshgrid(n, d), axis=0)
-    made = forecast(thinned(fit, 400), params=grid[0].ravel(), tokens=grid[1].ravel())
+    made = forecast(fit.thinned(400), params=grid[0].ravel(), tokens=grid[1].ravel())
     draws = made.draws["expected_loss"].values.reshape(-1, n.size * d.size)
     low, loss, high = np.quantile(draws, [0.05, 0.5, 0.95], axis=0).reshape(3, *grid.shape[1:])
     half_width = 50 * (high - low) / loss

@@ -7,12 +7,12 @@ import numpy as np
 from bayescale.errors import FitError
 from bayescale.forecasts import forecast
 from bayescale.plots.style import (
+    ENOUGH_DRAWS,
     axes_or_new,
     label,
     mark_failed,
     require_params_and_tokens,
     styled,
-    thinned,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def plot_residuals(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
     require_params_and_tokens(fit, "a map of residuals")
     ax = axes_or_new(ax)
     params, tokens = fit.table.column("params"), fit.table.column("tokens")
-    expected = forecast(thinned(fit), params=params, tokens=tokens).draws["expected_loss"]
+    expected = forecast(fit.thinned(ENOUGH_DRAWS), params=params, tokens=tokens).draws["expected_loss"]
     percent = 100 * np.log(fit.table.column("loss") / expected.median(("chain", "draw")).values)
     # A few outliers must not wash the colours out.
     most = np.quantile(np.abs(percent), 0.97)
@@ -85,7 +85,7 @@ def plot_discrepancy(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
     r = np.geomspace((tokens / params).min(), (tokens / params).max(), 20)
     compute, ratio = np.meshgrid(c, r)
     n = np.sqrt(compute / (fit.table.meta.flops_per_param_token * ratio)).ravel()
-    few = thinned(fit, 400)
+    few = fit.thinned(400)
     d = ratio.ravel() * n
     expected = forecast(few, params=n, tokens=d).draws["expected_loss"].values.reshape(-1, n.size)
     floor = few.parameters[fit.law.floor][:, None] if fit.law.floor else 0.0

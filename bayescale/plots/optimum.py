@@ -9,6 +9,7 @@ from bayescale.errors import FitError
 from bayescale.forecasts import forecast
 from bayescale.plots.style import (
     CYCLE,
+    ENOUGH_DRAWS,
     axes_or_new,
     draw_band,
     label,
@@ -16,7 +17,6 @@ from bayescale.plots.style import (
     require_params_and_tokens,
     shade_extrapolation,
     styled,
-    thinned,
 )
 from bayescale.publishedfits import PublishedFit, published_fits
 
@@ -49,7 +49,7 @@ def plot_isoflop(fit: "Fit", budgets: Sequence[float] | None = None, ax: "Axes |
     """
     require_params_and_tokens(fit, "IsoFLOP curves")
     ax = axes_or_new(ax)
-    table, few = fit.table, thinned(fit)
+    table, few = fit.table, fit.thinned(ENOUGH_DRAWS)
     compute, params, loss = (table.column(c) for c in ("compute", "params", "loss"))
     if budgets is None:
         low, high = np.quantile(compute, [0.1, 0.97])
@@ -115,7 +115,7 @@ def plot_allocation(
     ax = axes_or_new(ax)
     compute = fit.table.column("compute")
     x = np.geomspace(compute.min(), max(upto or 0.0, 100 * compute.max()), 24)
-    draws = thinned(fit, 400).allocate(compute=x.tolist()).draws
+    draws = fit.thinned(400).allocate(compute=x.tolist()).draws
     draw_band(ax, x, draws[quantity].values, name=", this fit")
     for colour, other in zip((*CYCLE[1:], "black"), _published(fit, published), strict=False):
         best = _optimum(other, x, fit.table.meta.flops_per_param_token)

@@ -7,7 +7,7 @@ import numpy as np
 
 from bayescale.errors import FitError
 from bayescale.laws import Prior
-from bayescale.plots.style import BLUE, GREEN, GREY, mark_failed, styled, thinned
+from bayescale.plots.style import BLUE, ENOUGH_DRAWS, GREEN, GREY, mark_failed, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +82,7 @@ def plot_pairs(fit: "Fit", parameters: Sequence[str] | None = None) -> np.ndarra
     names = list(parameters or (p.name for p in fit.law.parameters))
     if unknown := [n for n in names if n not in fit.draws]:
         raise FitError(f"parameter {unknown[0]!r} is unknown; the fit has {', '.join(map(str, fit.draws))}")
-    draws = thinned(fit).draws
+    draws = fit.thinned(ENOUGH_DRAWS).draws
     # A parameter that was not sampled is an amplitude as papers print it; it spans decades.
     derived = [n for n in names if n not in sampled_priors(fit)]
     shown = {

@@ -20,6 +20,8 @@ STYLE = Path(__file__).parent / "bayescale.mplstyle"
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 # Further curves, in order; the same as the style file's cycle.
 CYCLE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+# Of a posterior; enough for bands in a picture.
+ENOUGH_DRAWS = 1000
 
 LABELS = {
     "params": "parameters N",
@@ -142,11 +144,3 @@ def figure_of(ax: "Axes | np.ndarray") -> Any:
     """Return the figure that one axes, or an array of them, belongs to."""
     first = ax if not isinstance(ax, np.ndarray) else next(a for a in ax.ravel() if a is not None)
     return first.get_figure(root=True)
-
-
-def thinned(fit: "Fit", most: int = 1000) -> "Fit":
-    """Return the fit with at most `most` of its draws, enough for a picture."""
-    from dataclasses import replace
-
-    z = fit.z.reshape(1, -1, fit.model.size)
-    return replace(fit, z=z[:, :: int(np.ceil(z.shape[1] / most))], sample_stats=None)
