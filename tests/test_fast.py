@@ -7,7 +7,7 @@ import pytest
 
 import bayescale as bs
 from bayescale.inference.fast import sample_fast
-from bayescale.inference.latent import LatentNormals
+from bayescale.inference.latent import LatentNormals, Latents, _Blocks
 from bayescale.inference.modes import find_modes
 from bayescale.inference.pareto import smoothed_weights
 from bayescale.inference.proposal import Mixture, StudentT
@@ -56,6 +56,16 @@ def test_latents_are_integrated_out_of_the_models_own_density(options):
     error = np.hypot(*(r.std() / r.mean() / np.sqrt(len(r)) for r in ratios))
     assert error < 0.1
     assert abs(np.log(ratios[0].mean() / ratios[1].mean())) < 4 * error
+
+
+def test_a_singular_matrix_does_not_stop_the_others():
+    """A vast discrepancy under next to no noise leaves one: its point is unlikely, and that is all."""
+    schur = np.stack([2 * np.eye(2), np.full((2, 2), 1e20)])
+    blocks = _Blocks(schur, np.zeros((2, 2, 0)), np.zeros((2, 0)))
+    solved = blocks.solve(Latents(np.ones((2, 2)), np.zeros((2, 0))))
+    np.testing.assert_allclose(solved.weights[0], 0.5)
+    assert np.isfinite(solved.weights[1]).all()
+    assert np.isfinite(blocks.log_det).all()
 
 
 def test_shared_draws_are_distributed_as_plain_ones():

@@ -296,7 +296,7 @@ class _Blocks:
     def solve(self, right: Latents) -> Latents:
         """Return the matrix's inverse times `right`."""
         reduced = right.weights - (self.cross @ (right.offsets / self.diagonal)[..., None])[..., 0]
-        weights = np.linalg.solve(self.schur, reduced[..., None])[..., 0]
+        weights = _solve(self.schur, reduced[..., None])[..., 0]
         return Latents(weights, self._offsets(right.offsets / self.diagonal, weights))
 
     def correlated(self, normal: Latents) -> Latents:
@@ -321,10 +321,26 @@ def _seen(basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return basis @ vectors, vectors
 
 
+# Rounding of huge precisions leaves singular matrices. Such points lie far from the posterior, and must only
+# not stop the others.
+
+
+def _solve(matrices: np.ndarray, right: np.ndarray) -> np.ndarray:
+    try:
+        return np.linalg.solve(matrices, right)
+    except np.linalg.LinAlgError:
+        values, vectors = _eigen(matrices)
+        return vectors @ ((vectors.mT @ right) / values[..., None])
+
+
 def _cholesky(matrices: np.ndarray) -> np.ndarray:
     try:
         return np.linalg.cholesky(matrices)
-    except np.linalg.LinAlgError:  # rounding of huge precisions; such points lie far from the posterior
-        values, vectors = np.linalg.eigh(matrices)
-        values = np.maximum(values, 1e-10 * values[:, -1:])
+    except np.linalg.LinAlgError:
+        values, vectors = _eigen(matrices)
         return np.linalg.cholesky((vectors * values[:, None]) @ vectors.mT)
+
+
+def _eigen(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values, vectors = np.linalg.eigh(matrices)
+    return np.maximum(values, 1e-10 * values[:, -1:]), vectors
