@@ -16,12 +16,9 @@ if TYPE_CHECKING:
 
 # No run of a plan is cheaper than this share of the budget: a plan has at most so many runs.
 _MOST_RUNS = 50
-# Seeds of one candidate: noise is partly common to a size, and more seeds do not average that part away.
-MOST_SEEDS = 4
-# Sizes of a table offered again, and the factor between larger ones and between tokens. Finer steps promise
-# more and give nothing: one run takes all of the budget, none is left for runs that teach noise and misfit.
+# Sizes of a table offered again, and the factor between larger ones and between tokens.
 _MOST_SIZES = 12
-_FACTOR = 2.0
+_FACTOR = 2**0.5
 
 
 def candidate_grid(
@@ -116,32 +113,14 @@ def candidate_pool(candidates: "RunTable | pd.DataFrame", laws: "Sequence[Law]")
     return pool
 
 
-def noise_variance(fit: "Fit") -> float:
-    """Return the variance of a Normal that tells as much about an expected log loss as one run does."""
+def noise_variance(fit: "Fit") -> np.ndarray:
+    """Return, per draw, the variance of a Normal that tells as much about expected log loss as a run."""
     variance = fit.parameters["noise_sd"] ** 2
     if fit.model.noise == "student-t":
         # The Fisher information of a Student-t about its location is (df + 1) / (df + 3) / scale^2.
         df = fit.parameters["noise_df"]
         variance = variance * (df + 3) / (df + 1)
-    return float(variance.mean())
-
-
-def seeds_from(table: "RunTable", count: int) -> np.ndarray:
-    """Return seeds that no run of the table has: rounding may make two sizes one, but never two runs one."""
-    first = 0
-    if "seed" in table.frame:
-        seeds = pd.to_numeric(table.frame["seed"], errors="coerce").dropna()
-        first = int(seeds.max()) + 1 if len(seeds) else 0
-    return np.arange(first, first + count)
-
-
-def by_candidate(runs: pd.DataFrame, candidates: pd.DataFrame, **kept: tuple[str, str]) -> pd.DataFrame:
-    """Return a row per candidate chosen, its runs' gains summed, most gain per FLOP first."""
-    inputs = [c for c in candidates if c not in ("compute", "gain", "gain_per_flop", "chosen")]
-    rows = runs.groupby([*inputs, "compute"], sort=False)
-    table = rows.agg(runs=("seed", "size"), **kept, gain=("gain", "sum")).reset_index()
-    table["gain_per_flop"] = table["gain"] / (table["compute"] * table["runs"])
-    return table.sort_values("gain_per_flop", ascending=False, ignore_index=True)
+    return variance
 
 
 def _up_to(start: float, end: float) -> np.ndarray:

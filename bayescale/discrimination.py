@@ -10,15 +10,11 @@ with B the Bhattacharyya distance of two Normals. A further run adds to B_ij, co
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Self
 
 import numpy as np
-
-from bayescale.design import condition
-
-# Candidates tried as the first run.
-_FIRSTS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,50 +44,15 @@ class Prediction:
         noise = self.noise_variance * np.eye(len(index))
         return self.mean[index], self.covariance[np.ix_(index, index)] + noise
 
+    def conditioned(self, candidate: int) -> "Prediction":
+        """Return the prediction once a run of a candidate has ended at a loss of zero.
 
-@dataclass(frozen=True)
-class Step:
-    """One run chosen: which candidate, and the information after it, nats."""
-
-    candidate: int
-    information: float
-
-
-def choose_between(
-    laws: Sequence[Prediction], cost: np.ndarray, budget: float, *, times: int, least_gain: float
-) -> tuple[list[Step], np.ndarray]:
-    """Choose runs one by one, by information per cost, until the budget is spent.
-
-    Each of the candidates that tell most by themselves is also tried as the first, as in
-    `bayescale.design.choose_runs`.
-
-    Parameters
-    ----------
-    laws : sequence of Prediction
-        At least two.
-    cost : array, shape (candidate,)
-        Of one run of each.
-    budget : float
-        In the unit of cost.
-    times : int
-        How often a candidate may be chosen.
-    least_gain : float
-        Nats; runs that tell less are not chosen.
-
-    Returns
-    -------
-    steps : list of Step
-    alone : array, shape (candidate,)
-        Information of one run of each candidate, nats.
-    """
-    alone = _Choice(laws).information_with_each()
-    firsts = np.argsort(-np.where(cost <= budget, alone, 0.0))[:_FIRSTS]
-    options = [
-        _greedy(laws, cost, budget, times, least_gain, first)
-        for first in [None, *firsts.tolist()]
-        if first is None or (cost[first] <= budget and alone[first] > least_gain)
-    ]
-    return max(options, key=lambda steps: steps[-1].information if steps else 0.0), alone
+        Of a difference of two predictions that is what remains of it, whatever the run ends at.
+        """
+        column = self.covariance[:, candidate]
+        share = column / (column[candidate] + self.noise_variance)
+        mean = self.mean - share * self.mean[candidate]
+        return replace(self, mean=mean, covariance=self.covariance - np.outer(share, column))
 
 
 def divergence(of: Prediction, other: Prediction, candidates: Sequence[int]) -> float:
@@ -106,65 +67,62 @@ def divergence(of: Prediction, other: Prediction, candidates: Sequence[int]) -> 
     return 0.5 * (float(np.trace(ratio)) - len(mean) + quadratic + log_det)
 
 
-def _greedy(
-    laws: Sequence[Prediction],
-    cost: np.ndarray,
-    budget: float,
-    times: int,
-    least_gain: float,
-    first: int | None,
-) -> list[Step]:
-    left, times_left = budget * (1 + 1e-9), np.full(len(cost), times)
-    choice, steps = _Choice(laws), list[Step]()
-    while True:
-        information = choice.information_with_each()
-        gain = information - (steps[-1].information if steps else 0.0)
-        gain[(times_left == 0) | (cost > left) | (gain < least_gain)] = -np.inf
-        best = int(np.argmax(gain / cost)) if steps or first is None else first
-        if not gain[best] > 0:
-            return steps
-        choice.add(best)
-        steps.append(Step(best, float(information[best])))
-        left -= cost[best]
-        times_left[best] -= 1
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """What runs tell about which law is right, from Bhattacharyya distances of all pairs of laws.
 
+    Attributes
+    ----------
+    value : float
+        Information about which law is right, nats.
+    """
 
-class _Choice:
-    """The runs chosen so far: Bhattacharyya distances of pairs of laws, all predictions conditioned."""
+    value: float
+    _log_probability: np.ndarray
+    _predictions: tuple[Prediction, ...]  # conditioned on the runs so far
+    _between: dict[tuple[int, int], Prediction]  # mean of the covariances, difference of the means
+    _distance: dict[tuple[int, int], float]
 
-    def __init__(self, laws: Sequence[Prediction]) -> None:
-        self.noise = [law.noise_variance for law in laws]
-        self.covariances = [law.covariance for law in laws]
-        self.log_probability = np.log([law.probability for law in laws])
-        self.pairs = list(combinations(range(len(laws)), 2))
-        self.shifts = {(i, j): laws[i].mean - laws[j].mean for i, j in self.pairs}
-        self.middles = {(i, j): (laws[i].covariance + laws[j].covariance) / 2 for i, j in self.pairs}
-        self.distance = dict.fromkeys(self.pairs, 0.0)
+    def values_with(self, candidates: np.ndarray) -> np.ndarray:
+        """Return the information, nats, if one run of each of these candidates is added."""
+        count = len(self._predictions)
+        exponents = np.zeros((count, count, len(candidates)))
+        for i, j in self._between:
+            exponents[i, j] = exponents[j, i] = -self._distance_with(i, j, candidates)
+        mixed = np.logaddexp.reduce(self._log_probability[:, None] + exponents, axis=1)
+        return -np.exp(self._log_probability) @ mixed
 
-    def information_with_each(self) -> np.ndarray:
-        """Return the information, nats, if one run of each candidate is added, shape (candidate,)."""
-        count = len(self.log_probability)
-        exponents = np.zeros((count, count, len(self.covariances[0])))
-        for i, j in self.pairs:
-            exponents[i, j] = exponents[j, i] = -self._with_each(i, j)
-        mixed = np.logaddexp.reduce(self.log_probability[:, None] + exponents, axis=1)
-        return -np.exp(self.log_probability) @ mixed
-
-    def add(self, candidate: int) -> None:
+    def add(self, candidate: int) -> Self:
         """Condition all on one run of a candidate."""
-        for i, j in self.pairs:
-            self.distance[i, j] = float(self._with_each(i, j)[candidate])
-            middle, noise = self.middles[i, j], (self.noise[i] + self.noise[j]) / 2
-            column, shift = middle[:, candidate], self.shifts[i, j]
-            self.shifts[i, j] = shift - column * shift[candidate] / (column[candidate] + noise)
-            self.middles[i, j] = condition(middle, candidate, noise)
-        self.covariances = [
-            condition(c, candidate, noise) for c, noise in zip(self.covariances, self.noise, strict=True)
-        ]
+        only = np.array([candidate])
+        distance = {pair: float(self._distance_with(*pair, only)[0]) for pair in self._between}
+        return replace(
+            self,
+            value=float(self.values_with(only)[0]),
+            _predictions=tuple(p.conditioned(candidate) for p in self._predictions),
+            _between={pair: p.conditioned(candidate) for pair, p in self._between.items()},
+            _distance=distance,
+        )
 
-    def _with_each(self, i: int, j: int) -> np.ndarray:
-        """Return the distance of two laws if one run of each candidate is added."""
-        one, two = (np.diag(self.covariances[k]) + self.noise[k] for k in (i, j))
-        middle = np.diag(self.middles[i, j]) + (self.noise[i] + self.noise[j]) / 2
-        added = self.shifts[i, j] ** 2 / (8 * middle) + 0.5 * np.log(middle / np.sqrt(one * two))
-        return self.distance[i, j] + added
+    def _distance_with(self, i: int, j: int, candidates: np.ndarray) -> np.ndarray:
+        one, two, middle = (
+            np.diag(p.covariance)[candidates] + p.noise_variance
+            for p in (self._predictions[i], self._predictions[j], self._between[i, j])
+        )
+        shift = self._between[i, j].mean[candidates]
+        return self._distance[i, j] + shift**2 / (8 * middle) + 0.5 * np.log(middle / np.sqrt(one * two))
+
+
+def pairs_of(laws: Sequence[Prediction]) -> Pairs:
+    """Return what is known of which of several laws is right before any run."""
+    between = {
+        (i, j): Prediction(
+            1.0,
+            laws[i].mean - laws[j].mean,
+            (laws[i].covariance + laws[j].covariance) / 2,
+            (laws[i].noise_variance + laws[j].noise_variance) / 2,
+        )
+        for i, j in combinations(range(len(laws)), 2)
+    }
+    log_probability = np.log([law.probability for law in laws])
+    return Pairs(0.0, log_probability, tuple(laws), between, dict.fromkeys(between, 0.0))

@@ -7,18 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayescale.candidates import (
-    MOST_SEEDS,
-    by_candidate,
-    candidate_grid,
-    candidate_pool,
-    noise_variance,
-    seeds_from,
-)
-from bayescale.design import joint_covariance
-from bayescale.discrimination import Prediction, choose_between, divergence
+from bayescale.candidates import candidate_grid, candidate_pool, noise_variance
+from bayescale.discrimination import Prediction, divergence, pairs_of
 from bayescale.errors import FitError
 from bayescale.forecasts import expected_loss
+from bayescale.proposals import MOST_SEEDS, Proposal, positive_budget, propose, warnings_of
 from bayescale.targets import MAX_DRAWS, ratios_of
 
 if TYPE_CHECKING:
@@ -32,34 +25,19 @@ _MIN_PROBABILITY = 1e-3
 _REACH = 10.0
 
 
-@dataclass(frozen=True, eq=False)
-class LawPlan:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LawPlan(Proposal):
     """Runs proposed to be trained next, to tell laws apart.
 
     Attributes
     ----------
-    runs : pandas.DataFrame
-        A row per run in the order chosen, its index the candidate's: inputs, ``compute`` (FLOP), ``seed``,
-        ``gain`` (nats it adds to what is known of which law is right), ``gain_per_flop``.
-    candidates : pandas.DataFrame
-        All runs considered: inputs, ``compute``, ``gain`` and ``gain_per_flop`` as a first run, and
-        ``chosen`` (times).
     odds : pandas.DataFrame
         A row per law: its ``probability`` now; its strongest ``rival`` after the plan, were the law right;
         the ``log_odds`` over that rival now; and those ``expected`` after the plan, were the law right, nats.
-    warnings : list of str
-        What to know before acting on it.
     """
 
-    runs: pd.DataFrame
-    candidates: pd.DataFrame
+    gain_meaning = "nats about the law"
     odds: pd.DataFrame
-    warnings: list[str]
-
-    @property
-    def cost(self) -> float:
-        """Of all runs, FLOP."""
-        return float(self.runs["compute"].sum())
 
     @property
     def uncertainty(self) -> float:
@@ -76,12 +54,6 @@ class LawPlan:
     def headline(self) -> str:
         """What the plan is expected to do, in a line."""
         return f"which law: {self.information:.2g} of {self.uncertainty:.2g} nats of doubt removed"
-
-    gain_meaning = "nats about the law"
-
-    def grouped(self) -> pd.DataFrame:
-        """Return a row per candidate chosen, most gain per FLOP first, with the number of its seeds."""
-        return by_candidate(self.runs, self.candidates)
 
 
 def plan_between(
@@ -109,8 +81,7 @@ def plan_between(
     FitError
         If all laws but one are out of the running already, or no candidate is affordable.
     """
-    if not (np.isfinite(budget) and budget > 0):
-        raise FitError(f"budget is {budget:g} FLOP; expected a positive number")
+    budget = positive_budget(budget)
     probability = {n: p for n, p in compared.probabilities.items() if p > _MIN_PROBABILITY}
     if len(probability) < 2:
         best = compared.labels[0]
@@ -122,19 +93,17 @@ def plan_between(
     pool = _pool(fits, compared.table, budget, candidates)
     total = sum(probability.values())
     laws = [_prediction(fit, probability[name] / total, pool, seed) for name, fit in fits.items()]
-    costs, draws = pool["compute"].to_numpy(float), min(fit.z[..., 0].size for fit in fits.values())
     times = MOST_SEEDS if candidates is None else 1
     # Means and covariances from n draws are off by 1 / sqrt(n): gains below 1 / n may be nothing but that.
-    steps, alone = choose_between(laws, costs, budget, times=times, least_gain=1 / draws)
-    chosen = [s.candidate for s in steps]
-    runs = pool.iloc[chosen].copy()
-    runs["seed"] = seeds_from(compared.table, len(runs))
-    runs["gain"] = np.diff([s.information for s in steps], prepend=0.0)
-    runs["gain_per_flop"] = runs["gain"].to_numpy() / runs["compute"].to_numpy()
-    pool["gain"] = alone
-    pool["gain_per_flop"] = alone / costs
-    pool["chosen"] = np.bincount(chosen, minlength=len(pool))
-    return LawPlan(runs, pool, _odds(list(fits), laws, chosen), _warnings(compared, fits, len(runs)))
+    least = 1 / min(fit.z[..., 0].size for fit in fits.values())
+    runs, pool = propose(pairs_of(laws), pool, compared.table, budget, times=times, least_gain=least)
+    warnings = warnings_of(
+        fits, runs, "which law is right", "the laws are taken at their word, and part sooner than they should"
+    )
+    if out := [n for n in compared.labels if n not in fits]:
+        warnings.append(f"out of the running already, and not planned for: {', '.join(out)}")
+    odds = _odds(list(fits), laws, runs.index.tolist())
+    return LawPlan(runs=runs, candidates=pool, warnings=warnings, odds=odds)
 
 
 def _pool(
@@ -154,7 +123,8 @@ def _prediction(fit: "Fit", probability: float, pool: pd.DataFrame, seed: int) -
     fit = fit.thinned(MAX_DRAWS)
     inputs = {c: pool[c].to_numpy(float) for c in fit.law.columns}
     losses = np.log(expected_loss(fit, ratios_of(fit, inputs), np.random.default_rng(seed)))
-    return Prediction(probability, losses.mean(axis=0), joint_covariance([losses]), noise_variance(fit))
+    covariance = np.cov(losses, rowvar=False).reshape(2 * losses.shape[1:])
+    return Prediction(probability, losses.mean(axis=0), covariance, float(noise_variance(fit).mean()))
 
 
 def _odds(names: list[str], laws: list[Prediction], chosen: list[int]) -> pd.DataFrame:
@@ -166,16 +136,3 @@ def _odds(names: list[str], laws: list[Prediction], chosen: list[int]) -> pd.Dat
         row = {"law": names[i], "probability": law.probability, "rival": names[rival]}
         rows.append(row | {"log_odds": now[rival], "expected": after[rival]})
     return pd.DataFrame(rows).set_index("law")
-
-
-def _warnings(compared: "Comparison", fits: "dict[str, Fit]", runs: int) -> list[str]:
-    found = [
-        f"do not rely on this plan: {n}: {r}" for n, fit in fits.items() for r in fit.diagnostics.failures
-    ]
-    if out := [n for n in compared.labels if n not in fits]:
-        found.append(f"out of the running already, and not planned for: {', '.join(out)}")
-    if any(fit.model.discrepancy is None for fit in fits.values()):
-        found.append("no discrepancy: the laws are taken at their word, and part sooner than they should")
-    if not runs:
-        found.append("no affordable run tells anything about which law is right that can be told from chance")
-    return found

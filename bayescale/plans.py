@@ -6,18 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayescale.candidates import (
-    MOST_SEEDS,
-    by_candidate,
-    candidate_grid,
-    candidate_pool,
-    cost,
-    noise_variance,
-    seeds_from,
-)
+from bayescale.candidates import candidate_grid, candidate_pool, cost, noise_variance
 from bayescale.comparison import Comparison
-from bayescale.design import choose_runs, gains, joint_covariance
-from bayescale.errors import FitError
+from bayescale.design import Draws, belief_from
+from bayescale.proposals import MOST_SEEDS, Proposal, positive_budget, propose, warnings_of
 from bayescale.targets import MAX_DRAWS, Target, band, joint_draws, parse_target, table_target
 
 if TYPE_CHECKING:
@@ -28,20 +20,15 @@ if TYPE_CHECKING:
 _MIN_PROBABILITY = 0.01
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """Runs proposed to be trained next.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Plan(Proposal):
+    """Runs proposed to be trained next, to make a target certain.
 
     Attributes
     ----------
     runs : pandas.DataFrame
-        A row per run in the order chosen, its index the candidate's: inputs, ``compute`` (FLOP), ``seed``,
-        ``correlation`` (of its expected loss with the target, given the runs before it), ``gain`` (share of
-        the target's present variance that it removes), ``gain_per_flop``, ``width`` (of the target's 90%
-        band after it).
-    candidates : pandas.DataFrame
-        All runs considered: inputs, ``compute``, ``gain`` and ``gain_per_flop`` as a first run, and
-        ``chosen`` (times).
+        Besides a proposal's columns ``correlation`` (of its expected loss with the target; with several, the
+        strongest) and ``width`` (of the target's 90% band after it).
     target : Target
         What is to be made certain.
     description, unit : str
@@ -52,25 +39,14 @@ class Plan:
     saved : float or None
         For the optimal params at a compute: FLOP of that budget which the plan is expected to save, by
         making the allocation better.
-    warnings : list of str
-        What to know before acting on it.
     """
 
-    runs: pd.DataFrame
-    candidates: pd.DataFrame
+    gain_meaning = "share of the band's width removed"
     target: Target
     description: str
     unit: str
     band: tuple[float, float]
     saved: float | None
-    warnings: list[str]
-
-    @property
-    def cost(self) -> float:
-        """Of all runs, FLOP."""
-        return float(self.runs["compute"].sum())
-
-    gain_meaning = "variance share removed"
 
     @property
     def headline(self) -> str:
@@ -78,13 +54,14 @@ class Plan:
         return f"{self.description}: 90% band {self.width:.3g} to {self.predicted_width:.3g} {self.unit}"
 
     @property
+    def aim(self) -> dict[str, float | np.ndarray]:
+        """Inputs of the run or runs whose loss is the target, if it is a loss."""
+        return self.target.inputs
+
+    @property
     def width(self) -> float:
         """Of the target's present 90% band."""
         return self.band[1] - self.band[0]
-
-    def grouped(self) -> pd.DataFrame:
-        """Return a row per candidate chosen, most gain per FLOP first, with the number of its seeds."""
-        return by_candidate(self.runs, self.candidates, correlation=("correlation", "first"))
 
     @property
     def predicted_width(self) -> float:
@@ -115,7 +92,7 @@ def plan(
         Runs that could be trained: the law's inputs and ``compute``, each row at most once. Without it, a
         grid of params and tokens cheaper than the target, where a run may be repeated with another seed.
     seed : int
-        Of the discrepancy away from the table.
+        Of the discrepancy away from the table, and of the outcomes simulated.
 
     Raises
     ------
@@ -124,36 +101,28 @@ def plan(
     """
     fits = _weighted(posterior)
     best = next(iter(fits.values()))[0]
-    target = _target(best, target)
-    if not (np.isfinite(budget) and budget > 0):
-        raise FitError(f"budget is {budget:g} FLOP; expected a positive number")
+    target, budget = _target(best, target), positive_budget(budget)
     pool = _candidates(fits, target, budget, candidates)
-    draws, losses = _joint_draws(fits, target, pool, seed)
-    covariance = joint_covariance([np.log(losses), draws])
-    noise = np.full(len(pool), sum(share * noise_variance(fit) for fit, share in fits.values()))
-    costs, present = pool["compute"].to_numpy(float), np.diag(covariance)[len(pool) :]
-    # A covariance from n draws is off by 1 / sqrt(n): gains below 1 / n may be nothing but that.
-    least = present.sum() / len(draws)
+    laws = _draws(fits, target, pool, seed)
     times = MOST_SEEDS if candidates is None else 1
-    steps = choose_runs(covariance, noise, costs, budget, times=times, least_gain=least)
-    chosen = [s.candidate for s in steps]
-    runs = pool.iloc[chosen].copy()
-    runs["seed"] = seeds_from(best.table, len(runs))
-    runs["correlation"] = [s.correlation for s in steps]
-    runs["gain"] = [s.gain / present.sum() for s in steps]
-    runs["gain_per_flop"] = runs["gain"].to_numpy() / runs["compute"].to_numpy()
-    widths = np.subtract(*np.quantile(draws, [0.95, 0.05], axis=0))
-    runs["width"] = [float(np.mean(widths * np.sqrt(np.maximum(s.variance, 0) / present))) for s in steps]
-    pool["gain"] = gains(covariance, noise) / present.sum()
-    pool["gain_per_flop"] = pool["gain"] / costs
-    pool["chosen"] = np.bincount(chosen, minlength=len(pool))
+    belief = belief_from(laws, seed=seed)
+    targets = np.concatenate([law.targets for law in laws])
+    pool["correlation"] = _correlation(np.concatenate([law.log_losses for law in laws]), targets)
+    # Covariances from n draws are off by 1 / sqrt(n): variance shares below 1 / n may be nothing but that.
+    least = belief.sd / (2 * len(targets))
+    runs, pool = propose(belief, pool, best.table, budget, times=times, least_gain=least, unit=belief.sd)
+    now = band(targets)
+    runs["width"] = (now[1] - now[0]) * (1 - runs["gain"].cumsum())
     saved = None
     if target.is_allocation(best) and len(runs):
-        saved = _saved(fits, target, draws, float(steps[-1].variance[0] / present[0]), seed)
-    warnings = _warnings(fits)
-    if not len(runs):
-        warnings.append("no affordable run tells anything about the target that can be told from chance")
-    return Plan(runs, pool, target, *target.describe(best), band(draws), saved, warnings)
+        saved = _saved(fits, target, targets, float(1 - runs["gain"].sum()) ** 2, seed)
+    warnings = warnings_of(
+        {name: fit for name, (fit, _) in fits.items()}, runs, "the target",
+        "the fit is too sure of its law, and the plan with it",
+    )  # fmt: skip
+    words, unit = target.describe(best)
+    return Plan(runs=runs, candidates=pool, warnings=warnings, target=target, description=words, unit=unit,
+                band=now, saved=saved)  # fmt: skip
 
 
 def _weighted(posterior: "Fit | Comparison") -> "dict[str, tuple[Fit, float]]":
@@ -164,24 +133,39 @@ def _weighted(posterior: "Fit | Comparison") -> "dict[str, tuple[Fit, float]]":
     return {n: (posterior.fits[n], p / sum(kept.values())) for n, p in kept.items()}
 
 
-def _joint_draws(
+def _draws(
     fits: "dict[str, tuple[Fit, float]]", target: Target, pool: pd.DataFrame, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw target and candidates' losses of all laws together, each law by its probability."""
+) -> list[Draws]:
+    """Draw target and candidates' losses of all laws, of each law as many as it is probable."""
     rng = np.random.default_rng(seed)
-    parts = []
-    for fit, _ in fits.values():
-        inputs = {c: pool[c].to_numpy(float) for c in fit.law.columns}
-        parts.append(joint_draws(fit.thinned(MAX_DRAWS), target, inputs, seed))
-    size = min(len(draws) for draws, _ in parts)
+    drawn = [_draws_of(fit, target, pool, seed) for fit, _ in fits.values()]
+    size = min(len(law.targets) for law in drawn)
     picks = [
-        rng.permutation(len(part[0]))[: round(share * size)]
-        for part, (_, share) in zip(parts, fits.values(), strict=True)
+        rng.permutation(len(law.targets))[: round(share * size)]
+        for law, (_, share) in zip(drawn, fits.values(), strict=True)
     ]
-    draws, losses = (
-        np.concatenate([part[i][pick] for part, pick in zip(parts, picks, strict=True)]) for i in (0, 1)
-    )
-    return draws, losses
+    return [law.pick(part) for law, part in zip(drawn, picks, strict=True)]
+
+
+def _draws_of(fit: "Fit", target: Target, pool: pd.DataFrame, seed: int) -> Draws:
+    fit = fit.thinned(MAX_DRAWS)
+    inputs = {c: pool[c].to_numpy(float) for c in fit.law.columns}
+    noise = noise_variance(fit)
+    misfit = [fit.parameters[n] for n in ("discrepancy_sd", "discrepancy_length") if n in fit.parameters]
+    kind = np.log(np.stack([noise, *misfit], axis=1))
+    # A draw's discrepancy is unknown away from the table: drawn afresh, one posterior draw makes several.
+    repeats = MAX_DRAWS // len(noise) if misfit else 1
+    seeds = np.random.default_rng(seed).integers(2**32, size=repeats)
+    parts = [joint_draws(fit, target, inputs, s) for s in seeds.tolist()]
+    targets, losses = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    return Draws(targets, np.log(losses), np.tile(noise, repeats), np.tile(kind, (repeats, 1)))
+
+
+def _correlation(log_losses: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return each candidate's correlation with the target, of several the strongest, shape (candidate,)."""
+    scaled = [(x - x.mean(axis=0)) / x.std(axis=0) for x in (log_losses, targets.reshape(len(targets), -1))]
+    every = scaled[0].T @ scaled[1] / len(targets)
+    return every[np.arange(len(every)), np.abs(every).argmax(axis=1)]
 
 
 def _candidates(
@@ -199,17 +183,6 @@ def _candidates(
         dearest = 0.999 * float(np.max(cost(table, target.inputs["params"], target.inputs["tokens"])))
     most = {n: float(np.max(v)) for n, v in target.inputs.items() if n in ("params", "tokens")}
     return candidate_grid(table, laws, budget, most=most, dearest=dearest)
-
-
-def _warnings(fits: "dict[str, tuple[Fit, float]]") -> list[str]:
-    found = [
-        f"do not rely on this plan: {'' if len(fits) == 1 else f'{name}: '}{reason}"
-        for name, (fit, _) in fits.items()
-        for reason in fit.diagnostics.failures
-    ]
-    if any(fit.model.discrepancy is None for fit, _ in fits.values()):
-        found.append("no discrepancy: the fit is too sure of its law, and the plan with it")
-    return found
 
 
 def _target(fit: "Fit", target: "str | Target | RunTable | pd.DataFrame") -> Target:

@@ -1,4 +1,4 @@
-"""Plans: the linear-Gaussian gain is right, informative runs are preferred, and the ladder can be trained."""
+"""Plans: gains are those of simulated runs, informative runs are preferred, the ladder can be trained."""
 
 import json
 from dataclasses import replace
@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 
 import bayescale as bs
-from bayescale.candidates import noise_variance
 from bayescale.deadweight import deadweight
-from bayescale.design import choose_runs, condition, gains, joint_covariance
+from bayescale.design import Draws, belief_from
 from bayescale.errors import BayescaleError, FitError
 from bayescale.forecasts import expected_loss
+from bayescale.greedy import choose_runs
 from bayescale.ladders import write_ladder
-from bayescale.plans import plan
-from bayescale.targets import joint_draws, parse_target
+from bayescale.plans import _draws_of, plan
+from bayescale.targets import parse_target
 from tests.conftest import simulated_table
 from tests.test_cli import run
 
@@ -27,69 +27,121 @@ def small_fit():
     return bs.fit(simulated_table(rows=25), discrepancy=False, method="fast", noise="normal", seed=3)
 
 
-def test_gain_is_that_of_nested_monte_carlo(small_fit):
-    """Simulate the run from a draw, reweight all draws by it, and average the target's variance."""
-    target = parse_target("params=1e10,tokens=1e12")
-    candidates = {"params": np.array([3e9, 3e7]), "tokens": np.array([3e10, 1e9])}
-    draws, losses = joint_draws(small_fit, target, candidates, seed=0)
-    covariance = joint_covariance([np.log(losses), draws])
-    noise = noise_variance(small_fit)
+@pytest.fixture(scope="module")
+def bent_fit():
+    """Few runs, so that noise and discrepancy are uncertain and a run teaches much about them."""
+    return bs.fit(simulated_table(rows=16, seed=5), method="fast", noise="normal", seed=3)
+
+
+@pytest.mark.parametrize("name", ["small_fit", "bent_fit"])
+def test_gain_is_that_of_nested_monte_carlo(name, request):
+    """Simulate the run from a draw, reweight all draws by it, and average the target's sd."""
+    fit = request.getfixturevalue(name)
+    pool = pd.DataFrame({"params": [3e9, 2e9, 3e9], "tokens": [1e12, 2e12, 4e11]})
+    law = _draws_of(fit, parse_target("params=1e10,tokens=1e12"), pool, seed=0)
+    belief = belief_from([law], seed=0)
+    predicted = belief.values_with(np.arange(3)) - belief.value
     rng = np.random.default_rng(0)
-    sd = small_fit.parameters["noise_sd"]
-    for i in range(2):
+    for i in range(3):
         left = []
-        for world in rng.integers(len(draws), size=400):
-            seen = np.log(losses[world, i]) + sd[world] * rng.standard_normal()
-            log_weights = -0.5 * ((seen - np.log(losses[:, i])) / sd) ** 2 - np.log(sd)
+        for world in rng.integers(len(law.targets), size=400):
+            seen = law.log_losses[world, i] + np.sqrt(law.noise_variance[world]) * rng.standard_normal()
+            surprise = (seen - law.log_losses[:, i]) ** 2 / law.noise_variance
+            log_weights = -0.5 * (surprise + np.log(law.noise_variance))
             weights = np.exp(log_weights - log_weights.max())
             weights /= weights.sum()
-            left.append(weights @ (draws - weights @ draws) ** 2)
-        nested = draws.var() - np.mean(left)
-        error = np.std(left) / np.sqrt(len(left))
-        predicted = gains(covariance, np.full(2, noise))[i]
-        assert predicted == pytest.approx(nested, abs=4 * error + 0.1 * nested)
-        assert predicted > 20 * covariance[-1, -1] / len(draws)  # the test would see a gain of nothing
+            left.append(np.sqrt(weights @ (law.targets - weights @ law.targets) ** 2))
+        nested = law.targets.std() - np.mean(left)
+        # The belief averages over fewer outcomes, of which the same error shrinks by their number.
+        error = np.std(left) * np.sqrt(1 / len(left) + 1 / 64)
+        assert predicted[i] == pytest.approx(nested, abs=3 * error + 0.1 * nested)
+        assert nested > 0.1 * law.targets.std()  # the test would see a gain of nothing
 
 
-def test_conditioning_runs_one_by_one_is_conditioning_on_all():
-    rng = np.random.default_rng(1)
-    root = rng.standard_normal((5, 5))
-    covariance, noise = root @ root.T, np.array([0.3, 0.1, 0.2, 0.5])
-    one_by_one = condition(condition(covariance, 2, noise[2]), 0, noise[0])
-    seen = [2, 0]
-    cross = covariance[:, seen]
-    at_once = covariance - cross @ np.linalg.solve(
-        covariance[np.ix_(seen, seen)] + np.diag(noise[seen]), cross.T
+def gaussian_draws(seed: int, candidates: int = 6, targets: int = 3, draws: int = 400) -> Draws:
+    """Draws of correlated candidates and targets."""
+    rng = np.random.default_rng(seed)
+    both = rng.standard_normal((draws, candidates + targets)) @ rng.standard_normal(
+        (candidates + targets,) * 2
     )
-    np.testing.assert_allclose(one_by_one, at_once, atol=1e-12)
+    noise = rng.uniform(0.1, 1, draws)
+    return Draws(both[:, candidates:], both[:, :candidates], noise, np.log(noise)[:, None])
+
+
+def test_in_one_group_runs_one_by_one_condition_as_all_at_once(monkeypatch):
+    monkeypatch.setattr("bayescale.design._GROUPS", 1)
+    monkeypatch.setattr("bayescale.design._VARIANCE_KEPT", 1.0)
+    law = gaussian_draws(1)
+    belief = belief_from([law], seed=0)
+    joined = np.concatenate([law.log_losses, law.targets], axis=1)
+    covariance = np.cov(joined, rowvar=False, bias=True)
+    assert belief.sd == pytest.approx(np.sqrt(np.diag(covariance)[6:].sum()))
+    seen = [2, 0, 2]
+    cross = covariance[:, seen]
+    inner = covariance[np.ix_(seen, seen)] + law.noise_variance.mean() * np.eye(3)
+    left = covariance - cross @ np.linalg.solve(inner, cross.T)
+    for candidate in seen:
+        belief = belief.add(candidate)
+    assert belief.sd == pytest.approx(np.sqrt(np.diag(left)[6:].sum()))
+
+
+def test_what_a_run_is_expected_to_add_is_what_it_adds():
+    """For groups of several kinds and several targets, whatever was chosen before."""
+    belief = belief_from([gaussian_draws(2), gaussian_draws(3)], seed=0)
+    for candidate in (1, 4, 1):
+        expected = belief.values_with(np.arange(6))
+        assert expected.max() > belief.value
+        added = [belief.add(i).value for i in range(6)]
+        np.testing.assert_allclose(expected, added, rtol=1e-9)
+        belief = belief.add(candidate)
+
+
+def test_a_run_teaches_what_noise_is_like():
+    """Two kinds of draws, of equal means; the target is wide in the noisier one. One loss may tell which."""
+    rng = np.random.default_rng(4)
+    noisy = np.repeat([False, True], 2000)
+    targets = np.where(noisy, 10.0, 1.0) * rng.standard_normal(4000)
+    law = Draws(targets, np.zeros((4000, 1)), np.where(noisy, 1.0, 1e-4), 1.0 * noisy[:, None])
+    belief = belief_from([law], seed=0)
+    assert belief.sd == pytest.approx(targets.std(), rel=1e-6)
+    # Were it known which, the expected sd would be 5.5, half way between 1 and 10.
+    known = belief
+    for _ in range(4):
+        known = known.add(0)
+    assert belief.values_with(np.array([0]))[0] > belief.value + 0.5
+    assert known.sd == pytest.approx(5.5, rel=0.05)
+
+
+class Budgeted:
+    """Knowledge of a Gaussian: candidates and, last, the target, with the runs known so far."""
+
+    def __init__(self, covariance, noise):
+        self.covariance, self.noise, self.value = covariance, noise, -covariance[-1, -1]
+
+    def values_with(self, candidates):
+        return np.array([self.add(i).value for i in candidates])
+
+    def add(self, candidate):
+        column = self.covariance[:, candidate]
+        explained = np.outer(column, column) / (column[candidate] + self.noise)
+        return Budgeted(self.covariance - explained, self.noise)
 
 
 def test_budget_times_and_the_dear_run_that_beats_many_cheap_ones():
     # Two candidates: a cheap one that knows little, a dear one that is the target itself.
-    covariance = np.array([[1.0, 0.2, 0.2], [0.2, 1.0, 0.98], [0.2, 0.98, 1.0]])
-    noise, cost = np.array([1e-3, 1e-3]), np.array([0.01, 1.0])
-    assert [s.candidate for s in choose_runs(covariance, noise, cost, 1.0, times=3)] == [1]
-    cheap = choose_runs(covariance, noise, cost, 0.05, times=3)
-    assert [s.candidate for s in cheap] == [0, 0, 0]
-    both = choose_runs(covariance, noise, cost, 1.05, times=1)
-    assert sorted(s.candidate for s in both) == [0, 1]
-    assert both[-1].variance == pytest.approx(1 - sum(s.gain for s in both))
+    start = Budgeted(np.array([[1.0, 0.2, 0.2], [0.2, 1.0, 0.98], [0.2, 0.98, 1.0]]), 1e-3)
+    cost = np.array([0.01, 1.0])
 
+    def chosen(budget, times, least_gain=0.0):
+        steps = choose_runs(start, cost, budget, times=times, least_gain=least_gain)
+        return [s.candidate for s in steps]
 
-def test_gains_of_several_targets_add_up_and_choices_condition_them_all():
-    """The greedy choice keeps only what it needs of the covariance; `condition` keeps all of it."""
-    rng = np.random.default_rng(2)
-    root = rng.standard_normal((9, 9))
-    covariance, noise, cost = root @ root.T, rng.uniform(0.1, 1, 6), rng.uniform(1, 2, 6)
-    alone = [gains(covariance[:, keep][keep], noise) for keep in ([*range(6), t] for t in (6, 7, 8))]
-    np.testing.assert_allclose(gains(covariance, noise), sum(alone))
-    left = covariance
-    steps = choose_runs(covariance, noise, cost, 5.0, times=2)
-    assert len(steps) > 2
-    for step in steps:
-        assert step.gain == pytest.approx(gains(left, noise)[step.candidate])
-        left = condition(left, step.candidate, noise[step.candidate])
-        np.testing.assert_allclose(step.variance, np.diag(left)[6:], atol=1e-12)
+    assert chosen(1.0, 3) == [1]
+    assert chosen(0.05, 3) == [0, 0, 0]
+    assert sorted(chosen(1.05, 1)) == [0, 1]
+    assert chosen(0.05, 3, least_gain=0.1) == []
+    steps = choose_runs(start, cost, 1.05, times=1, least_gain=0.0)
+    assert start.value + sum(s.gain for s in steps) == pytest.approx(start.add(0).add(1).value)
 
 
 def test_a_table_of_targets(small_fit, tmp_path):

@@ -8,8 +8,9 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 import bayescale as bs
-from bayescale.discrimination import Prediction, choose_between, divergence
+from bayescale.discrimination import Prediction, divergence, pairs_of
 from bayescale.errors import FitError
+from bayescale.greedy import choose_runs
 from bayescale.plots import plot_plan
 from bayescale.runs import make_table
 from tests.conftest import simulated_table
@@ -37,15 +38,15 @@ def test_the_information_of_one_run_is_bounded_from_below(shift):
     p = np.array([w.probability for w in laws])
     log_mixed = np.log(p @ densities)
     exact = np.trapezoid(p @ (densities * (np.log(densities) - log_mixed)), losses)
-    (step,), alone = choose_between(laws, np.ones(1), 1.0, times=1, least_gain=0.0)
-    assert 0.5 * exact < step.information <= exact + 1e-9
-    assert alone[0] == step.information
+    known = pairs_of(laws).add(0)
+    assert 0.5 * exact < known.value <= exact + 1e-9
+    assert pairs_of(laws).values_with(np.array([0]))[0] == known.value
 
 
 def test_runs_conditioned_one_by_one_tell_what_they_tell_together():
     rng = np.random.default_rng(0)
     laws = random_laws(rng, [0.5, 0.3, 0.2])
-    steps, _ = choose_between(laws, rng.uniform(1, 2, 6), 6.0, times=2, least_gain=0.0)
+    steps = choose_runs(pairs_of(laws), rng.uniform(1, 2, 6), 6.0, times=2, least_gain=0.0)
     assert len(steps) > 2
     for count in range(1, len(steps) + 1):
         runs = [s.candidate for s in steps[:count]]
@@ -58,7 +59,8 @@ def test_runs_conditioned_one_by_one_tell_what_they_tell_together():
                 distance += 0.5 * (np.linalg.slogdet(middle)[1] - sum(logs) / 2)
                 affinity[i, j] = affinity[j, i] = np.exp(-distance)
         p = np.array([w.probability for w in laws])
-        assert steps[count - 1].information == pytest.approx(-p @ np.log(affinity @ p))
+        information = sum(s.gain for s in steps[:count])
+        assert information == pytest.approx(-p @ np.log(affinity @ p))
 
 
 def test_divergence_is_the_expected_log_ratio_of_densities():

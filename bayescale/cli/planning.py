@@ -155,7 +155,7 @@ def _print_plan(result: "Plan | LawPlan", budget: float, made_from: str) -> None
         print(f"{result.headline}, {cost}")
         print_warnings(result.warnings)
         return
-    shown = shown.rename(columns={"gain": "variance_removed", "gain_per_flop": "removed_per_FLOP"})
+    shown = shown.rename(columns={"gain": "width_removed", "gain_per_flop": "removed_per_FLOP"})
     print_frame(shown, f"Runs for {result.description} ({made_from})")
     low, high = result.band
     band = "mean 90% band" if result.target.count > 1 else "90% band"

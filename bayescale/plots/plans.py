@@ -6,25 +6,23 @@ import numpy as np
 
 from bayescale.errors import FitError
 from bayescale.plots.style import GREY, ORANGE, axes_or_new, figure_of, label, mark_failed, styled
-from bayescale.targets import Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bayescale.fitting import Fit
-    from bayescale.lawplans import LawPlan
-    from bayescale.plans import Plan
+    from bayescale.proposals import Proposal
 
 
 @styled
-def plot_plan(fit: "Fit", plan: "Plan | LawPlan", ax: "Axes | None" = None) -> "Axes":
+def plot_plan(fit: "Fit", plan: "Proposal", ax: "Axes | None" = None) -> "Axes":
     """Draw the table's runs, the candidates by gain per FLOP, and the chosen runs, in params and tokens.
 
     Parameters
     ----------
     fit : Fit
         What the plan was made from; of several laws, the best.
-    plan : Plan or LawPlan
+    plan : Proposal
         The plan.
     ax : matplotlib axes, optional
         Where to draw.
@@ -49,9 +47,8 @@ def plot_plan(fit: "Fit", plan: "Plan | LawPlan", ax: "Axes | None" = None) -> "
         chosen["params"], chosen["tokens"], s=60 + 40 * chosen["chosen"], facecolors="none",
         edgecolors=ORANGE, lw=1.5, label="chosen (larger: more seeds)",
     )  # fmt: skip
-    target = getattr(plan, "target", Target({})).inputs
-    if {"params", "tokens"} <= target.keys():
-        ax.scatter(target["params"], target["tokens"], marker="D", color=ORANGE, label="target")
+    if {"params", "tokens"} <= plan.aim.keys():
+        ax.scatter(plan.aim["params"], plan.aim["tokens"], marker="D", color=ORANGE, label="target")
     ax.set(xscale="log", yscale="log", xlabel=label("params"), ylabel=label("tokens"))
     ax.set_title(plan.headline)
     bar = f"log10 of {plan.gain_meaning} per FLOP, as a first run"

@@ -1,11 +1,11 @@
 """How much compute do planned runs save? Simulated worlds whose law is wrong, planned against two peers.
 
-    python -m tests.benchmarks.plans 50
+    python -m tests.benchmarks.plans 50 [FIRST]
 
 A world is a Chinchilla law with constants from wide ranges, times a smooth misfit drawn from a Gaussian
 process over decades of compute and tokens per parameter, seen with noise. From 16 small runs, a target 300
 times as dear as the dearest is to be forecast, at 20 to 300 tokens per parameter. Peers: a D/N = 20 ladder,
-and runs at random.
+and runs at random, as the geometric mean over six choices. FIRST is the first world's seed.
 """
 
 import sys
@@ -24,6 +24,7 @@ from bayescale.targets import Target, band, joint_draws
 TARGET_COMPUTE = 4.8e20
 BUDGET = 3e19
 SHARES = np.array([1, 2, 4, 8]) / 8
+CHOICES = {"planned": 1, "ladder": 1, "random": 6}
 
 
 class World:
@@ -99,19 +100,24 @@ def widths_in_world(seed: int, share: float = 1.0) -> dict[str, float]:
         "planned": planned, "ladder": ladder, "random": at_random,
     }  # fmt: skip
     for name, choose in ways.items():
-        world = World(seed)
-        runs = choose(proposed, budget, np.random.default_rng(seed))
-        trained = pd.concat([start(world), world.train(runs)], ignore_index=True)
-        row |= _outcome(name, world, trained)
+        widths, held = [], []
+        for choice in range(CHOICES[name]):
+            world = World(seed)
+            begun, runs = start(world), choose(proposed, budget, np.random.default_rng([seed, choice]))
+            width, holds = _outcome(world, pd.concat([begun, world.train(runs)], ignore_index=True))
+            widths.append(width)
+            held.append(holds)
+        row |= {name: float(np.exp(np.mean(np.log(widths)))), f"{name}_held": float(np.mean(held))}
     return row
 
 
-def _outcome(name: str, world: World, trained: pd.DataFrame) -> dict[str, float]:
+def _outcome(world: World, trained: pd.DataFrame) -> tuple[float, bool]:
+    """Return the width of the target's band, and whether it holds the truth."""
     fitted = fit_of(trained)
     world.noise = 0.0
     truth = world.train(pd.DataFrame([world.target.inputs]))["loss"].iloc[0]
     low, high = _band(fitted, world.target)
-    return {name: high - low, f"{name}_held": float(low <= truth <= high)}
+    return high - low, low <= truth <= high
 
 
 def _band(fitted: bs.Fit, target: Target) -> tuple[float, float]:
@@ -119,9 +125,11 @@ def _band(fitted: bs.Fit, target: Target) -> tuple[float, float]:
     return band(joint_draws(fitted, target, nothing, seed=0)[0])
 
 
-def main(worlds: int) -> None:
+def main(worlds: int, first: int = 0) -> None:
     rows: list[dict[str, float]] = []
-    jobs = (delayed(widths_in_world)(seed, share) for seed in range(worlds) for share in SHARES)
+    jobs = (
+        delayed(widths_in_world)(seed, share) for seed in range(first, first + worlds) for share in SHARES
+    )
     for row in Parallel(n_jobs=-1, return_as="generator")(jobs):
         rows.append(row)
         print(pd.DataFrame([row]).round(4).to_string(header=len(rows) == 1, index=False), flush=True)
@@ -145,7 +153,7 @@ def _compare(found: pd.DataFrame, peer: str) -> None:
     print(
         f"planned over {peer}, widths: equal compute {equal:.2f}, half the compute "
         f"{ratio.median():.2f}, enough in {(ratio <= 1).sum()} of {len(ratio)}; share of the compute that "
-        f"matches it: median {np.median(needed):.2f}"
+        f"matches it: median {np.median(needed):.3f}"
     )
 
 
@@ -156,4 +164,4 @@ def _share_to_reach(shares: pd.Series, widths: pd.Series, width: float) -> float
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))
