@@ -24,6 +24,7 @@ from bayescale.targets import Target, band, joint_draws
 TARGET_COMPUTE = 4.8e20
 BUDGET = 3e19
 SHARES = np.array([1, 2, 4, 8]) / 8
+# How often each way chooses; peers only at the whole budget, whose bands plans are to match with less.
 CHOICES = {"planned": 1, "ladder": 1, "random": 6}
 
 
@@ -100,6 +101,8 @@ def widths_in_world(seed: int, share: float = 1.0) -> dict[str, float]:
         "planned": planned, "ladder": ladder, "random": at_random,
     }  # fmt: skip
     for name, choose in ways.items():
+        if name != "planned" and share < 1:
+            continue
         widths, held = [], []
         for choice in range(CHOICES[name]):
             world = World(seed)
