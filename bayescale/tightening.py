@@ -12,7 +12,7 @@ and then the next ladder. Stopped anywhere, the last ladder says which round to 
 as it would have, since training, fit and plan are functions of files and seed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from bayescale.catalogue import load
 from bayescale.errors import BayescaleError
 from bayescale.fitting import Fit, fit
 from bayescale.ladders import read_ladder, run_groups, save_ladder
+from bayescale.laws import Prior, find_law
+from bayescale.model.model import SCALE_PRIORS
 from bayescale.plans import Plan, plan
 from bayescale.rounds import Tightening, inside, read_rounds, write_check, write_rounds
 from bayescale.runs import RunTable
@@ -43,6 +45,7 @@ def tighten(
     *,
     train: Train,
     law: str = "chinchilla",
+    priors: Mapping[str, Prior | str] | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Tightening:
@@ -62,8 +65,8 @@ def tighten(
         State and results; made if need be. If it holds some of this target, they are taken up.
     train : callable
         Trains a ladder's runs into a folder and returns 0, or 1 if some blew up.
-    law : str
-        The law.
+    law, priors
+        As in `bayescale.fit`.
     seed : int
         Of fits and plans.
     progress : callable, optional
@@ -72,11 +75,14 @@ def tighten(
     Raises
     ------
     BayescaleError
-        If the ladder cannot be used, the folder holds another target or ladder, or training fails.
+        If the ladder, law or a prior cannot be used, the folder holds another target or ladder, or training
+        fails.
     """
     target = parse_target(target) if isinstance(target, str) else target
     if not width > 0:
         raise BayescaleError(f"width is {width:g}; expected a positive number, in the target's unit")
+    # Before anything is trained, not after.
+    find_law(law, priors={n: p for n, p in (priors or {}).items() if n not in SCALE_PRIORS})
     folder = Path(folder)
     _begin(Path(ladder), target, folder)
     rounds = read_rounds(folder)
@@ -85,7 +91,7 @@ def tighten(
     while True:
         progress(f"round {number}: training")
         table = _trained(train, folder / f"ladder-{number}.toml", folder)
-        fitted = fit(table, law, method="fast", seed=seed)
+        fitted = fit(table, law, priors=priors, method="fast", seed=seed)
         entry = _entry(fitted, target, number, rounds, seed)
         progress(f"round {number}: {entry['runs']} runs, 90% band {entry['width']:.4g} {entry['unit']} wide")
         proposed = None

@@ -104,6 +104,8 @@ def test_a_folder_keeps_to_its_ladder_and_target(tmp_path):
         tighten(ladder, "E", 1e9, 0.1, tmp_path / "other", train=fails)
     with pytest.raises(BayescaleError, match="width"):
         tighten(ladder, "E", 1e9, -1, folder, train=fails)
+    with pytest.raises(BayescaleError, match="gamma"):
+        tighten(ladder, "E", 1e9, 0.1, folder, train=fails, priors={"gamma": "LogNormal(1, 1)"})
     assert not (tmp_path / "other").exists() or os.listdir(tmp_path / "other") == []
 
 

@@ -22,6 +22,9 @@ DiscrepancyOption = Annotated[
     bool,
     typer.Option("--discrepancy/--no-discrepancy", help="Whether the law may be smoothly wrong."),
 ]
+PriorOption = Annotated[
+    list[str] | None, typer.Option("--prior", help="E.g. 'E=LogNormal(1.6, 0.2)'. Repeatable.")
+]
 GroupOption = Annotated[
     str | None,
     typer.Option(
@@ -118,9 +121,7 @@ class FitOptions:
     """How to fit a law."""
 
     law: LawOption = "chinchilla"
-    prior: Annotated[
-        list[str] | None, typer.Option("--prior", help="E.g. 'E=LogNormal(1.6, 0.2)'. Repeatable.")
-    ] = None
+    prior: PriorOption = None
     noise: NoiseOption = "student-t"
     discrepancy: DiscrepancyOption = True
     group_effect: GroupOption = None

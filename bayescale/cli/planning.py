@@ -12,6 +12,7 @@ from bayescale.cli.options import (
     FitOptions,
     JsonOption,
     LawOption,
+    PriorOption,
     SeedOption,
     Source,
     TableOptions,
@@ -178,6 +179,7 @@ def tighten(
     width: Annotated[float, typer.Option(help="Stop when the target's 90% band is narrower, in its unit.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of records and round log.")],
     law: LawOption = "chinchilla",
+    prior: PriorOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -188,8 +190,9 @@ def tighten(
     from bayescale.tightening import tighten as run
 
     result = run(
-        ladder, target, budget, width, output, train=_train_quietly, law=law, seed=seed, progress=say
-    )
+        ladder, target, budget, width, output, train=_train_quietly, law=law, priors=pairs(prior, "--prior"),
+        seed=seed, progress=say,
+    )  # fmt: skip
     failed = [f"do not rely on round {r['round']}: {f}" for r in result.rounds for f in r["failures"]]
     if as_json:
         print(json.dumps({"rounds": result.rounds, "check": result.check, "warnings": failed}, indent=2))
