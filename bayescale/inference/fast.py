@@ -12,6 +12,8 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +25,9 @@ from bayescale.inference.modes import MIN_SHARE, Mode, climb, find_modes, shares
 from bayescale.inference.pareto import smoothed_weights
 from bayescale.inference.proposal import Mixture, StudentT
 from bayescale.model.model import Model
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 # Draws in the rounds that move the proposal, which end with this many effective ones; small at first, since
 # the second proposal is far better than the first.
@@ -83,11 +88,17 @@ def sample_fast(model: Model, *, draws: int, seed: int) -> FastDraws:
     FitError
         If no mode is found.
     """
-    from threadpoolctl import threadpool_limits
-
     # On matrices this small BLAS threads only wait for each other.
-    with threadpool_limits(1):
+    with _thread_pools().limit(limits=1):
         return _sample(model, draws, seed)
+
+
+@cache
+def _thread_pools() -> "ThreadpoolController":
+    """Return the handle on NumPy's BLAS; to look for it takes a tenth of a law's fit, so once."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _sample(model: Model, draws: int, seed: int) -> FastDraws:
