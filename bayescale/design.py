@@ -5,6 +5,9 @@ discrepancy. Within a group all are taken as jointly Gaussian, and a run conditi
 also makes groups more or less probable, by how well they foretell its loss: so small runs, too, narrow a
 band, by making large misfits less plausible. What is left of the targets' standard deviation is its mean over
 outcomes simulated from the draws (nested Monte Carlo, but of the groups' probabilities only).
+
+Correlations within one small group are partly chance, and dozens of cheap runs would seem to explain a target
+away. So a group has standard deviations of its own, but correlations that lean on all groups of its law.
 """
 
 from collections.abc import Sequence
@@ -17,6 +20,8 @@ import numpy as np
 _GROUPS = 8
 _OUTCOMES, _FEWEST_OUTCOMES = 64, 16
 _CELLS = 30_000  # outcomes x candidates from which on outcomes are fewer
+# The share of a group's covariance that is made of the correlations in all groups.
+_COMMON = 0.75
 # Many targets are replaced by the directions in which this share of their variance lies.
 _VARIANCE_KEPT = 0.99
 
@@ -52,7 +57,7 @@ class _Group:
     """Draws of one kind, as a Gaussian of candidates and, last, targets."""
 
     mean: np.ndarray
-    deviations: np.ndarray  # shape (draw, column); their cross product is the covariance
+    deviations: np.ndarray  # shape (row, column); their cross product is the covariance
     noise_variance: float
 
 
@@ -137,16 +142,16 @@ def belief_from(laws: Sequence[Draws], *, seed: int) -> Belief:
     seed : int
         Of the simulated outcomes.
     """
-    members, first = list[np.ndarray](), 0
-    size = sum(len(law.kind) for law in laws) / _GROUPS
-    for law in laws:
-        members += [first + part for part in _alike(law.kind, size)]
-        first += len(law.kind)
     every = _joined(laws)
     targets = _main_directions(every.targets)
     columns = np.concatenate([every.log_losses, targets], axis=1)
     count, width = every.log_losses.shape[1], columns.shape[1]
-    groups = tuple(_group_of(columns[part], every.noise_variance[part]) for part in members)
+    members, groups, first = list[np.ndarray](), list[_Group](), 0
+    for law in laws:
+        parts = [first + part for part in _alike(law.kind, len(columns) / _GROUPS)]
+        groups += _groups_of([columns[part] for part in parts], [every.noise_variance[p] for p in parts])
+        members += parts
+        first += len(law.kind)
     worlds = every.pick(_spread(np.concatenate(members), count))
     shape = (len(groups), len(worlds.targets))
     log_weight = np.log([len(part) / first for part in members])[:, None] * np.ones(shape)
@@ -155,7 +160,7 @@ def belief_from(laws: Sequence[Draws], *, seed: int) -> Belief:
     cross = np.stack([g.deviations[:, :count].T @ g.deviations[:, count:] for g in groups])
     sd = _expected_sd(log_weight, mean[:, :, count:], variance[:, count:])
     explained = tuple(np.empty((width, 0)) for _ in groups)
-    return Belief(sd, groups, worlds, (seed, 0), log_weight, mean, variance, cross, explained)
+    return Belief(sd, tuple(groups), worlds, (seed, 0), log_weight, mean, variance, cross, explained)
 
 
 def _joined(laws: Sequence[Draws]) -> Draws:
@@ -197,9 +202,18 @@ def _alike(kind: np.ndarray, size: float) -> list[np.ndarray]:
     return halves(np.arange(len(kind)))
 
 
-def _group_of(columns: np.ndarray, noise_variance: np.ndarray) -> _Group:
-    mean = columns.mean(axis=0)
-    return _Group(mean, (columns - mean) / np.sqrt(len(columns)), float(noise_variance.mean()))
+def _groups_of(columns: list[np.ndarray], noise_variance: list[np.ndarray]) -> list[_Group]:
+    """Return the groups of one law; a group's covariance is its own and that of all, scaled to its sds."""
+    means = [part.mean(axis=0) for part in columns]
+    own = [(part - mean) / np.sqrt(len(part)) for part, mean in zip(columns, means, strict=True)]
+    sds = [np.sqrt((deviations**2).sum(axis=0)) for deviations in own]
+    total = sum(map(len, columns))
+    scaled = [d * np.sqrt(len(d) / total) / np.where(sd > 0, sd, 1) for d, sd in zip(own, sds, strict=True)]
+    common = np.sqrt(_COMMON) * np.concatenate(scaled)
+    return [
+        _Group(mean, np.concatenate([np.sqrt(1 - _COMMON) * d, common * sd]), float(noise.mean()))
+        for mean, d, sd, noise in zip(means, own, sds, noise_variance, strict=True)
+    ]
 
 
 def _log_normal(surprise: np.ndarray, variance: np.ndarray) -> np.ndarray:

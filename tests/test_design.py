@@ -85,6 +85,17 @@ def test_in_one_group_runs_one_by_one_condition_as_all_at_once(monkeypatch):
     assert belief.sd == pytest.approx(np.sqrt(np.diag(left)[6:].sum()))
 
 
+def test_chance_among_few_draws_is_hardly_taken_for_knowledge():
+    """Sixty runs tell nothing. By the draws of one group alone they would take away a third of the sd."""
+    rng = np.random.default_rng(6)
+    noise = np.exp(rng.normal(-4, 0.1, 800))
+    law = Draws(rng.standard_normal(800), rng.standard_normal((800, 60)), noise, np.log(noise)[:, None])
+    belief = start = belief_from([law], seed=0)
+    for candidate in range(60):
+        belief = belief.add(candidate)
+    assert 0.9 * start.sd < belief.sd < start.sd
+
+
 def test_what_a_run_is_expected_to_add_is_what_it_adds():
     """For groups of several kinds and several targets, whatever was chosen before."""
     belief = belief_from([gaussian_draws(2), gaussian_draws(3)], seed=0)
@@ -245,6 +256,15 @@ def test_a_pool_is_chosen_from_once_and_named_where_it_is_wrong(small_fit):
     pool["compute"] = 6 * pool["params"] * pool["tokens"]
     chosen = plan(small_fit, "E", 1e30, candidates=pool)
     assert len(chosen.runs) == len(chosen.runs.drop_duplicates(["params", "tokens"])) <= 3
+    assert chosen.warnings == plan(small_fit, "E", 1e21, candidates=pool).warnings
+    # A run far cheaper than the others is not considered, and that is said, unless it is all there is.
+    tiny = pd.DataFrame({"params": [1e6], "tokens": [2e8], "compute": [1.2e15]})
+    with_tiny = plan(small_fit, "E", 1e30, candidates=pd.concat([tiny, pool], ignore_index=True))
+    assert with_tiny.runs.index.tolist() == [i + 1 for i in chosen.runs.index]
+    assert any("not considered: 1 of 4" in w for w in with_tiny.warnings)
+    alone = plan(small_fit, "E", 1e30, candidates=tiny)
+    assert len(alone.candidates) == 1
+    assert alone.warnings == chosen.warnings or alone.runs.empty
     pool.loc[1, "tokens"] = np.nan
     with pytest.raises(FitError, match="candidates, column 'tokens', row 2"):
         plan(small_fit, "E", 1e21, candidates=pool)
