@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 _MOVING_ROUNDS = (300, 300, 500, 500, 1000, 1000, 2000, 2000, 4000)
 _LEAST_ROUNDS = 3
 _MOVED = 300.0
-# Draws in the round that counts, and in those made where it has too few effective ones.
-_COUNTED_ROUNDS = (2000, 4000, 8000)
+# Draws in the round that counts: the first of these that promises enough effective ones, the next where it
+# breaks that promise.
+_COUNTED_ROUNDS = (1000, 2000, 4000, 8000)
 _ENOUGH = 350.0
 # Of their draws this share comes from the proposal spread wider: it halves the fits whose k-hat fails.
 _WIDE_SHARE, _WIDE_FACTOR = 0.2, 3.0
@@ -106,8 +107,8 @@ def _sample(model: Model, draws: int, seed: int) -> FastDraws:
     rng = np.random.default_rng(seed)
     modes = find_modes(model.law_only(), seed=seed)
     latent = None
-    if model.discrepancy is not None or model.group is not None:
-        latent = LatentNormals(model)
+    if modes and (model.discrepancy is not None or model.group is not None):
+        latent = LatentNormals(model, modes[0].point[model.layout["law_coordinates"]])
         modes = _modes_with_latents(model, latent, modes)
     if not modes:
         raise FitError(
@@ -138,8 +139,6 @@ def _in_chunks(function: Callable[[np.ndarray], np.ndarray], points: np.ndarray)
 
 def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) -> list[Mode]:
     """Climb on from the bare law's modes, with latents integrated out by Laplace's approximation."""
-    if not modes:
-        return []
     bare = model.law_only()
     kept = [m for m, share in zip(modes, shares(modes), strict=True) if share > MIN_SHARE]
     starts = np.empty((len(_STARTS), len(kept), latent.size))
@@ -150,9 +149,9 @@ def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) 
             typical = np.median(model.scale_priors[name].sample(np.random.default_rng(0), 999))
             starts[..., block] = np.log([typical * s.get(name, 1.0) for s in _STARTS])[:, None, None]
     spread = np.full(latent.size, 0.1)
-    law = model.layout["law_coordinates"]
-    spread[law] = 25 * np.diag(kept[0].covariance)[bare.layout["law_coordinates"]]
-    return climb(latent.log_marginal, starts.reshape(-1, latent.size), spread, step=1e-2)
+    spread[model.layout["law_coordinates"]] = 1.0
+    standardised = latent.standardised(starts.reshape(-1, latent.size))
+    return climb(latent.log_marginal, standardised, np.diag(spread), step=1e-2)
 
 
 def _importance_sample(
@@ -168,7 +167,8 @@ def _importance_sample(
         proposal = proposal.refitted(theta, weights)
         if number >= _LEAST_ROUNDS and _effective(weights) > _MOVED:
             break
-    for count in _COUNTED_ROUNDS:
+    share = _effective(weights) / len(weights)
+    for count in [n for n in _COUNTED_ROUNDS[:-1] if n * share > _ENOUGH] + [_COUNTED_ROUNDS[-1]]:
         safe = proposal.widened(_WIDE_SHARE, _WIDE_FACTOR)
         theta, log_p, hidden = rounds.add(safe, count)
         log_weights = log_p - safe.logpdf(theta)

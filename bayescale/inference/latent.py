@@ -18,14 +18,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bayescale.inference.basis import Basis, SharedBasis, basis_at
+from bayescale.inference.matrices import cholesky, solve
+from bayescale.inference.standard import LawStandard
 from bayescale.model.model import Model
 
 _ITERATIONS = 4
 # Every other step is this much too long: it still cannot overshoot (majorisation allows 2), and converges in
 # half the steps.
 _RELAXATION = 1.8
-# A combination of weights that moves no run by more than this share of the discrepancy's scale is not seen.
-_UNSEEN = 1e-3
 # Points whose temporaries, each with its own basis, still fit the cache.
 _OWN_BASES = 32
 
@@ -53,6 +54,15 @@ class Latents(NamedTuple):
 class LatentNormals:
     """Integrates a model's discrepancy weights and group offsets out.
 
+    Points u are theta with the law's coordinates standardised given the scales (`LawStandard`).
+
+    Parameters
+    ----------
+    model : Model
+        With a discrepancy, a group effect or both.
+    at : array, shape (coordinate,)
+        Law coordinates of a mode of the law alone.
+
     Attributes
     ----------
     size : int
@@ -61,22 +71,23 @@ class LatentNormals:
         Coordinate of theta (log length) whose equal values are worth sharing.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, at: np.ndarray) -> None:
+        self.model, self.standard = model, LawStandard(model, at)
         latent = [b for n, b in model.layout.items() if n in ("discrepancy_standard", "group_offsets")]
         self.size = min(b.start for b in latent)
         self.shared_axis = model.layout["discrepancy_length"].start if model.discrepancy else None
 
-    def log_marginal(self, theta: np.ndarray) -> np.ndarray:
-        """Return Laplace's approximation of log p(losses, theta), shape (point,)."""
-        cuts = range(_OWN_BASES, len(theta), _OWN_BASES)
-        with np.errstate(all="ignore"):
-            parts = [_Conditional(self.model, part).laplace() for part in np.split(theta, cuts)]
-        out = np.concatenate(parts)
+    def log_marginal(self, u: np.ndarray) -> np.ndarray:
+        """Return Laplace's approximation of log p(losses, u), shape (point,)."""
+        out = np.empty(len(u))
+        for block in np.split(np.arange(len(u)), range(_OWN_BASES, len(u), _OWN_BASES)):
+            with np.errstate(all="ignore"):
+                conditional, log_jacobian = self._conditional(u[block])
+                out[block] = conditional.laplace() + log_jacobian
         return np.where(np.isfinite(out), out, -np.inf)
 
-    def integrate(self, theta: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return unbiased estimates of p(losses, theta), in logs, and a draw of the latents at each theta.
+    def integrate(self, u: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return unbiased estimates of p(losses, u), in logs, and a draw of the latents at each point.
 
         Returns
         -------
@@ -84,21 +95,33 @@ class LatentNormals:
         latents : array, shape (point, latent)
             Discrepancy weights, then group offsets.
         """
-        out, drawn = np.empty(len(theta)), np.empty((len(theta), self.model.size - self.size))
-        for block in self._blocks(theta):
+        out, drawn = np.empty(len(u)), np.empty((len(u), self.model.size - self.size))
+        for block in self._blocks(u):
             with np.errstate(all="ignore"):
-                conditional = _Conditional(self.model, theta[block])
-                out[block], latents = conditional.integrate(rng)
-            weights = conditional.all_weights(latents.weights, rng)
+                conditional, log_jacobian = self._conditional(u[block])
+                log_estimate, latents = conditional.integrate(rng)
+            out[block] = log_estimate + log_jacobian
+            assert isinstance(conditional.basis, SharedBasis)  # a block's points share a length
+            weights = conditional.basis.all_weights(latents.weights, rng)
             drawn[block] = np.concatenate([weights, latents.offsets], axis=1)
         return np.where(np.isfinite(out), out, -np.inf), drawn
 
-    def unconstrained(self, theta: np.ndarray, latents: np.ndarray) -> np.ndarray:
+    def _conditional(self, u: np.ndarray) -> "tuple[_Conditional, np.ndarray]":
+        basis = basis_at(self.model, u)
+        theta, log_jacobian = self.standard.to_theta(u, basis)
+        return _Conditional(self.model, theta, basis), log_jacobian
+
+    def standardised(self, theta: np.ndarray) -> np.ndarray:
+        """Return points u of theta, each of shape (point, size)."""
+        return self.standard.from_theta(theta, basis_at(self.model, theta))
+
+    def unconstrained(self, u: np.ndarray, latents: np.ndarray) -> np.ndarray:
         """Return points of the model's own layout, shape (point, model.size)."""
-        z = np.concatenate([theta, latents], axis=1)
-        if self.model.discrepancy is not None:
-            place = self.model.layout["discrepancy_standard"]
-            for block in self._blocks(theta):
+        z = np.concatenate([u, latents], axis=1)
+        for block in self._blocks(u):
+            z[block, : self.size] = self.standard.to_theta(u[block], basis_at(self.model, u[block]))[0]
+            if self.model.discrepancy is not None:
+                place = self.model.layout["discrepancy_standard"]
                 z[block, place] = self.model.standardised(z[block], z[block, place])
         return z
 
@@ -113,29 +136,21 @@ class LatentNormals:
 class _Conditional:
     """The posterior of the latents at points theta."""
 
-    def __init__(self, model: Model, theta: np.ndarray) -> None:
-        self.model, self.theta = model, theta
+    def __init__(self, model: Model, theta: np.ndarray, basis: Basis) -> None:
+        self.model, self.theta, self.basis = model, theta, basis
         sampled = model.coordinates.to_sampled(theta[:, model.layout["law_coordinates"]], np)
         self.log_prior = model.theta_log_prior(theta, sampled)
         self.floor = model.floor(sampled.values)
         self.reducible = np.maximum(model.law_loss(sampled.values, model.ratios) - self.floor, 1e-300)
         self.variance = model.noise_variance(theta)
         self.df = model.scale(theta, "noise_df")[:, None] if model.noise == "student-t" else None
-        runs = len(model.log_loss)
-        basis, self.members = np.zeros((runs, 0)), np.zeros((runs, 0))
-        self.seen = np.zeros((0, 0))
+        self.members = np.zeros((len(model.log_loss), 0))
         self.amplitude = self.group_sd = np.ones((len(theta), 1))
         if model.discrepancy is not None:
-            length = model.scale(theta, "discrepancy_length")
-            shared = bool((length == length[0]).all())
-            basis = model.discrepancy.basis(model.axes, length[0] if shared else length, np)
-            if shared:
-                basis, self.seen = _seen(basis)
             self.amplitude = model.scale(theta, "discrepancy_sd")[:, None]
         if model.group is not None:
             self.members = np.eye(len(model.group_names))[model.group]
             self.group_sd = model.scale(theta, "group_sd")[:, None]
-        self.basis = _Shared(basis) if basis.ndim == 2 else _Own(basis)
 
     def laplace(self) -> np.ndarray:
         """Return log p(losses, theta) by Laplace's approximation."""
@@ -163,11 +178,6 @@ class _Conditional:
         total = np.logaddexp(*logs)
         first = (np.log(rng.random(points)) < logs[0] - total)[:, None]
         return total - math.log(2), Latents(*(np.where(first, a, b) for a, b in zip(*pair, strict=True)))
-
-    def all_weights(self, seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return discrepancy weights, shape (point, weight), from their seen combinations."""
-        free = rng.standard_normal((len(seen), len(self.seen)))
-        return free + (seen - free @ self.seen) @ self.seen.T
 
     def mode(self) -> Latents:
         """Return the mode of the latents, by iteratively reweighted least squares."""
@@ -227,54 +237,6 @@ class _Conditional:
         return _Blocks(block, cross, diagonal)
 
 
-class _Shared:
-    """One basis, shape (run, weight), for all points; its products are made once."""
-
-    def __init__(self, basis: np.ndarray) -> None:
-        self.basis, self.size = basis, basis.shape[1]
-        rows, columns = np.tril_indices(self.size)
-        where = np.empty((self.size, self.size), int)
-        where[rows, columns] = where[columns, rows] = np.arange(len(rows))
-        self.unpack = where.ravel()
-        self.products = basis[:, rows] * basis[:, columns]
-
-    def times(self, weights: np.ndarray) -> np.ndarray:
-        """Return basis @ weights, shape (point, run)."""
-        return weights @ self.basis.T
-
-    def back(self, pull: np.ndarray) -> np.ndarray:
-        """Return basis' @ pull, shape (point, weight)."""
-        return pull @ self.basis
-
-    def gram(self, precision: np.ndarray) -> np.ndarray:
-        """Return basis' diag(precision) basis, shape (point, weight, weight)."""
-        return (precision @ self.products)[:, self.unpack].reshape(len(precision), self.size, self.size)
-
-    def crossed(self, precision: np.ndarray, members: np.ndarray) -> np.ndarray:
-        """Return basis' diag(precision) members, shape (point, weight, group)."""
-        products = (self.basis[:, :, None] * members[:, None, :]).reshape(len(members), -1)
-        return (precision @ products).reshape(len(precision), self.size, members.shape[1])
-
-
-class _Own:
-    """As `_Shared`, with a basis for each point, shape (point, run, weight)."""
-
-    def __init__(self, basis: np.ndarray) -> None:
-        self.basis, self.size = basis, basis.shape[2]
-
-    def times(self, weights: np.ndarray) -> np.ndarray:
-        return (self.basis @ weights[..., None])[..., 0]
-
-    def back(self, pull: np.ndarray) -> np.ndarray:
-        return (pull[:, None] @ self.basis)[:, 0]
-
-    def gram(self, precision: np.ndarray) -> np.ndarray:
-        return (self.basis * precision[..., None]).mT @ self.basis
-
-    def crossed(self, precision: np.ndarray, members: np.ndarray) -> np.ndarray:
-        return (self.basis * precision[..., None]).mT @ members
-
-
 @dataclass(frozen=True)
 class _Blocks:
     """Schur complement of the weights, their block with the offsets, and the offsets' diagonal."""
@@ -285,7 +247,7 @@ class _Blocks:
 
     @cached_property
     def factor(self) -> np.ndarray:
-        return _cholesky(self.schur)
+        return cholesky(self.schur)
 
     @property
     def log_det(self) -> np.ndarray:
@@ -296,7 +258,7 @@ class _Blocks:
     def solve(self, right: Latents) -> Latents:
         """Return the matrix's inverse times `right`."""
         reduced = right.weights - (self.cross @ (right.offsets / self.diagonal)[..., None])[..., 0]
-        weights = _solve(self.schur, reduced[..., None])[..., 0]
+        weights = solve(self.schur, reduced[..., None])[..., 0]
         return Latents(weights, self._offsets(right.offsets / self.diagonal, weights))
 
     def correlated(self, normal: Latents) -> Latents:
@@ -306,41 +268,3 @@ class _Blocks:
 
     def _offsets(self, alone: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return alone - (weights[:, None] @ self.cross)[:, 0] / self.diagonal
-
-
-def _seen(basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the basis of the combinations of weights that runs see, (run, seen), and these, (weight, seen).
-
-    They are orthonormal, so that their coordinates are N(0, I) as the weights are.
-    """
-    runs, weights = basis.shape
-    values, vectors = np.linalg.eigh(basis @ basis.T if runs < weights else basis.T @ basis)
-    vectors, size = vectors[:, values > _UNSEEN**2], np.sqrt(values[values > _UNSEEN**2])
-    if runs < weights:
-        return vectors * size, basis.T @ vectors / size
-    return basis @ vectors, vectors
-
-
-# Rounding of huge precisions leaves singular matrices. Such points lie far from the posterior, and must only
-# not stop the others.
-
-
-def _solve(matrices: np.ndarray, right: np.ndarray) -> np.ndarray:
-    try:
-        return np.linalg.solve(matrices, right)
-    except np.linalg.LinAlgError:
-        values, vectors = _eigen(matrices)
-        return vectors @ ((vectors.mT @ right) / values[..., None])
-
-
-def _cholesky(matrices: np.ndarray) -> np.ndarray:
-    try:
-        return np.linalg.cholesky(matrices)
-    except np.linalg.LinAlgError:
-        values, vectors = _eigen(matrices)
-        return np.linalg.cholesky((vectors * values[:, None]) @ vectors.mT)
-
-
-def _eigen(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    values, vectors = np.linalg.eigh(matrices)
-    return np.maximum(values, 1e-10 * values[:, -1:]), vectors

@@ -20,6 +20,8 @@ _ARRIVED = 0.2
 _CLIMBS = 4
 # Ends so many nats below the highest have no mass to speak of.
 _HOPELESS = 50.0
+# A positive parameter that least squares would have negative starts at this share of its prior draw.
+_LEAST_SHARE = 0.02
 # Modes with a smaller share of the mass than this change no result.
 MIN_SHARE = 0.01
 
@@ -46,18 +48,19 @@ class Mode:
     log_mass: float
 
 
-def find_modes(model: Model, *, starts: int = 6, seed: int = 0) -> list[Mode]:
+def find_modes(model: Model, *, starts: int = 5, seed: int = 0) -> list[Mode]:
     """Find distinct modes of the posterior of a model without discrepancy, the one with most mass first.
 
-    Climbs from the best of many prior draws, chosen to lie far from each other.
+    Climbs from the best of many draws of what the loss is not linear in, chosen to lie far from each other.
     """
-    pool = prior_draws(model, 150 * starts, np.random.default_rng(seed))
+    pool = _profiled(model, prior_draws(model, 50 * starts, np.random.default_rng(seed)))
     spread = pool.var(axis=0)
-    best = pool[np.argsort(-model.log_density(pool))[: 15 * starts]]
-    return climb(model.log_density, _far_apart(best, starts, spread), spread)
+    best = pool[np.argsort(-model.log_density(pool))[: 10 * starts]]
+    chosen = _far_apart(best, starts, spread)
+    return climb(model.log_density, chosen, _expected_covariance(model, chosen, spread))
 
 
-def climb(log_density: LogDensity, starts: np.ndarray, spread: np.ndarray, step: float = 1e-3) -> list[Mode]:
+def climb(log_density: LogDensity, starts: np.ndarray, inverse: np.ndarray, step: float = 1e-3) -> list[Mode]:
     """Climb from each start to a mode; return the distinct ones, the one with most mass first.
 
     Parameters
@@ -66,12 +69,12 @@ def climb(log_density: LogDensity, starts: np.ndarray, spread: np.ndarray, step:
         Of points, shape (point, size).
     starts : array, shape (start, size)
         Where to begin.
-    spread : array, shape (size,)
-        Rough variances, to precondition with.
+    inverse : array, shape (start, size, size) or (size, size)
+        A first idea of the inverse curvature.
     step : float
         Of the finite differences that give the curvature at a mode.
     """
-    points, heights = _bfgs(log_density, starts, np.diag(np.maximum(spread, 1e-6)))
+    points, heights = _bfgs(log_density, starts, inverse)
     found: list[tuple[Mode, bool]] = []
     for at in np.argsort(-heights):
         if found and heights[at] < found[0][0].log_density - _HOPELESS:
@@ -99,6 +102,41 @@ def prior_draws(model: Model, draws: int, rng: np.random.Generator) -> np.ndarra
     for name, prior in model.scale_priors.items():
         z[:, model.layout[name].start] = np.log(prior.sample(rng, draws))
     return z
+
+
+def _profiled(model: Model, pool: np.ndarray) -> np.ndarray:
+    """Return points with the best values, given the rest, of what the loss is linear in, and of the noise."""
+    names = [model.centred.derived.centred[n] for n in model.law.linear_parameters]
+    law, noise = model.layout["law_coordinates"], model.layout["noise_sd"].start
+    values = model.coordinates.to_sampled(pool[:, law], np).values
+    pool = pool.copy()
+    with np.errstate(all="ignore"):
+        if names:
+            values |= _linear_solution(model, values, names)
+            pool[:, law] = model.coordinates.from_sampled(values)
+        residual = model.log_loss - np.log(model.law_loss(values, model.ratios))
+        pool[:, noise] = np.log(np.median(np.abs(residual), axis=1) / 0.67 + 1e-5)
+    return pool[np.isfinite(pool).all(axis=1)]
+
+
+def _linear_solution(
+    model: Model, values: dict[str, np.ndarray], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return relative least squares values of parameters in which the loss is linear, shape (point,)."""
+    zero = {n: np.zeros_like(values[n]) for n in names}
+    rest = model.law_loss(values | zero, model.ratios)
+    columns = [model.law_loss(values | zero | {n: zero[n] + 1}, model.ratios) - rest for n in names]
+    terms = np.stack(columns, axis=-1) / np.exp(model.log_loss)[:, None]  # (point, run, name)
+    target = 1 - rest / np.exp(model.log_loss)
+    # A hundredth of a run's weight on the prior draw, in its own units, settles what runs leave open.
+    drawn = np.stack([values[n] for n in names], axis=-1)
+    ridge = 0.01 / np.maximum(drawn**2, 1e-12)
+    normal = terms.mT @ terms + ridge[:, None] * np.eye(len(names))
+    pull = (terms.mT @ target[..., None])[..., 0] + ridge * drawn
+    solved = np.linalg.solve(normal, pull[..., None])[..., 0]
+    positive = [model.centred.priors[n].positive for n in names]
+    solved = np.where(positive, np.maximum(solved, _LEAST_SHARE * drawn), solved)
+    return dict(zip(names, solved.T, strict=True))
 
 
 def _far_apart(points: np.ndarray, count: int, spread: np.ndarray) -> np.ndarray:
@@ -132,13 +170,11 @@ def _arrived(log_density: LogDensity, point: np.ndarray, step: float) -> tuple[M
 def _bfgs(log_density: LogDensity, points: np.ndarray, inverse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Maximise from all points at once; return where each climb ends, and how high.
 
-    `inverse` is a first idea of the inverse curvature.
-
     Derivatives and line searches are batches of points: SciPy's optimisers take one start and one point at a
     time, which costs ten times as much here.
     """
     state = [points, *_value_and_gradient(log_density, points)]
-    state += [np.tile(inverse, (len(points), 1, 1)), np.ones(len(points))]
+    state += [np.array(np.broadcast_to(inverse, (len(points), *inverse.shape[-2:]))), np.ones(len(points))]
     ended = []
     for _ in range(150):
         points, value, gradient, inverse, share = state
@@ -170,11 +206,12 @@ def _updated(inverse: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.nd
 
 
 def _value_and_gradient(log_density: LogDensity, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # Forward differences: a climb by them ends half a step from where it should, and half a step is nothing.
     count, size = points.shape
-    offsets = np.concatenate([np.zeros((1, size)), np.eye(size), -np.eye(size)]) * _STEP
+    offsets = np.concatenate([np.zeros((1, size)), np.eye(size)]) * _STEP
     values = log_density((points[:, None] + offsets).reshape(-1, size)).reshape(count, -1)
     with np.errstate(invalid="ignore"):  # -inf on both sides, far from any mode
-        gradient = (values[:, 1 : size + 1] - values[:, size + 1 :]) / (2 * _STEP)
+        gradient = (values[:, 1:] - values[:, :1]) / _STEP
     return values[:, 0], np.nan_to_num(gradient, nan=0.0, posinf=1e6, neginf=-1e6)
 
 
@@ -184,15 +221,8 @@ def _mode_at(log_density: LogDensity, point: np.ndarray, step: float) -> tuple[M
     Directions that do not bend down get unit variance: coordinates are logarithms.
     """
     size = len(point)
-    offsets = np.eye(size) * step
-    corners = point + (offsets[:, None] + offsets[None]).reshape(-1, size)
-    opposite = point + (offsets[:, None] - offsets[None]).reshape(-1, size)
-    values = log_density(np.concatenate([corners, opposite, 2 * point - corners, point[None]]))
-    height = float(values[-1])
-    above, across, below = values[:-1].reshape(3, size, size)
-    with np.errstate(invalid="ignore"):
-        hessian = (above + below - across - across.T) / (4 * step**2)
-    curvature = -(hessian + hessian.T) / 2
+    height = float(log_density(point[None])[0])
+    curvature = -hessian(log_density, point, step)
     if not np.all(np.isfinite(curvature)):
         curvature = np.zeros((size, size))
     eigenvalues, vectors = np.linalg.eigh(curvature)
@@ -201,6 +231,42 @@ def _mode_at(log_density: LogDensity, point: np.ndarray, step: float) -> tuple[M
         eigenvalues = np.maximum(eigenvalues, 1.0)
     log_mass = height + 0.5 * size * np.log(2 * np.pi) - 0.5 * np.log(eigenvalues).sum()
     return Mode(point, height, (vectors / eigenvalues) @ vectors.T, float(log_mass)), is_maximum
+
+
+def hessian(function: LogDensity, at: np.ndarray, step: float) -> np.ndarray:
+    """Return second derivatives, shape (size, size), of a function of points, shape (point, size)."""
+    size = len(at)
+    rows, columns = np.tril_indices(size)
+    single = step * np.concatenate([np.eye(size), -np.eye(size)])
+    pairs = single[rows] + single[columns]
+    points = at + np.concatenate([np.zeros((1, size)), single, pairs, -pairs])
+    values = function(points)
+    with np.errstate(invalid="ignore"):
+        ahead, behind = values[1 : size + 1], values[size + 1 : 2 * size + 1]
+        both = values[2 * size + 1 :].reshape(2, -1).sum(axis=0)
+        lower = (both + 2 * values[0] - (ahead + behind)[rows] - (ahead + behind)[columns]) / (2 * step**2)
+    out = np.empty((size, size))
+    out[rows, columns] = out[columns, rows] = lower
+    return out
+
+
+def _expected_covariance(model: Model, points: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Return rough inverse curvatures of a model without discrepancy, (point, size, size).
+
+    From how the law's losses change with its coordinates, and from its prior, whose variances are `spread`.
+    """
+    law = model.layout["law_coordinates"]
+    steps = _STEP * np.concatenate([np.zeros((1, law.stop)), np.eye(law.stop)])
+    with np.errstate(all="ignore"):
+        values = model.coordinates.to_sampled(points[:, None, law] + steps, np).values
+        log_loss = np.log(model.law_loss(values, model.ratios))
+    gradient = (log_loss[:, 1:] - log_loss[:, :1]) / _STEP  # (point, coordinate, run)
+    precision = 1 / (model.noise_variance(points) + (model.log_loss - log_loss[:, 0]) ** 2)
+    curvature = np.tile(np.diag(1 / np.maximum(spread, 1e-6)), (len(points), 1, 1))
+    curvature[:, law, law] += np.nan_to_num((gradient * precision[:, None]) @ gradient.mT)
+    noise = model.layout["noise_sd"].start
+    curvature[:, noise, noise] += len(model.log_loss)
+    return np.linalg.inv(curvature)
 
 
 def _distance(point: np.ndarray, mode: Mode) -> float:
