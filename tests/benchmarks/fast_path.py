@@ -5,13 +5,18 @@
 For every table, for the law alone and with discrepancy: median seconds of a fast fit (5 seeds, after one to
 warm up), k-hat, effective draws, and the largest differences from 4 x 2000 draws of NUTS among parameters
 (positive ones as logs), of means in NUTS sd and of sds as ratios: for the fits that stand taken together,
-which shows bias, and for the worst of them, which has its own Monte Carlo error.
+which shows bias, and for the worst of them, which has its own Monte Carlo error. Where vpnls is installed
+(arXiv:2603.22339, a point fit of the law alone), its default fit is timed in turn with ours.
 """
 
+import importlib.util
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 import bayescale as bs
 
@@ -24,62 +29,77 @@ TABLES = (
     "olmo-ladder-c4",
     "olmo-ladder-pile",
     "gadre-c4",
+    "gadre-redpajama",
+    "gadre-refinedweb",
 )
+SEEDS = 5
 
 
 def main(folder: str, names: list[str]) -> None:
+    rows = []
     for name in names:
         if name != "chinchilla":
             bs.pull(name, folder)
         table = bs.load(name)
         for discrepancy in (False, True):
-            started = time.perf_counter()
-            nuts = bs.fit(table, discrepancy=discrepancy, method="nuts", draws=2000, seed=1)
-            nuts_seconds = time.perf_counter() - started
-            seconds, fits = [], []
-            for seed in range(6):
-                started = time.perf_counter()
-                fits.append(bs.fit(table, discrepancy=discrepancy, method="fast", seed=seed))
-                seconds.append(time.perf_counter() - started)
-            stands = [f for f in fits[1:] if f.diagnostics.passed]
-            k_hat, ess = (np.median([getattr(f.diagnostics, n) for f in fits]) for n in ("k_hat", "min_ess"))
-            checks = nuts.diagnostics
-            for line in (
-                f"{name}, {len(table)} runs, {'with discrepancy' if discrepancy else 'law alone'}:",
-                f"  fast {np.median(seconds[1:]):.3f} s, k-hat {k_hat:.2f}, {ess:.0f} effective draws, "
-                f"{len(stands)} of 5 stand",
-                f"  NUTS {nuts_seconds:.0f} s, passed: {checks.passed}, smallest ESS {checks.min_ess:.0f}, "
-                f"{checks.divergences} divergences",
-                f"  together: {_told(compare(stands, nuts))}" if stands else "  none stands",
-                *(f"  the worst: {_told(worst)}" for worst in _worst(stands, nuts)),
-            ):
-                print(line, flush=True)
+            row = {"table": name, "runs": len(table), "discrepancy": discrepancy}
+            rows.append(row | compared(table, discrepancy))
+            print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
+    frame = pd.DataFrame(rows)
+    print(frame.round(3).to_string(index=False))
+    print(frame.groupby("discrepancy")[["fast s", "NUTS s"]].median().round(3).to_string())
 
 
-def compare(fits: list[bs.Fit], nuts: bs.Fit) -> tuple[float, str, float, str]:
-    """Return the largest shift of means and ratio of sds of fits' pooled draws, and of which parameters."""
-    shifts, ratios = {}, {}
+def compared(table: bs.RunTable, discrepancy: bool) -> dict[str, Any]:
+    """Return seconds and differences of fast fits and one by NUTS."""
+    nuts, nuts_seconds = _timed(
+        lambda: bs.fit(table, discrepancy=discrepancy, method="nuts", draws=2000, seed=1)
+    )
+    row: dict[str, Any] = {"NUTS s": nuts_seconds, "NUTS ESS": nuts.diagnostics.min_ess}
+    row["NUTS passed"] = nuts.diagnostics.passed
+    fits, seconds, peer = [], [], []
+    for seed in range(SEEDS + 1):
+        fitted, taken = _timed(lambda s=seed: bs.fit(table, discrepancy=discrepancy, method="fast", seed=s))
+        fits.append(fitted)
+        seconds.append(taken)
+        if not discrepancy and importlib.util.find_spec("vpnls"):
+            peer.append(_timed(lambda: _vpnls(table))[1])
+    if peer:
+        row["vpnls s"] = float(np.median(peer[1:]))
+    row["fast s"] = float(np.median(seconds[1:]))
+    row["k-hat"], row["ESS"] = (
+        float(np.median([getattr(f.diagnostics, n) for f in fits[1:]])) for n in ("k_hat", "min_ess")
+    )
+    stands = [f for f in fits[1:] if f.diagnostics.passed]
+    row["stand"] = len(stands)
+    if stands:
+        row["mean, sd off"], row["sd ratio"] = differences(stands, nuts)
+        each = [differences([f], nuts) for f in stands]
+        row["worst mean"] = max(shift for shift, _ in each)
+        row["worst ratio"] = max((ratio for _, ratio in each), key=lambda r: abs(np.log(r)))
+    return row
+
+
+def differences(fits: list[bs.Fit], nuts: bs.Fit) -> tuple[float, float]:
+    """Return the largest shift of means, in sd, and the most different ratio of sds of fits' pooled draws."""
+    shifts, ratios = [], []
     for name, reference in nuts.parameters.items():
         if reference.ndim == 1 and name not in ("A", "B"):
             mine, theirs = np.log(np.concatenate([f.parameters[name] for f in fits])), np.log(reference)
-            shifts[name] = abs(mine.mean() - theirs.mean()) / theirs.std()
-            ratios[name] = mine.std() / theirs.std()
-    shift = max(shifts, key=lambda n: shifts[n])
-    ratio = max(ratios, key=lambda n: abs(np.log(ratios[n])))
-    return shifts[shift], shift, ratios[ratio], ratio
+            shifts.append(float(abs(mine.mean() - theirs.mean()) / theirs.std()))
+            ratios.append(float(mine.std() / theirs.std()))
+    return max(shifts), max(ratios, key=lambda r: abs(np.log(r)))
 
 
-def _worst(fits: list[bs.Fit], nuts: bs.Fit) -> list[tuple[float, str, float, str]]:
-    """Return the largest shift and the largest ratio of single fits, if there are any."""
-    each = [compare([f], nuts) for f in fits]
-    if not each:
-        return []
-    shift, ratio = max(each, key=lambda s: s[0]), max(each, key=lambda s: abs(np.log(s[2])))
-    return [(*shift[:2], *ratio[2:])]
+def _vpnls(table: bs.RunTable) -> Any:
+    from vpnls.api import fit_vpnls
+
+    return fit_vpnls(*(table.column(c).astype(float) for c in ("params", "tokens", "loss")))
 
 
-def _told(found: tuple[float, str, float, str]) -> str:
-    return f"means within {found[0]:.2f} sd ({found[1]}), sds within x{found[2]:.2f} ({found[3]})"
+def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    return function(), time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ ray = pytest.importorskip("ray", reason="bayescale[ray] is not installed")
 import bayescale_trainer
 from bayescale_trainer.conduct import train_ladder
 from bayescale_trainer.executors import EXECUTORS, run_on_ray
-from bayescale_trainer.ladder import read_ladder, tasks_of
+from bayescale_trainer.ladder import read_ladder
 from bayescale_trainer.records import MEASURED, read_records
-from bayescale_trainer.train import train
 
 RUNS = """
 [[runs]]
@@ -45,8 +44,8 @@ def cluster(monkeypatch):
 
 def test_a_lost_node_costs_no_run_and_changes_no_record(cluster, write_ladder, tmp_path, monkeypatch):
     ladder = read_ladder(write_ladder(RUNS))
-    source = ladder.open_source(tmp_path)
-    alone = [r for task in tasks_of(ladder.runs(source), 1) for r in train(task, source)]
+    train_ladder(ladder, tmp_path / "processes", "process")
+    local = read_records(tmp_path / "processes" / "runs.jsonl")
 
     def run_and_lose_a_node(tasks, place, report):
         for count, finished in enumerate(run_on_ray(tasks, place, report), 1):
@@ -62,9 +61,9 @@ def test_a_lost_node_costs_no_run_and_changes_no_record(cluster, write_ladder, t
     while sum(node["Alive"] for node in ray.nodes()) > 2 and time.monotonic() < patience:
         time.sleep(0.2)
     assert sum(node["Alive"] for node in ray.nodes()) == 2
-    assert len(found) == len(alone) == 4
+    assert len(found) == len(local) == 4
 
     def results(records):
         return {r["run_id"]: {k: v for k, v in r.items() if k not in MEASURED} for r in records}
 
-    assert results(found) == results(alone)
+    assert results(found) == results(local)
