@@ -7,6 +7,7 @@ import xarray as xr
 
 import bayescale as bs
 from bayescale.errors import FitError
+from bayescale.fitting import law_for
 from tests.conftest import simulated_table
 
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2000.0, "alpha": 0.35, "beta": 0.366}
@@ -218,6 +219,14 @@ def test_the_tables_floor_prior_yields_to_one_that_is_given():
 
     assert floor() == pytest.approx(0.5, rel=0.01)
     assert floor(priors={"E": "LogNormal(3, 0.01)"}) == pytest.approx(3, rel=0.01)
+
+
+def test_the_tables_own_priors_of_terms_are_for_laws_with_a_floor():
+    table = simulated_table(rows=12)
+    own = bs.RunTable(table.frame, table.meta.model_copy(update={"term_prior": "LogNormal(0.1, 1.4)"}))
+    law = law_for(own, "chinchilla", {"A": "LogNormal(2, 1)"})
+    assert [str(law.parameter(n).prior) for n in "AB"] == ["LogNormal(2, 1)", "LogNormal(0.1, 1.4)"]
+    assert law_for(own, "kaplan", None) == law_for(table, "kaplan", None)
 
 
 @pytest.mark.parametrize(

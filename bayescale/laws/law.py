@@ -124,6 +124,13 @@ class Law:
 
         return derive(self).floor
 
+    @cached_property
+    def terms(self) -> tuple[str, ...]:
+        """Amplitudes: parameters whose prior is on what their term adds to the loss at the table's centre."""
+        from bayescale.laws.derived import derive
+
+        return tuple(derive(self).terms)
+
     @property
     def latex(self) -> str:
         """The formula typeset."""

@@ -17,6 +17,9 @@ from typing import Any
 
 Record = dict[str, Any]
 
+# The laws' own priors are about language, whose terms add half a nat or so at a table's centre. What those of
+# a synthetic source add, nobody knows beforehand: twice as wide.
+_TERM_PRIOR = "LogNormal(0.5, 1.4)"
 # What another machine, or another run of the same code, may write differently.
 MEASURED = ("measured", "versions")
 TABLE_COLUMNS = (
@@ -82,6 +85,7 @@ def _metadata(records: Sequence[Record], name: str) -> str:
         "params_convention": "total",
         "shared_evaluation": True,  # one validation set: loss_se is common to all runs
         "entropy_rate": source["entropy_rate"],
+        "term_prior": None if source["entropy_rate"] is None else _TERM_PRIOR,
         "notes": f"compute = {records[0]['compute_convention']}",
     }
     # A JSON string or number is a TOML one too.
