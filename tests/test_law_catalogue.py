@@ -11,7 +11,6 @@ from bayescale.publishedfits import published_fits
 # the special case's parameters.
 SPECIAL = {
     ("chinchilla", "chinchilla-shared"): {"beta": "alpha"},
-    ("chinchilla-tied", "chinchilla-shared"): {"ratio": 1.0},
     ("chinchilla", "power-params-floor"): {"B": 0.0},
     ("chinchilla", "power-tokens-floor"): {"A": 0.0},
     ("generalised-sum", "chinchilla"): {"p": 1.0},

@@ -17,14 +17,7 @@ from bayescale.averaging import average
 from bayescale.backtesting import Backtest, scored, splits_of
 from tests.benchmarks.coverage import TABLES, pull_tables
 
-LAWS = (
-    "chinchilla",
-    "chinchilla-shared",
-    "chinchilla-tied",
-    "generalised-sum",
-    "outer-exponent",
-    "kaplan-floor",
-)
+LAWS = ("chinchilla", "chinchilla-shared", "generalised-sum", "outer-exponent", "kaplan-floor")
 FAST = {"method": "fast", "discrepancy": True}
 
 OLMO_TARGETS = {"params": np.array([6887575552, 13202396160]), "tokens": np.array([3.945e12, 5e12])}
