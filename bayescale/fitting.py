@@ -326,13 +326,13 @@ def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
 
 
 def law_for(table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] | None) -> Law:
-    """Return the law with the priors given, and the table's own for floor and terms where none was given."""
+    """Return the law with the priors given, and the table's own where none was given."""
     found = find_law(law, columns=list(map(str, table.frame.columns)), priors=priors)
     if not found.floor:  # without one, a term has to explain the whole loss
         return found
-    floor, terms = table.meta.floor_prior, table.meta.term_prior
-    own = ({found.floor: floor} if floor else {}) | (dict.fromkeys(found.terms, terms) if terms else {})
-    return found.with_priors({name: prior for name, prior in own.items() if name not in (priors or {})})
+    floor, names = table.meta.floor_prior, {p.name for p in found.parameters} - (priors or {}).keys()
+    own = table.meta.priors | ({found.floor: floor} if floor else {})
+    return found.with_priors({name: prior for name, prior in own.items() if name in names})
 
 
 def _model(

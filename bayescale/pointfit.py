@@ -13,7 +13,7 @@ import xarray as xr
 from scipy import optimize
 
 from bayescale.errors import FitError
-from bayescale.laws import Law, find_law
+from bayescale.laws import Law, find_law, sample_priors
 from bayescale.model.model import Model, make_model
 from bayescale.runs import RunTable
 
@@ -105,7 +105,7 @@ def point_fit(
     model = make_model(table, found, discrepancy=False)
     problem = _Huber(model)
     rng = np.random.default_rng(seed)
-    first = {n: prior.sample(rng, starts) for n, prior in model.centred.priors.items()}
+    first = sample_priors(model.centred.priors, rng, starts)
     everything = np.arange(len(table))
     ends = [problem.minimise(z, everything) for z in problem.coordinates(first)]
     best = min(ends, key=lambda end: end.fun)

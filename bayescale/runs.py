@@ -97,9 +97,9 @@ class TableMeta(pydantic.BaseModel):
         The step losses were rounded to, in `loss_unit`; detected when the table is read.
     floor_prior : str, optional
         Prior of the irreducible loss where the evaluation set tells more than the law's own prior.
-    term_prior : str, optional
-        Prior of the loss that each of a law's terms adds at the table's centre, nats/token, where the source
-        is not the language that the laws' own priors are about.
+    priors : dict
+        Parameter to prior, for laws with a floor that have a parameter of this name, where the source is not
+        the language that the laws' own priors are about.
     shared_evaluation : bool
         All runs were evaluated on the same text, so that ``loss_se`` is an error common to them (the
         choice of the text) and no noise between runs.
@@ -122,7 +122,7 @@ class TableMeta(pydantic.BaseModel):
     flops_per_param_token: float = pydantic.Field(default=6.0, gt=0, allow_inf_nan=False)
     loss_step: float | None = pydantic.Field(default=None, ge=0, allow_inf_nan=False)
     floor_prior: str | None = None
-    term_prior: str | None = None
+    priors: dict[str, str] = {}
     shared_evaluation: bool = False
     entropy_rate: float | None = None
     notes: str = ""

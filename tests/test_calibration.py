@@ -3,7 +3,7 @@
 import numpy as np
 
 from bayescale.inference.nuts import compile_nuts, sample_nuts
-from bayescale.laws import BUILTIN
+from bayescale.laws import BUILTIN, sample_priors
 from bayescale.model.model import make_model
 from tests.conftest import simulated_table
 
@@ -42,7 +42,7 @@ def parameters(model, z):
 
 
 def prior_point(model, rng):
-    law = {n: prior.sample(rng, 1) for n, prior in model.centred.priors.items()}
+    law = sample_priors(model.centred.priors, rng, 1)
     scales = [np.log(prior.sample(rng, 1)) for prior in model.scale_priors.values()]
     return np.concatenate([model.coordinates.from_sampled(law)[0], *scales])
 

@@ -221,11 +221,13 @@ def test_the_tables_floor_prior_yields_to_one_that_is_given():
     assert floor(priors={"E": "LogNormal(3, 0.01)"}) == pytest.approx(3, rel=0.01)
 
 
-def test_the_tables_own_priors_of_terms_are_for_laws_with_a_floor():
+def test_the_tables_own_priors_are_for_laws_with_a_floor():
     table = simulated_table(rows=12)
-    own = bs.RunTable(table.frame, table.meta.model_copy(update={"term_prior": "LogNormal(0.1, 1.4)"}))
+    priors = {"A": "LogNormal(0.1, 1.4)", "B": "LogNormal(0.1, 1.4)", "alpha": "LogNormal(0.5, 0.3)"}
+    own = bs.RunTable(table.frame, table.meta.model_copy(update={"priors": priors}))
     law = law_for(own, "chinchilla", {"A": "LogNormal(2, 1)"})
     assert [str(law.parameter(n).prior) for n in "AB"] == ["LogNormal(2, 1)", "LogNormal(0.1, 1.4)"]
+    assert str(law_for(own, "chinchilla-shared", None).parameter("alpha").prior) == "LogNormal(0.5, 0.3)"
     assert law_for(own, "kaplan", None) == law_for(table, "kaplan", None)
 
 

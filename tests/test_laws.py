@@ -2,10 +2,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from bayescale.errors import LawError
-from bayescale.laws import BUILTIN, CentredLaw, Law, LogNormal, find_law, law_from_formula, parse_prior
+from bayescale.laws import (
+    BUILTIN,
+    CentredLaw,
+    Law,
+    LogNormal,
+    find_law,
+    law_from_formula,
+    parse_prior,
+    sample_priors,
+)
 from bayescale.laws.formula import compile_formula, parse_formula, with_numbers
+from bayescale.laws.priors import marginal
 
 positive = st.floats(0.05, 3)
 
@@ -107,6 +118,32 @@ def test_unusable_laws_say_what_to_do(law, match):
 def test_unusable_priors_are_errors(text):
     with pytest.raises(LawError, match="prior"):
         parse_prior(text)
+
+
+def test_a_prior_may_lie_about_another_parameter():
+    law = law_from_formula(
+        "E + A*N**-a + B*D**-b", priors={"a": "LogNormal(0.4, 0.35)", "b": "LogNormal(a, 0.2)"}
+    )
+    assert Law.from_dict(law.to_dict()) == law
+    priors = CentredLaw(law).priors
+    drawn = sample_priors(priors, np.random.default_rng(0), 100_000)
+    ratio = np.log(drawn["b"] / drawn["a"])
+    assert ratio.std() == pytest.approx(0.2, rel=0.02)
+    assert np.log(drawn["b"]).std() == pytest.approx(np.hypot(0.35, 0.2), rel=0.02)
+    assert marginal(priors, "b") == LogNormal(0.4, np.hypot(0.35, 0.2))
+    density = priors["b"].given({"a": 0.3}).logpdf(0.5, np.log(0.5), np)
+    assert density == pytest.approx(stats.lognorm(0.2, scale=0.3).logpdf(0.5))
+    # An amplitude is meant as it is sampled, at the centre; a number takes a held parameter's place.
+    about_a_term = law.with_priors({"B": "LogNormal(A, 0.5)"})
+    assert CentredLaw(about_a_term).priors["B_centre"].about == "A_centre"
+    assert law.with_constants({"a": 0.3}).parameter("b").prior == LogNormal(0.3, 0.2)
+
+
+@pytest.mark.parametrize("prior", ["LogNormal(c, 0.2)", "LogNormal(b, 0.2)", "LogNormal(E, 0.2)"])
+def test_a_prior_about_what_has_no_number_is_an_error(prior):
+    priors = {"a": "LogNormal(0.4, 0.35)", "b": prior, "E": "Normal(1, 1)"}
+    with pytest.raises(LawError, match="expected a parameter of the law with a log-normal prior of its own"):
+        law_from_formula("E + A*N**-a + B*D**-b", priors=priors)
 
 
 def test_numbers_take_the_place_of_names_signs_and_all():

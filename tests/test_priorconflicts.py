@@ -34,7 +34,7 @@ def test_a_table_from_the_prior_has_no_conflict():
 
 def test_small_terms_are_told_apart_from_a_prior_for_language():
     table = bs.load("zipf-facts-steep")
-    fit = bs.fit(replace(table, meta=table.meta.model_copy(update={"term_prior": None})), discrepancy=False)
+    fit = bs.fit(replace(table, meta=table.meta.model_copy(update={"priors": {}})), discrepancy=False)
     found = {c.parameter: c for c in bs.prior_conflicts(fit)}
     assert {"A_centre", "B_centre"} <= found.keys()
     a = found["A_centre"]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bayescale.laws import sample_priors
 from bayescale.model.model import Model
 
 LogDensity = Callable[[np.ndarray], np.ndarray]
@@ -96,7 +97,7 @@ def shares(modes: Sequence[Mode]) -> np.ndarray:
 
 def prior_draws(model: Model, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Draw unconstrained points of a model without discrepancy from its prior, (draws, size)."""
-    law = {n: prior.sample(rng, draws) for n, prior in model.centred.priors.items()}
+    law = sample_priors(model.centred.priors, rng, draws)
     z = np.empty((draws, model.size))
     z[:, model.layout["law_coordinates"]] = model.coordinates.from_sampled(law)
     for name, prior in model.scale_priors.items():

@@ -7,7 +7,7 @@ from bayescale.errors import LawError
 from bayescale.laws.builtin import BUILTIN
 from bayescale.laws.centred import CentredLaw
 from bayescale.laws.law import INPUT_COLUMNS, Law, Parameter, law_from_formula
-from bayescale.laws.priors import Gamma, LogNormal, Normal, Prior, parse_prior
+from bayescale.laws.priors import Gamma, LogNormal, Normal, Prior, parse_prior, sample_priors
 
 __all__ = [
     "BUILTIN",
@@ -23,6 +23,7 @@ __all__ = [
     "law_details",
     "law_from_formula",
     "parse_prior",
+    "sample_priors",
 ]
 
 

@@ -44,7 +44,8 @@ class CentredLaw:
     @cached_property
     def priors(self) -> dict[str, Prior]:
         """Prior of each sampled parameter."""
-        return {self.derived.centred[p.name]: p.prior for p in self.law.parameters}
+        centred = self.derived.centred
+        return {centred[p.name]: _renamed(p.prior, centred) for p in self.law.parameters}
 
     @property
     def floor(self) -> str | None:
@@ -106,6 +107,11 @@ class CentredLaw:
             arguments = sorted(names_in(term))
             values[sampled] = float(compile_formula(term, arguments, np)(*(known[a] for a in arguments)))
         return values
+
+
+def _renamed(prior: Prior, names: Mapping[str, str]) -> Prior:
+    # The other's place in a prior about another is taken by the name under which that one is sampled.
+    return prior.given(names)
 
 
 def _at(centre: Mapping[str, float]) -> dict[str, float]:

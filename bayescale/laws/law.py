@@ -91,6 +91,16 @@ class Law:
         if unused := set(names) - free:
             raise LawError(f"law {self.name!r}: {sorted(unused)} do not occur in {self.formula!r}")
         _require_inputs(self.formula, self.inputs)
+        self._require_priors()
+
+    def _require_priors(self) -> None:
+        priors = {p.name: p.prior for p in self.parameters}
+        for name, prior in priors.items():
+            if prior.about and not isinstance(getattr(priors.get(prior.about), "median", None), int | float):
+                raise LawError(
+                    f"law {self.name!r}: the prior {prior} of {name} lies about {prior.about!r}; expected a "
+                    "parameter of the law with a log-normal prior of its own, about a number"
+                )
 
     @cached_property
     def expression(self) -> "sp.Expr":
@@ -123,13 +133,6 @@ class Law:
         from bayescale.laws.derived import derive
 
         return derive(self).floor
-
-    @cached_property
-    def terms(self) -> tuple[str, ...]:
-        """Amplitudes: parameters whose prior is on what their term adds to the loss at the table's centre."""
-        from bayescale.laws.derived import derive
-
-        return tuple(derive(self).terms)
 
     @property
     def latex(self) -> str:
@@ -185,7 +188,11 @@ class Law:
         for name in constants:
             self.parameter(name)
         parameters = tuple(
-            replace(p, at_centre=with_numbers(p.at_centre, constants) if p.at_centre else None)
+            replace(
+                p,
+                at_centre=with_numbers(p.at_centre, constants) if p.at_centre else None,
+                prior=p.prior.given(constants) if p.prior.about in constants else p.prior,
+            )
             for p in self.parameters
             if p.name not in constants
         )
@@ -296,8 +303,10 @@ def _refuse_growth(law: Law, given: Mapping[str, Prior]) -> None:
     import sympy as sp
 
     # "E + A*N**a" reads naturally when a is negative; here exponents are positive and carry a minus.
+    if given:
+        return
     defaults = {p.name: sp.Float(p.prior.median) for p in law.parameters if isinstance(p.prior, LogNormal)}
-    if given or len(defaults) < len(law.parameters):
+    if len(defaults) < len(law.parameters):
         return
     at = {law.symbol(n): v for n, v in defaults.items()} | {law.symbol(i): 10 for i in law.inputs}
     if all(law.expression.diff(law.symbol(i)).subs(at) > 0 for i in law.inputs):

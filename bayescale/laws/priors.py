@@ -3,11 +3,15 @@
 A prior prints as it is written (``LogNormal(0.4, 0.35)``) and `parse_prior` reads that back, so that
 priors travel through command lines, TOML and saved fits as text. `logpdf` takes the array namespace to
 work in (NumPy or ``pytensor.tensor``): one definition serves every engine.
+
+A log-normal prior may lie about another parameter of its law: ``beta = LogNormal(alpha, 0.3)``. `Prior.given`
+turns it into one about a number, or an array of them.
 """
 
 import math
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +28,17 @@ class Prior:
     positive: ClassVar[bool] = True
 
     def __str__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{getattr(self, f.name):g}' for f in fields(self))})"
+        numbers = (getattr(self, f.name) for f in fields(self))
+        return f"{type(self).__name__}({', '.join(x if isinstance(x, str) else f'{x:g}' for x in numbers)})"
+
+    @property
+    def about(self) -> str | None:
+        """Name of the parameter that is the prior's median, if one is."""
+        return None
+
+    def given(self, values: Mapping[str, Any]) -> "Prior":
+        """Return the prior once other parameters have values, of any shape."""
+        return self
 
     def logpdf(self, x: Any, log_x: Any, xp: Any) -> Any:
         """Log density at `x`; `log_x` is its logarithm, which callers mostly have already."""
@@ -41,13 +55,21 @@ class Prior:
 
 @dataclass(frozen=True)
 class LogNormal(Prior):
-    """Log-normal: `median` in the parameter's unit, `sigma` of its natural logarithm."""
+    """Log-normal: `median` in the parameter's unit, or another parameter's name; `sigma` of its logarithm."""
 
-    median: float
+    median: Any
     sigma: float
 
+    @property
+    def about(self) -> str | None:
+        return self.median if isinstance(self.median, str) else None
+
+    def given(self, values: Mapping[str, Any]) -> Prior:
+        return replace(self, median=values[self.median]) if self.about else self
+
     def logpdf(self, x: Any, log_x: Any, xp: Any) -> Any:
-        z = (log_x - math.log(self.median)) / self.sigma
+        log_median = math.log(self.median) if isinstance(self.median, int | float) else xp.log(self.median)
+        z = (log_x - log_median) / self.sigma
         return -0.5 * z**2 - log_x - math.log(self.sigma) - 0.5 * _LOG_2PI
 
     def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
@@ -95,6 +117,30 @@ class Normal(Prior):
         return (x - self.mean) / self.sd
 
 
+def sample_priors(priors: Mapping[str, Prior], rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
+    """Draw `size` values of each parameter, those first that others' priors lie about."""
+    values: dict[str, np.ndarray] = {}
+    for name in in_order(priors):
+        values[name] = priors[name].given(values).sample(rng, size)
+    return values
+
+
+def in_order(priors: Mapping[str, Prior]) -> list[str]:
+    """Return names, those first that others' priors lie about."""
+    return sorted(priors, key=lambda name: priors[name].about is not None)
+
+
+def marginal(priors: Mapping[str, Prior], name: str) -> Prior:
+    """Return a parameter's prior once the one that it lies about is integrated out."""
+    prior = priors[name]
+    if not prior.about:
+        return prior
+    other = priors[prior.about]
+    assert isinstance(prior, LogNormal)
+    assert isinstance(other, LogNormal)
+    return LogNormal(other.median, math.hypot(other.sigma, prior.sigma))
+
+
 _FAMILIES: dict[str, type[Prior]] = {c.__name__: c for c in (LogNormal, Gamma, Normal)}
 _WRITTEN = re.compile(r"^\s*(\w+)\s*\(\s*([^,()]+)\s*,\s*([^,()]+)\s*\)\s*$")
 
@@ -111,6 +157,8 @@ def parse_prior(text: str) -> Prior:
     --------
     >>> parse_prior("LogNormal(0.4, 0.35)")
     LogNormal(median=0.4, sigma=0.35)
+    >>> parse_prior("LogNormal(alpha, 0.3)").about
+    'alpha'
     """
     match = _WRITTEN.match(text)
     if not match or match[1] not in _FAMILIES:
@@ -118,11 +166,13 @@ def parse_prior(text: str) -> Prior:
             f"prior {text!r} cannot be read; expected LogNormal(median, sigma), Gamma(shape, rate) "
             "or Normal(mean, sd)"
         )
+    other = match[2].strip()
+    about = match[1] == "LogNormal" and other.isidentifier() and other.lower() not in ("inf", "nan")
     try:
-        first, second = float(match[2]), float(match[3])
+        first, second = 1.0 if about else float(other), float(match[3])
     except ValueError as error:
         raise LawError(f"prior {text!r}: {error}; expected two numbers") from error
     in_range = second > 0 and (match[1] == "Normal" or first > 0)
     if not (in_range and math.isfinite(first) and math.isfinite(second)):
         raise LawError(f"prior {text!r}: scales must be positive and finite")
-    return _FAMILIES[match[1]](first, second)  # type: ignore[call-arg]
+    return _FAMILIES[match[1]](other if about else first, second)  # type: ignore[call-arg]

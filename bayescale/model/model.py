@@ -235,7 +235,7 @@ class Model:
     def law_log_prior(self, values: Mapping[str, Any], logs: Mapping[str, Any], xp: Any = np) -> Any:
         """Return the log prior density of the law's sampled parameters."""
         priors = self.centred.priors.items()
-        return sum(prior.logpdf(values[name], logs.get(name), xp) for name, prior in priors)
+        return sum(prior.given(values).logpdf(values[name], logs.get(name), xp) for name, prior in priors)
 
     def theta_log_prior(self, z: np.ndarray, sampled: Sampled) -> np.ndarray:
         """Return the log prior density of law coordinates and log scales, shape (point,)."""

@@ -7,6 +7,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayescale.laws import Gamma, LogNormal, Normal, Prior
+from bayescale.laws.priors import in_order
 from bayescale.model.model import Model
 
 
@@ -58,7 +59,10 @@ def _loss(model: Model, scales: dict[str, Any], log_loss: Any) -> Any:
 
 
 def _naive_loss(model: Model, scales: dict[str, Any]) -> Any:
-    values = {name: _variable(name, prior) for name, prior in model.centred.priors.items()}
+    priors = model.centred.priors
+    values: dict[str, Any] = {}
+    for name in in_order(priors):
+        values[name] = _variable(name, priors[name].given(values))
     loss = model.law_loss(values, model.ratios, pt)
     if model.discrepancy is None:
         return loss
@@ -70,7 +74,8 @@ def _naive_loss(model: Model, scales: dict[str, Any]) -> Any:
 def _variable(name: str, prior: Prior) -> Any:
     match prior:
         case LogNormal(median, sigma):
-            return pm.LogNormal(name, np.log(median), sigma)
+            log_median = np.log(median) if isinstance(median, int | float) else pt.log(median)
+            return pm.LogNormal(name, log_median, sigma)
         case Gamma(shape, rate):
             return pm.Gamma(name, shape, rate)
         case Normal(mean, sd):

@@ -7,6 +7,7 @@ import numpy as np
 
 from bayescale.errors import FitError
 from bayescale.laws import Prior
+from bayescale.laws.priors import marginal
 from bayescale.plots.style import BLUE, ENOUGH_DRAWS, GREEN, GREY, mark_failed, styled
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def plot_pairs(fit: "Fit", parameters: Sequence[str] | None = None) -> np.ndarra
 
 def sampled_priors(fit: "Fit") -> dict[str, Prior]:
     """Return the prior of every parameter that was sampled: the law's at the centre, and the scales."""
-    return {**fit.model.centred.priors, **fit.model.scale_priors}
+    of_law = fit.model.centred.priors
+    return {name: marginal(of_law, name) for name in of_law} | fit.model.scale_priors
 
 
 def _draw_marginal(ax: "Axes", prior: Prior, draws: np.ndarray) -> None:

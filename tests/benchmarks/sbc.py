@@ -18,14 +18,14 @@ from scipy import stats
 from bayescale.fitting import _parameters as parameters_at
 from bayescale.inference.diagnostics import MAX_K_HAT, MIN_ESS_FAST
 from bayescale.inference.fast import sample_fast
-from bayescale.laws import BUILTIN
+from bayescale.laws import BUILTIN, sample_priors
 from bayescale.model.model import make_model
 from tests.conftest import simulated_table
 
 
 def prior_table(model, rng):
     """Return a point drawn from the prior, as parameters, and log losses simulated from it."""
-    law = {n: prior.sample(rng, 1) for n, prior in model.centred.priors.items()}
+    law = sample_priors(model.centred.priors, rng, 1)
     scales = {n: prior.sample(rng, 1) for n, prior in model.scale_priors.items()}
     loss = model.law_loss(law, model.ratios)
     basis = model.discrepancy.basis(model.axes, scales["discrepancy_length"], np)

@@ -181,7 +181,7 @@ def test_the_run_table_has_a_row_per_run_and_its_entropy_rate(write_ladder, tmp_
     meta = tomllib.loads((out / "runs.toml").read_text())
     source = read_ladder(write_ladder(runs)).open_source(tmp_path)
     assert meta["entropy_rate"] == source.entropy_rate
-    assert meta["term_prior"] == "LogNormal(0.5, 1.4)"
+    assert meta["priors"].keys() == {"A", "B", "beta"}
     assert meta["loss_unit"] == "nats/token"
     assert "blew up" in capsys.readouterr().out
 
@@ -197,7 +197,7 @@ def test_a_users_text_is_trained_on_and_scored_in_bits_per_byte(write_ladder, tm
     assert main([str(write_ladder("", text)), "-o", str(out)]) == 0
     (record,) = read_records(out / "runs.jsonl")
     assert record["source"]["entropy_rate"] is None
-    assert "term_prior" not in (out / "runs.toml").read_text()
+    assert "priors" not in (out / "runs.toml").read_text()
     assert record["kl"] is None
     assert record["unique_tokens"] == 3_000
     assert record["training"]["epochs"] == pytest.approx(record["tokens"] / 3_000)

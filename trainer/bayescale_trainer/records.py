@@ -17,9 +17,14 @@ from typing import Any
 
 Record = dict[str, Any]
 
-# The laws' own priors are about language, whose terms add half a nat or so at a table's centre. What those of
-# a synthetic source add, nobody knows beforehand: twice as wide.
-_TERM_PRIOR = "LogNormal(0.5, 1.4)"
+# The laws' own priors are about language, whose terms add half a nat or so at a table's centre, and whose
+# exponents lie near each other. Of a synthetic source nobody knows that beforehand.
+_PRIORS_OF_NO_LANGUAGE = """
+[priors]
+A = "LogNormal(0.5, 1.4)"
+B = "LogNormal(0.5, 1.4)"
+beta = "LogNormal(0.4, 0.35)"
+"""
 # What another machine, or another run of the same code, may write differently.
 MEASURED = ("measured", "versions")
 TABLE_COLUMNS = (
@@ -85,12 +90,11 @@ def _metadata(records: Sequence[Record], name: str) -> str:
         "params_convention": "total",
         "shared_evaluation": True,  # one validation set: loss_se is common to all runs
         "entropy_rate": source["entropy_rate"],
-        "term_prior": None if source["entropy_rate"] is None else _TERM_PRIOR,
         "notes": f"compute = {records[0]['compute_convention']}",
     }
     # A JSON string or number is a TOML one too.
     lines = [f"{key} = {json.dumps(value)}" for key, value in known.items() if value is not None]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + (_PRIORS_OF_NO_LANGUAGE if known["entropy_rate"] is not None else "")
 
 
 def write_aside(path: Path, text: str) -> None:
