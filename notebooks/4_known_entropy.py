@@ -65,8 +65,8 @@ print("diagnostics passed:", fit.diagnostics.passed)
 # %% [markdown]
 # ## A longer ladder
 #
-# Ladders of 35 runs are bundled, trained the same way: on this source, and on a harder one with more
-# facts to learn.
+# Ladders of 35 and 45 runs are bundled, trained the same way: on this source, and on a harder one with
+# more facts to learn.
 
 # %%
 for name in ("zipf-facts", "zipf-facts-hard"):
@@ -83,10 +83,11 @@ for name in ("zipf-facts", "zipf-facts-hard"):
         )
 
 # %% [markdown]
-# This is the uncomfortable part of having the truth at hand: with three times the runs the intervals
-# are a quarter as wide, and they end just below it. In ladders this small the truth bends away from the
-# additive law, and the discrepancy takes up only part of that. A floor is the hardest thing to learn
-# from a scaling law, and for text that people wrote there is no truth to notice it by.
+# This is the uncomfortable part of having the truth at hand: the law alone is sure of a floor that lies
+# below it. In ladders this small the truth bends away from the additive law; a discrepancy knows that a law
+# can be wrong, and its interval, twice as wide, holds the rate. Ladders without small models trained long
+# put even that interval too low. A floor is the hardest thing to learn from a scaling law, and for text
+# that people wrote there is no truth to notice it by.
 #
 # Forecasts are an easier question than floors: hide the runs with the most compute, and forecast
 # them.
