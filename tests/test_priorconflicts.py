@@ -44,8 +44,8 @@ def test_small_terms_are_told_apart_from_a_prior_for_language():
     assert "below the middle of its prior LogNormal(0.5, 0.7)" in str(a)
     for made in (fit.forecast(params=1e6, tokens=1e7), fit.allocate(compute=1e14)):
         assert any(w.startswith("A_centre is 0.0") for w in made.warnings)
-    # The table says itself that its source is no language.
-    stated = bs.fit(table, discrepancy=False)
+    small = "LogNormal(0.02, 1)"
+    stated = bs.fit(table, discrepancy=False, priors={"A": small, "B": small})
     assert not {"A_centre", "B_centre"} & {c.parameter for c in bs.prior_conflicts(stated)}
 
 
