@@ -110,14 +110,15 @@ def _profiled(model: Model, pool: np.ndarray) -> np.ndarray:
     names = [model.centred.derived.centred[n] for n in model.law.linear_parameters]
     law, noise = model.layout["law_coordinates"], model.layout["noise_sd"].start
     values = model.coordinates.to_sampled(pool[:, law], np).values
-    pool = pool.copy()
+    best = pool.copy()
     with np.errstate(all="ignore"):
         if names:
             values |= _linear_solution(model, values, names)
-            pool[:, law] = model.coordinates.from_sampled(values)
+            best[:, law] = model.coordinates.from_sampled(values)
         residual = model.log_loss - np.log(model.law_loss(values, model.ratios))
-        pool[:, noise] = np.log(np.median(np.abs(residual), axis=1) / 0.67 + 1e-5)
-    return pool[np.isfinite(pool).all(axis=1)]
+        best[:, noise] = np.log(np.median(np.abs(residual), axis=1) / 0.67 + 1e-5)
+    # A draw without such values starts as it is: a law must not run out of starts.
+    return np.where(np.isfinite(best).all(axis=1)[:, None], best, pool)
 
 
 def _linear_solution(
