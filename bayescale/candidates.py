@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from bayescale.laws import Law
     from bayescale.runs import RunTable
 
-# No run of a plan is cheaper than this share of the budget: a plan has at most so many runs.
+# No run of a plan is cheaper than the budget (of a pool: the dearest run that it buys) over this. Laws are
+# least right on the smallest runs, and a swarm of them pulls a fit away from where it is to forecast.
 _MOST_RUNS = 50
 # Sizes of a table offered again, and the factor between larger ones and between tokens.
 _MOST_SIZES = 12
@@ -92,8 +93,26 @@ def cost(table: "RunTable", params: Any, tokens: Any) -> Any:
     return np.exp(per_token[0] + per_token[1] * np.log(params)) * tokens
 
 
-def candidate_pool(candidates: "RunTable | pd.DataFrame", laws: "Sequence[Law]") -> pd.DataFrame:
-    """Return the user's own candidates: the laws' inputs and compute, checked.
+def candidate_pool(
+    candidates: "RunTable | pd.DataFrame", laws: "Sequence[Law]", budget: float
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the user's own candidates: the laws' inputs and compute, checked; and what to know of them.
+
+    Parameters
+    ----------
+    candidates : RunTable or DataFrame
+        A row per run that could be trained.
+    laws : sequence of Law
+        Whose inputs are needed.
+    budget : float
+        FLOP; of the candidates that it buys, the dearest settles which are too cheap to be considered.
+
+    Returns
+    -------
+    pool : pandas.DataFrame
+        The candidates left, numbered as they were given.
+    notes : list of str
+        How many were left out, if any.
 
     Raises
     ------
@@ -110,7 +129,16 @@ def candidate_pool(candidates: "RunTable | pd.DataFrame", laws: "Sequence[Law]")
     pool = frame[[*needed, *extra]].reset_index(drop=True)
     for column in needed:
         pool[column] = positive(pool[column], f"candidates, column {column!r}")
-    return pool
+    compute = pool["compute"]
+    least = compute[compute <= budget].max() / _MOST_RUNS
+    cheap = compute < least  # of none, if nothing is affordable
+    if not cheap.any():
+        return pool, []
+    note = (
+        f"not considered: {cheap.sum()} of {len(pool)} candidates, cheaper than {least:.3g} FLOP, a "
+        f"{_MOST_RUNS}th of the dearest that the budget buys"
+    )
+    return pool[~cheap], [note]
 
 
 def noise_variance(fit: "Fit") -> np.ndarray:

@@ -90,7 +90,7 @@ def plan_between(
             f"{best} has probability {compared.probabilities[best]:.4f}"
         )
     fits = {name: compared.fits[name] for name in probability}
-    pool = _pool(fits, compared.table, budget, candidates)
+    pool, notes = _pool(fits, compared.table, budget, candidates)
     total = sum(probability.values())
     laws = [_prediction(fit, probability[name] / total, pool, seed) for name, fit in fits.items()]
     times = MOST_SEEDS if candidates is None else 1
@@ -102,8 +102,8 @@ def plan_between(
     )
     if out := [n for n in compared.labels if n not in fits]:
         warnings.append(f"out of the running already, and not planned for: {', '.join(out)}")
-    odds = _odds(list(fits), laws, runs.index.tolist())
-    return LawPlan(runs=runs, candidates=pool, warnings=warnings, odds=odds)
+    odds = _odds(list(fits), laws, pool.index.get_indexer(runs.index).tolist())
+    return LawPlan(runs=runs, candidates=pool, warnings=warnings + notes, odds=odds)
 
 
 def _pool(
@@ -111,12 +111,12 @@ def _pool(
     table: "RunTable",
     budget: float,
     candidates: "RunTable | pd.DataFrame | None",
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, list[str]]:
     laws = [fit.law for fit in fits.values()]
     if candidates is not None:
-        return candidate_pool(candidates, laws)
+        return candidate_pool(candidates, laws, budget)
     reach = {n: _REACH * float(table.column(n).max()) for n in ("params", "tokens") if n in table.frame}
-    return candidate_grid(table, laws, budget, most=reach)
+    return candidate_grid(table, laws, budget, most=reach), []
 
 
 def _prediction(fit: "Fit", probability: float, pool: pd.DataFrame, seed: int) -> Prediction:

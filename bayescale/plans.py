@@ -89,8 +89,9 @@ def plan(
     budget : float
         FLOP to spend.
     candidates : RunTable or DataFrame, optional
-        Runs that could be trained: the law's inputs and ``compute``, each row at most once. Without it, a
-        grid of params and tokens cheaper than the target, where a run may be repeated with another seed.
+        Runs that could be trained: the law's inputs and ``compute``, each row at most once; those far cheaper
+        than the budget allows are left out. Without it, a grid of params and tokens cheaper than the target,
+        where a run may be repeated with another seed.
     seed : int
         Of the discrepancy away from the table, and of the outcomes simulated.
 
@@ -102,7 +103,7 @@ def plan(
     fits = _weighted(posterior)
     best = next(iter(fits.values()))[0]
     target, budget = _target(best, target), positive_budget(budget)
-    pool = _candidates(fits, target, budget, candidates)
+    pool, notes = _candidates(fits, target, budget, candidates)
     laws = _draws(fits, target, pool, seed)
     times = MOST_SEEDS if candidates is None else 1
     belief = belief_from(laws, seed=seed)
@@ -121,8 +122,8 @@ def plan(
         "the fit is too sure of its law, and the plan with it",
     )  # fmt: skip
     words, unit = target.describe(best)
-    return Plan(runs=runs, candidates=pool, warnings=warnings, target=target, description=words, unit=unit,
-                band=now, saved=saved)  # fmt: skip
+    return Plan(runs=runs, candidates=pool, warnings=warnings + notes, target=target, description=words,
+                unit=unit, band=now, saved=saved)  # fmt: skip
 
 
 def _weighted(posterior: "Fit | Comparison") -> "dict[str, tuple[Fit, float]]":
@@ -173,16 +174,16 @@ def _candidates(
     target: Target,
     budget: float,
     candidates: "RunTable | pd.DataFrame | None",
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, list[str]]:
     laws = [fit.law for fit, _ in fits.values()]
     if candidates is not None:
-        return candidate_pool(candidates, laws)
+        return candidate_pool(candidates, laws, budget)
     table = next(iter(fits.values()))[0].table
     dearest = target.inputs.get("compute", np.inf)
     if target.inputs.keys() >= {"params", "tokens"}:
         dearest = 0.999 * float(np.max(cost(table, target.inputs["params"], target.inputs["tokens"])))
     most = {n: float(np.max(v)) for n, v in target.inputs.items() if n in ("params", "tokens")}
-    return candidate_grid(table, laws, budget, most=most, dearest=dearest)
+    return candidate_grid(table, laws, budget, most=most, dearest=dearest), []
 
 
 def _target(fit: "Fit", target: "str | Target | RunTable | pd.DataFrame") -> Target:

@@ -15,6 +15,7 @@ from bayescale.forecasts import expected_loss
 from bayescale.greedy import choose_runs
 from bayescale.ladders import write_ladder
 from bayescale.plans import _draws_of, plan
+from bayescale.plots import plot_plan
 from bayescale.targets import parse_target
 from tests.conftest import simulated_table
 from tests.test_cli import run
@@ -259,6 +260,20 @@ def test_a_pool_is_chosen_from_once_and_named_where_it_is_wrong(small_fit):
     pool.loc[1, "tokens"] = np.nan
     with pytest.raises(FitError, match="candidates, column 'tokens', row 2"):
         plan(small_fit, "E", 1e21, candidates=pool)
+
+
+def test_candidates_of_a_pool_far_cheaper_than_the_budget_are_left_out_and_told(small_fit):
+    pool = pd.DataFrame({"params": [1e6, 1e7, 1e9, 1e10], "tokens": [2e7, 2e8, 2e10, 2e11]})
+    pool["compute"] = 6 * pool["params"] * pool["tokens"]
+    chosen = plan(small_fit, "params=1e12,tokens=2e13", 2e20, candidates=pool)
+    assert chosen.candidates.index.tolist() == [2, 3]  # the last is too dear to buy, or to set the scale
+    assert any("not considered: 2 of 4 candidates" in w for w in chosen.warnings)
+    both = plan(small_fit, "params=1e12,tokens=2e13", 1e17, candidates=pool)
+    assert both.candidates.index.tolist() == [1, 2, 3]
+    small = plan(small_fit, "params=1e12,tokens=2e13", 1e17, candidates=pool[:2].assign(compute=[3e15, 1e17]))
+    assert len(small.candidates) == 2
+    assert not any("not considered" in w for w in small.warnings)
+    assert plot_plan(small_fit, chosen)
 
 
 @pytest.mark.parametrize(
