@@ -17,7 +17,7 @@ ladder: .venv/.trainer  ## train the default ladder on this machine's CPU cores
 
 tighten: .venv/.trainer  ## plan, train and refit until a forecast is narrow enough, on CPU
 	.venv/bin/bayescale tighten ladders/zipf-facts-start.toml --target params=131e3,tokens=4e6 \
-	  --law outer-exponent --budget 5e12 --width 0.01 -o runs/tighten
+	  --law outer-exponent --budget 5e12 --width 0.02 -o runs/tighten
 
 test: lint  ## format, lint, types, documentation, then the whole suite
 	.venv/bin/sphinx-build -q -W --keep-going -D nb_execution_mode=off docs docs/_build/unexecuted
