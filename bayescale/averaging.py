@@ -38,6 +38,9 @@ class AveragedForecast:
     parts: Mapping[str, Forecast]
     weights: Mapping[str, float]
 
+    def __repr__(self) -> str:
+        return repr(self.mixture)
+
     @property
     def warnings(self) -> list[str]:
         """What is not to be relied on, in words."""

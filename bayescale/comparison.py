@@ -61,6 +61,12 @@ class Comparison:
     sensitivity: Mapping[Setting, Mapping[str, tuple[Evidence, list[str]]]]
     heldout: pd.DataFrame | None = None
 
+    def __repr__(self) -> str:
+        laws = [f"{name} {share:.3g}" for name, share in self.probabilities.items()]
+        line = f"<Comparison on {self.table.name}, {len(self.table)} runs, probabilities {', '.join(laws)}"
+        failed = [name for name in self.labels if self._unreliable(name)]
+        return line + (f"; do not rely on {', '.join(failed)}>" if failed else ">")
+
     @property
     def labels(self) -> list[str]:
         """The laws, the one with the highest evidence first."""

@@ -58,6 +58,11 @@ class Fit:
     evidence: Evidence | None = None
     sample_stats: Mapping[str, np.ndarray] | None = None
 
+    def __repr__(self) -> str:
+        misfit = "alone" if self.model.discrepancy is None else "with discrepancy"
+        line = f"<Fit of {self.law.name} {misfit} to {self.table.name}, {len(self.table)} runs"
+        return "; do not rely on it: ".join([line, *self.diagnostics.failures]) + ">"
+
     @property
     def law(self) -> Law:
         """The law."""

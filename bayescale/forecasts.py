@@ -22,6 +22,8 @@ INTERVALS = (0.5, 0.8, 0.9)
 # Jointly drawn targets share one discrepancy. Up to this many, its covariance is factorised for every draw;
 # more are drawn as functions, whose cost is linear in targets.
 _FEW = 64
+# Targets that a forecast shows when printed.
+_PRINTED = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,16 @@ class Forecast:
     table: str
     outside: Mapping[str, np.ndarray]
     warnings: list[str]
+
+    def __repr__(self) -> str:
+        targets = self.loss.shape[-1]
+        flat = self.loss.reshape(-1, targets)[:, :_PRINTED]
+        lines = [f"<Forecast by {self.law} on {self.table}, nats/token: median and 90% band of a new run"]
+        for i, (low, middle, high) in enumerate(np.quantile(flat, [0.05, 0.5, 0.95], axis=0).T):
+            where = ", ".join(f"{name} {values[i]:.4g}" for name, values in self.inputs.items())
+            lines.append(f"  {where}: {middle:.4f} ({low:.4f} - {high:.4f})")
+        lines += [f"  and {targets - _PRINTED} more targets"] if targets > _PRINTED else []
+        return "\n".join(lines + [f"  ! {warning}" for warning in self.warnings]) + ">"
 
     @cached_property
     def draws(self) -> "xr.Dataset":

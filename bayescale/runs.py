@@ -146,6 +146,9 @@ class RunTable:
     def __len__(self) -> int:
         return len(self.frame)
 
+    def __repr__(self) -> str:
+        return f"<RunTable {self.name}: {len(self)} runs of {', '.join(map(str, self.frame.columns))}>"
+
     @property
     def name(self) -> str:
         """The table's name."""

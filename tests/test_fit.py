@@ -1,5 +1,7 @@
 """Fits recover what is known, say when they cannot be relied on, and survive being passed on."""
 
+from dataclasses import replace
+
 import arviz_stats
 import numpy as np
 import pytest
@@ -175,6 +177,28 @@ def test_failed_diagnostics_mark_every_output():
     assert any("effective sample size" in f for f in fit.diagnostics.failures)
     outputs = (fit.forecast(params=1e9, tokens=2e10), fit.allocate(compute=1e20))
     assert all(any("do not rely on this fit" in w for w in o.warnings) for o in outputs)
+
+
+def test_printed_results_are_short_and_tell_what_not_to_rely_on(law_only_fit):
+    assert repr(law_only_fit) == "<Fit of chinchilla alone to chinchilla, 240 runs>"
+    forecast = law_only_fit.forecast(params=np.geomspace(1e9, 1e12, 12), tokens=1.4e12)
+    assert len(repr(forecast).splitlines()) < 20
+    for words in (
+        "and 2 more targets",
+        "nats/token",
+        "no discrepancy",
+        f"({np.quantile(forecast.loss[..., 0], 0.05):.4f}",
+    ):
+        assert words in repr(forecast)
+    failed = replace(law_only_fit, diagnostics=replace(law_only_fit.diagnostics, divergences=3))
+    assert "do not rely on it: 3 divergent transitions" in repr(failed)
+    assert "do not rely" in repr(failed.forecast(params=1e9, tokens=2e10))
+    compared = bs.compare(
+        [failed, bs.fit(failed.table, "kaplan", discrepancy=False, method="fast")], sensitivity=False
+    )
+    assert "do not rely on chinchilla" in repr(compared)
+    assert "probabilities chinchilla 1" in repr(compared)
+    assert "240 runs of params" in repr(failed.table)
 
 
 def test_collinear_table_leaves_exponents_to_their_priors():
