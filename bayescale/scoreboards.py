@@ -9,7 +9,8 @@ import pandas as pd
 from bayescale.backtesting import Backtest, backtest
 from bayescale.catalogue import load, tables
 from bayescale.errors import BayescaleError, FitError
-from bayescale.laws import Law
+from bayescale.laws import BUILTIN, INPUT_COLUMNS, Law, find_law
+from bayescale.runs import RunTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,9 @@ def scoreboard(
 ) -> Scoreboard:
     """Backtest every table that is bundled or pulled and has what the law needs.
 
+    Left out, too, are tables whose runs differ in an input of other laws where they share this one's (a
+    learning rate, say): how much of their losses is noise depends on which of them one looks at.
+
     Parameters
     ----------
     law : str or Law
@@ -57,8 +61,7 @@ def scoreboard(
     for name in names or [entry.name for entry in tables() if entry.available]:
         try:
             table = load(name)
-            if table.meta.loss_unit == "other":
-                raise FitError("its losses have no unit that a scaling law's priors know")
+            _require_scorable(table, law)
             found = backtest(table, law, methods=methods, seed=seed, folder=folder, progress=progress)
         except BayescaleError as error:
             left_out[name] = str(error)
@@ -67,3 +70,16 @@ def scoreboard(
     if not parts:
         raise FitError(f"no table can be scored: {left_out}")
     return Scoreboard(Backtest(pd.concat(parts, ignore_index=True)), left_out)
+
+
+def _require_scorable(table: RunTable, law: str | Law) -> None:
+    if table.meta.loss_unit == "other":
+        raise FitError("its losses have no unit that a scaling law's priors know")
+    law = find_law(law, columns=list(map(str, table.frame.columns)))
+    known = {column for other in BUILTIN.values() for column in other.columns}
+    unseen = sorted(known & set(table.frame) - set(law.columns) - {INPUT_COLUMNS[n] for n in "NDC"})
+    if not set(law.columns) <= set(table.frame):
+        return  # `backtest` says which is missing
+    alike = table.frame.groupby(list(law.columns))
+    if varied := [column for column in unseen if (alike[column].nunique() > 1).any()]:
+        raise FitError(f"runs that {law.name} takes for alike differ in {', '.join(varied)}")

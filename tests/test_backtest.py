@@ -5,6 +5,7 @@ import pytest
 import bayescale as bs
 from bayescale.backtesting import Backtest, backtest, crps, log_density
 from bayescale.errors import FitError
+from bayescale.runs import RunTable
 from tests.conftest import simulated_table
 
 
@@ -73,6 +74,16 @@ def test_scoreboard_scores_what_it_can_and_says_what_it_left_out(tmp_path):
     assert "needs more runs" in board.left_out["opt"]
     with pytest.raises(FitError, match="no table can be scored"):
         bs.scoreboard(names=["opt"], methods=("law-only",))
+
+
+def test_scoreboard_leaves_out_runs_that_differ_in_what_the_law_does_not_know(monkeypatch):
+    table = simulated_table(rows=30)
+    table.frame["learning_rate"] = 1e-3
+    sweep = RunTable(pd.concat([table.frame, table.frame.assign(learning_rate=3e-3)]), table.meta)
+    monkeypatch.setattr("bayescale.scoreboards.load", {"one": table, "sweep": sweep}.get)
+    board = bs.scoreboard(names=["one", "sweep"], methods=("law-only",))
+    assert set(board.backtest.scores["table"]) == {table.name}
+    assert board.left_out == {"sweep": "runs that chinchilla takes for alike differ in learning_rate"}
 
 
 def test_log_density_is_that_of_the_draws():
