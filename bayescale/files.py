@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from bayescale.errors import BayescaleError
 
 
@@ -66,6 +68,4 @@ def _open_aside(path: Path) -> tuple[int, str]:
 
 def cache_folder() -> Path:
     """Return the folder for what can be made again: ``BAYESCALE_CACHE``, or the system's cache folder."""
-    import pooch
-
-    return Path(os.environ.get("BAYESCALE_CACHE") or pooch.os_cache("bayescale"))
+    return Path(os.environ.get("BAYESCALE_CACHE") or user_cache_path("bayescale"))

@@ -388,11 +388,24 @@ def _versions(*packages: str) -> dict[str, str]:
 
 def _parameters(model: Model, z: np.ndarray) -> dict[str, np.ndarray]:
     """Return what points z, shape (sample, size), stand for, by parameter."""
-    # Draws by importance sampling repeat. In chunks: the discrepancy's bases of all together would not fit
-    # the cache.
+    # Draws by importance sampling repeat.
     distinct, where = np.unique(z, axis=0, return_inverse=True)
-    chunks = [_parameters_of(model, distinct[i : i + 500]) for i in range(0, len(distinct), 500)]
-    return {name: np.concatenate([c[name] for c in chunks])[where] for name in chunks[0]}
+    blocks = _blocks(model, distinct)
+    parts = [_parameters_of(model, distinct[block]) for block in blocks]
+    back = np.argsort(np.concatenate(blocks))[where]
+    return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
+
+
+def _blocks(model: Model, z: np.ndarray) -> list[np.ndarray]:
+    """Split points into blocks: of one discrepancy length where points share lengths, or that fit the cache."""
+    order = np.arange(len(z))
+    if model.discrepancy is not None:
+        lengths = z[:, model.layout["discrepancy_length"].start]
+        order = np.argsort(lengths, kind="stable")
+        cuts = np.flatnonzero(np.diff(lengths[order])) + 1
+        if len(cuts) < len(z) / 10:
+            return np.split(order, cuts)
+    return np.split(order, range(500, len(z), 500))
 
 
 def _parameters_of(model: Model, z: np.ndarray) -> dict[str, np.ndarray]:

@@ -99,12 +99,30 @@ class Discrepancy:
         return weights, -log_diagonal(factor, xp)
 
     def standardised(
-        self, weights: np.ndarray, scaled_basis: np.ndarray, target: np.ndarray, precision: np.ndarray
+        self,
+        weights: np.ndarray,
+        basis: np.ndarray,
+        tau: np.ndarray,
+        target: np.ndarray,
+        precision: np.ndarray,
     ) -> np.ndarray:
-        """Inverse of `weights`, in NumPy: the standard coordinates of given weights."""
-        weighted = scaled_basis * precision[..., None]
-        factor = cholesky(weighted.mT @ scaled_basis + np.eye(self.size), np)
-        projected = solve_lower(factor, weighted.mT @ target[..., None], np)
+        """Inverse of `weights` where points share a basis, in NumPy: the standard coordinates of given weights.
+
+        Parameters
+        ----------
+        weights : array, shape (point, weight)
+            The weights.
+        basis : array, shape (run, weight)
+            At tau = 1.
+        tau : array, shape (point, 1)
+            Scales of the discrepancy.
+        target, precision : array, shape (point, run)
+            As in `weights`.
+        """
+        products = (basis[:, :, None] * basis[:, None]).reshape(len(basis), -1)
+        gram = (tau**2 * precision @ products).reshape(-1, self.size, self.size)
+        factor = cholesky(gram + np.eye(self.size), np)
+        projected = solve_lower(factor, (tau * precision * target @ basis)[..., None], np)
         return (factor.mT @ weights[..., None] - projected)[..., 0]
 
     def unexplained(self, axes: np.ndarray, length: np.ndarray) -> np.ndarray:

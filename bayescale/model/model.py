@@ -207,14 +207,17 @@ class Model:
         target, precision = self._seen_misfit(
             values, scales, self.law_loss(values, self.ratios), self.log_loss, np
         )
-        basis = self.discrepancy.basis(self.axes, scales["discrepancy_length"][:1], np)
-        basis = basis * scales["discrepancy_sd"][:, None, None]
-        return self.discrepancy.standardised(weights, basis, target, precision)
+        basis = self.discrepancy.basis(self.axes, scales["discrepancy_length"][0], np)
+        return self.discrepancy.standardised(
+            weights, basis, scales["discrepancy_sd"][:, None], target, precision
+        )
 
     def point_at(self, z: np.ndarray) -> "Point":
         """Return `point` at unconstrained points z, shape (point, size), in NumPy."""
         scales = {n: self.scale(z, n) for n in self.scale_priors}
         standard = z[:, self.layout["discrepancy_standard"]] if self.discrepancy else None
+        if self.discrepancy and np.ptp(length := scales["discrepancy_length"]) == 0:
+            scales["discrepancy_length"] = length[:1]  # one basis for all
         return self.point(z[:, self.layout["law_coordinates"]], scales, standard, self.log_loss)
 
     def log_density(self, z: np.ndarray) -> np.ndarray:
