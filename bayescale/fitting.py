@@ -397,7 +397,7 @@ def _parameters(model: Model, z: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _blocks(model: Model, z: np.ndarray) -> list[np.ndarray]:
-    """Split points into blocks: of one discrepancy length where points share lengths, or that fit the cache."""
+    """Split points into blocks that fit the cache: of one discrepancy length, where points share lengths."""
     order = np.arange(len(z))
     if model.discrepancy is not None:
         lengths = z[:, model.layout["discrepancy_length"].start]

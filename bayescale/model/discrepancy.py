@@ -106,7 +106,7 @@ class Discrepancy:
         target: np.ndarray,
         precision: np.ndarray,
     ) -> np.ndarray:
-        """Inverse of `weights` where points share a basis, in NumPy: the standard coordinates of given weights.
+        """Inverse of `weights`, in NumPy, where points share a basis: the coordinates of given weights.
 
         Parameters
         ----------
