@@ -15,7 +15,7 @@ from bayescale.inference.diagnostics import Diagnostics, diagnose
 from bayescale.inference.evidence import Evidence
 from bayescale.laws import Law, Prior, find_law, parse_prior
 from bayescale.model.coordinates import LogParameters, Whitened
-from bayescale.model.model import SCALE_PRIORS, Model, Noise, make_model, shared_trunks
+from bayescale.model.model import BLOCK, SCALE_PRIORS, Model, Noise, make_model, shared_trunks
 from bayescale.runs import RunTable
 
 if TYPE_CHECKING:
@@ -390,22 +390,12 @@ def _parameters(model: Model, z: np.ndarray) -> dict[str, np.ndarray]:
     """Return what points z, shape (sample, size), stand for, by parameter."""
     # Draws by importance sampling repeat.
     distinct, where = np.unique(z, axis=0, return_inverse=True)
-    blocks = _blocks(model, distinct)
+    blocks = model.blocks(distinct)
+    if len(blocks) > len(distinct) / 10:  # draws of NUTS share no length
+        blocks = np.split(np.arange(len(distinct)), range(BLOCK, len(distinct), BLOCK))
     parts = [_parameters_of(model, distinct[block]) for block in blocks]
     back = np.argsort(np.concatenate(blocks))[where]
     return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
-
-
-def _blocks(model: Model, z: np.ndarray) -> list[np.ndarray]:
-    """Split points into blocks that fit the cache: of one discrepancy length, where points share lengths."""
-    order = np.arange(len(z))
-    if model.discrepancy is not None:
-        lengths = z[:, model.layout["discrepancy_length"].start]
-        order = np.argsort(lengths, kind="stable")
-        cuts = np.flatnonzero(np.diff(lengths[order])) + 1
-        if len(cuts) < len(z) / 10:
-            return np.split(order, cuts)
-    return np.split(order, range(500, len(z), 500))
 
 
 def _parameters_of(model: Model, z: np.ndarray) -> dict[str, np.ndarray]:

@@ -76,10 +76,10 @@ def _require_scorable(table: RunTable, law: str | Law) -> None:
     if table.meta.loss_unit == "other":
         raise FitError("its losses have no unit that a scaling law's priors know")
     law = find_law(law, columns=list(map(str, table.frame.columns)))
-    known = {column for other in BUILTIN.values() for column in other.columns}
-    unseen = sorted(known & set(table.frame) - set(law.columns) - {INPUT_COLUMNS[n] for n in "NDC"})
     if not set(law.columns) <= set(table.frame):
         return  # `backtest` says which is missing
+    known = {column for other in BUILTIN.values() for column in other.columns}
+    unseen = sorted(known & set(table.frame) - set(law.columns) - {INPUT_COLUMNS[n] for n in "NDC"})
     alike = table.frame.groupby(list(law.columns))
     if varied := [column for column in unseen if (alike[column].nunique() > 1).any()]:
         raise FitError(f"runs that {law.name} takes for alike differ in {', '.join(varied)}")

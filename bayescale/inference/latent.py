@@ -99,7 +99,7 @@ class LatentNormals:
             Discrepancy weights, then group offsets.
         """
         out, drawn = np.empty(len(u)), np.empty((len(u), self.model.size - self.size))
-        for block in self._blocks(u):
+        for block in self.model.blocks(u):
             with np.errstate(all="ignore"):
                 conditional, log_jacobian = self._conditional(u[block])
                 log_estimate, latents = conditional.integrate(rng)
@@ -121,19 +121,12 @@ class LatentNormals:
     def unconstrained(self, u: np.ndarray, latents: np.ndarray) -> np.ndarray:
         """Return points of the model's own layout, shape (point, model.size)."""
         z = np.concatenate([u, latents], axis=1)
-        for block in self._blocks(u):
+        for block in self.model.blocks(u):
             z[block, : self.size] = self.standard.to_theta(u[block], basis_at(self.model, u[block]))[0]
             if self.model.discrepancy is not None:
                 place = self.model.layout["discrepancy_standard"]
                 z[block, place] = self.model.standardised(z[block], z[block, place])
         return z
-
-    def _blocks(self, theta: np.ndarray) -> list[np.ndarray]:
-        if self.shared_axis is None:
-            return np.split(np.arange(len(theta)), np.arange(500, len(theta), 500))
-        order = np.argsort(theta[:, self.shared_axis], kind="stable")
-        cuts = np.flatnonzero(np.diff(theta[order, self.shared_axis])) + 1
-        return np.split(order, cuts)
 
 
 class _Conditional:

@@ -119,8 +119,7 @@ class Discrepancy:
         target, precision : array, shape (point, run)
             As in `weights`.
         """
-        products = (basis[:, :, None] * basis[:, None]).reshape(len(basis), -1)
-        gram = (tau**2 * precision @ products).reshape(-1, self.size, self.size)
+        gram = (tau**2 * precision @ _row_products(basis, basis, np)).reshape(-1, self.size, self.size)
         factor = cholesky(gram + np.eye(self.size), np)
         projected = solve_lower(factor, (tau * precision * target @ basis)[..., None], np)
         return (factor.mT @ weights[..., None] - projected)[..., 0]

@@ -23,6 +23,8 @@ from bayescale.runs import RunTable
 
 Noise = Literal["student-t", "normal"]
 
+# Points whose temporaries, each with its own discrepancy basis, fit the cache.
+BLOCK = 500
 # Priors of the positive parameters beside a law's own. Those of the discrepancy (relative to the reducible
 # loss; decades) were chosen by how forecasts of published tables score: docs/coverage.md.
 SCALE_PRIORS: dict[str, Prior] = {
@@ -212,11 +214,22 @@ class Model:
             weights, basis, scales["discrepancy_sd"][:, None], target, precision
         )
 
+    def blocks(self, z: np.ndarray) -> list[np.ndarray]:
+        """Split points z into blocks: the indices of points that share a discrepancy length, and so a basis.
+
+        Without a discrepancy, into blocks whose temporaries fit the cache.
+        """
+        if self.discrepancy is None:
+            return np.split(np.arange(len(z)), range(BLOCK, len(z), BLOCK))
+        length = z[:, self.layout["discrepancy_length"].start]
+        order = np.argsort(length, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(length[order])) + 1)
+
     def point_at(self, z: np.ndarray) -> "Point":
         """Return `point` at unconstrained points z, shape (point, size), in NumPy."""
         scales = {n: self.scale(z, n) for n in self.scale_priors}
         standard = z[:, self.layout["discrepancy_standard"]] if self.discrepancy else None
-        if self.discrepancy and np.ptp(length := scales["discrepancy_length"]) == 0:
+        if self.discrepancy and ((length := scales["discrepancy_length"]) == length[:1]).all():
             scales["discrepancy_length"] = length[:1]  # one basis for all
         return self.point(z[:, self.layout["law_coordinates"]], scales, standard, self.log_loss)
 
