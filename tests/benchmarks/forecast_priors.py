@@ -9,6 +9,7 @@ table out.
 """
 
 import sys
+from collections.abc import Sequence
 from itertools import product
 
 import pandas as pd
@@ -16,6 +17,12 @@ import pandas as pd
 import bayescale as bs
 from bayescale.backtesting import Backtest, backtest
 from tests.benchmarks.coverage import TABLES, pull_tables
+
+UNCHOSEN = (
+    *(f"gadre-{corpus}" for corpus in ("c4", "redpajama", "refinedweb")),
+    *(f"olmo-ladder-{corpus}" for corpus in ("c4", "pile")),
+    *(f"porian-{step}" for step in ("1-kaplan", "2-head", "3-warmup", "4-decay", "5-tuned")),
+)
 
 SD = ("LogNormal(0.05, 0.7)", "LogNormal(0.07, 0.7)", "LogNormal(0.1, 0.7)", "LogNormal(0.15, 0.7)")
 LENGTH = (
@@ -27,38 +34,51 @@ LENGTH = (
 )
 # The last is that of alpha: exponents that know nothing of each other.
 BETA = ("LogNormal(alpha, 0.1)", "LogNormal(alpha, 0.2)", "LogNormal(alpha, 0.3)", "LogNormal(0.4, 0.35)")
-SETTINGS = [{"beta": beta} for beta in BETA]
-SETTINGS += [{"discrepancy_sd": sd, "discrepancy_length": length} for sd, length in product(SD, LENGTH)]
+FAMILIES = {
+    "ties": [{"beta": beta} for beta in BETA],
+    "pairs": [{"discrepancy_sd": sd, "discrepancy_length": length} for sd, length in product(SD, LENGTH)],
+}
 
 
-def main(folder: str) -> None:
+def main(folder: str, families: list[str]) -> None:
     pull_tables(folder)
     fit = bs.fit
     # `backtest` fits with method "auto"; here the fast path must do alone.
     import bayescale.fitting as fitting
 
     fitting.fit = lambda *a, **k: fit(*a, **(k | {"method": "fast", "draws": 500}))
-    scores = []
-    for priors in SETTINGS:
-        label = ", ".join(f"{name} {prior}" for name, prior in priors.items())
-        for name in TABLES:
-            found = backtest(bs.load(name), priors=priors, methods=("discrepancy",)).scores
-            scores.append(found.assign(priors=label))
-        print(Backtest(pd.concat(scores[-len(TABLES) :])).summary().round(3).assign(priors=label)
-              .to_string(header=len(scores) == len(TABLES), index=False), flush=True)  # fmt: skip
-    everything = pd.concat(scores, ignore_index=True)
+    for family in families:
+        leave_one_out(pd.concat([forecast(TABLES, priors) for priors in FAMILIES[family]], ignore_index=True))
+    if "ties" in families:
+        for name in UNCHOSEN:
+            bs.pull(name, folder)
+        print("on tables that had no say:")
+        for priors in FAMILIES["ties"]:
+            forecast(UNCHOSEN, priors)
+
+
+def forecast(names: Sequence[str], priors: dict[str, str]) -> pd.DataFrame:
+    """Return the scores of all splits of tables with some priors, and print their summary."""
+    label = ", ".join(f"{name} {prior}" for name, prior in priors.items())
+    found = [backtest(bs.load(name), priors=priors, methods=("discrepancy",)).scores for name in names]
+    scores = pd.concat(found).assign(priors=label)
+    failed = len(scores[~scores["passed"]].groupby(["table", "factor"]))
+    print(f"{label}; {failed} fits failed the fast path's gates")
+    print(Backtest(scores).summary().round(3).to_string(index=False), flush=True)
+    return scores
+
+
+def leave_one_out(scores: pd.DataFrame) -> None:
+    """Print each table's scores with the priors that the other tables choose."""
     chosen = []
     for name in TABLES:
-        best = (
-            Backtest(everything[everything["table"] != name]).summary(["priors"])["interval_score_%"].idxmin()
-        )
-        chosen.append(everything[(everything["table"] == name) & (everything["priors"] == best)])
+        others = Backtest(scores[scores["table"] != name]).summary(["priors"])
+        best = others["interval_score_%"].idxmin()
+        chosen.append(scores[(scores["table"] == name) & (scores["priors"] == best)])
         print(f"{name}: the other tables choose {best}")
     print("each table forecast with what the others choose:")
-    print(Backtest(pd.concat(chosen)).summary().round(3).to_string())
-    failed = everything[~everything["passed"]].groupby(["priors", "table", "factor"])
-    print("failed the fast path's gates:", len(failed))
+    print(Backtest(pd.concat(chosen)).summary().round(3).to_string(index=False), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:] or list(FAMILIES))
