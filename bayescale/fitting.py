@@ -178,7 +178,7 @@ def fit(
     priors : mapping, optional
         Parameter to prior, replacing the law's own (an amplitude's is on the loss its term adds at the
         table's centre, nats/token) or one of ``noise_sd``, ``noise_df``, ``discrepancy_sd``,
-        ``discrepancy_length`` (decades) and ``group_sd``.
+        ``discrepancy_length`` (decades), ``discrepancy_stretch`` and ``group_sd``.
     noise : str
         ``student-t`` or ``normal``: scatter of log loss about its expectation.
     discrepancy : bool

@@ -189,18 +189,18 @@ def _misfit(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> np.ndar
     discrepancy, draws = fit.model.discrepancy, fit.parameters
     assert discrepancy is not None
     axes = axes_of(fit.law.inputs, ratios)
-    length, weights = draws["discrepancy_length"], draws["discrepancy_weights"]
+    lengths, weights = fit.model.lengths(draws), draws["discrepancy_weights"]
     known = np.concatenate(
         [  # in chunks of draws: the bases of all together would not fit the memory
-            (discrepancy.basis(axes, length[i : i + 500], np) @ weights[i : i + 500, :, None])[..., 0]
-            for i in range(0, len(length), 500)
+            (discrepancy.basis(axes, lengths[i : i + 500], np) @ weights[i : i + 500, :, None])[..., 0]
+            for i in range(0, len(lengths), 500)
         ]
     )
     if axes.shape[1] <= _FEW:
-        rest = discrepancy.unexplained(axes, length)
-        unknown = (rest @ rng.standard_normal((len(length), axes.shape[1], 1)))[..., 0]
+        rest = discrepancy.unexplained(axes, lengths)
+        unknown = (rest @ rng.standard_normal((len(lengths), axes.shape[1], 1)))[..., 0]
     else:
-        unknown = discrepancy.draw_unexplained(axes, length, rng)
+        unknown = discrepancy.draw_unexplained(axes, lengths, rng)
     return draws["discrepancy_sd"][:, None] * (known + unknown)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from bayescale.candidates import candidate_grid, candidate_pool, cost, noise_variance
 from bayescale.comparison import Comparison
 from bayescale.design import Draws, belief_from
+from bayescale.model.model import SHAPE_SCALES
 from bayescale.proposals import MOST_SEEDS, Proposal, positive_budget, propose, warnings_of
 from bayescale.targets import MAX_DRAWS, Target, band, joint_draws, parse_target, table_target
 
@@ -152,7 +153,7 @@ def _draws_of(fit: "Fit", target: Target, pool: pd.DataFrame, seed: int) -> Draw
     fit = fit.thinned(MAX_DRAWS)
     inputs = {c: pool[c].to_numpy(float) for c in fit.law.columns}
     noise = noise_variance(fit)
-    misfit = [fit.parameters[n] for n in ("discrepancy_sd", "discrepancy_length") if n in fit.parameters]
+    misfit = [fit.parameters[n] for n in ("discrepancy_sd", *SHAPE_SCALES) if n in fit.parameters]
     kind = np.log(np.stack([noise, *misfit], axis=1))
     # A draw's discrepancy is unknown away from the table: drawn afresh, one posterior draw makes several.
     repeats = MAX_DRAWS // len(noise) if misfit else 1

@@ -86,11 +86,11 @@ def test_quadrature_agrees():
 
 
 def test_bridge_agrees_with_the_fast_path(law_only_fit):
-    """The 240 Chinchilla runs, Student-t noise: 859.776 nats with these priors (400,000 importance draws)."""
+    """The 240 Chinchilla runs, Student-t noise: 860.159 nats with these priors (400,000 importance draws)."""
     nuts = bs.fit(bs.load("chinchilla"), discrepancy=False, method="nuts", draws=1000, seed=3)
     bridged = log_evidence(nuts.model, nuts.z)
     assert bridged.error < 0.01
-    assert abs(bridged.log - 859.776) < 0.01
+    assert abs(bridged.log - 860.159) < 0.01
     assert abs(bridged.log - law_only_fit.evidence.log) < 3 * math.hypot(
         bridged.error, law_only_fit.evidence.error
     )

@@ -48,7 +48,12 @@ def test_latents_are_integrated_out_of_the_models_own_density(options):
     theta = np.zeros(latent.size)
     for name, block in bare.layout.items():
         theta[model.layout[name]] = mode[block] + 0.01
-    for name, value in {"discrepancy_sd": 0.02, "discrepancy_length": 3.0, "group_sd": 0.01}.items():
+    for name, value in {
+        "discrepancy_sd": 0.02,
+        "discrepancy_length": 3.0,
+        "discrepancy_stretch": 1.5,
+        "group_sd": 0.01,
+    }.items():
         if name in model.layout:
             theta[model.layout[name]] = np.log(value)
     u = latent.standardised(theta[None])
@@ -80,14 +85,15 @@ def test_a_singular_matrix_does_not_stop_the_others():
     assert np.isfinite(blocks.log_det).all()
 
 
-def test_shared_draws_are_distributed_as_plain_ones():
+@pytest.mark.parametrize("axes", [[1], [2, 0]])
+def test_shared_draws_are_distributed_as_plain_ones(axes):
     rng = np.random.default_rng(1)
     student = StudentT(
         np.array([1.0, -2.0, 0.5]), np.array([[1.0, 0.6, 0.2], [0.6, 2.0, 0.1], [0.2, 0.1, 0.5]])
     )
     plain = student.sample(200_000, rng)
-    shared = np.concatenate([student.sample_shared(500, 1, 10, rng) for _ in range(400)])
-    assert len(np.unique(shared[:500, 1])) == 10
+    shared = np.concatenate([student.sample_shared(40, axes, 10, rng) for _ in range(5000)])
+    assert len(np.unique(shared[:40, axes], axis=0)) == 10
     for q in (0.05, 0.25, 0.5, 0.75, 0.95):
         np.testing.assert_allclose(np.quantile(shared, q, axis=0), np.quantile(plain, q, axis=0), atol=0.05)
     np.testing.assert_allclose(np.corrcoef(shared.T, rowvar=True), np.corrcoef(plain.T), atol=0.1)

@@ -22,6 +22,7 @@ def points_near_mode(model, count=8, seed=0):
         "noise_df": 6,
         "discrepancy_sd": 0.05,
         "discrepancy_length": 2,
+        "discrepancy_stretch": 1.5,
     }.items():
         if name in model.layout:
             z[:, model.layout[name]] += np.log(value)
@@ -118,22 +119,23 @@ def test_knots_reproduce_the_exact_process_on_the_table():
     rng = np.random.default_rng(0)
     axes = rng.uniform(-2, 2, (2, 40))
     discrepancy = Discrepancy(knots_over(axes))
-    length = np.array([1.6, 3.0, 5.0])
-    basis = discrepancy.basis(axes, length, np)
-    distance = sum(np.subtract.outer(x, x) ** 2 for x in axes)
-    exact = np.exp(-0.5 * distance / length[:, None, None] ** 2)
+    lengths = np.array([[1.6, 1.5], [6.0, 1.5], [5.0, 5.0]])
+    basis = discrepancy.basis(axes, lengths, np)
+    exact = np.ones((3, 40, 40))
+    for x, length in zip(axes, lengths.T, strict=True):
+        exact *= np.exp(-0.5 * np.subtract.outer(x, x) ** 2 / length[:, None, None] ** 2)
     missing = 1 - np.diagonal(basis @ basis.mT, axis1=1, axis2=2)
     assert np.all(missing > -1e-6)
     assert missing[0].max() < 0.02  # the shortest plausible length
     assert missing[1:].max() < 1e-3
-    rest = discrepancy.unexplained(axes, length)
+    rest = discrepancy.unexplained(axes, lengths)
     np.testing.assert_allclose(basis @ basis.mT + rest @ rest.mT, exact, atol=1e-5)
 
 
 def test_far_from_the_table_the_discrepancy_has_its_prior_scale():
     axes = np.random.default_rng(0).uniform(-2, 2, (2, 40))
     far = np.array([[15.0], [0.0]])
-    rest = Discrepancy(knots_over(axes)).unexplained(far, np.array([2.0]))
+    rest = Discrepancy(knots_over(axes)).unexplained(far, np.array([[2.0, 2.0]]))
     assert rest[0, 0, 0] == pytest.approx(1.0, abs=1e-3)
 
 

@@ -9,16 +9,16 @@ _UNSEEN = 1e-3
 
 
 def basis_at(model: Model, theta: np.ndarray) -> "Basis":
-    """Return the basis at tau = 1 at points theta, shape (point, size), which may share one length.
+    """Return the basis at tau = 1 at points theta, shape (point, size), which may share their lengths.
 
     Without a discrepancy it has no weights.
     """
     if model.discrepancy is None:
         return SharedBasis(np.zeros((len(model.log_loss), 0)))
-    length = model.scale(theta, "discrepancy_length")
-    if (length == length[0]).all():
-        return SharedBasis(model.discrepancy.basis(model.axes, length[0], np))
-    return OwnBases(model.discrepancy.basis(model.axes, length, np))
+    lengths = model.lengths({name: model.scale(theta, name) for name in model.scale_priors})
+    if (lengths == lengths[0]).all():
+        return SharedBasis(model.discrepancy.basis(model.axes, lengths[0], np))
+    return OwnBases(model.discrepancy.basis(model.axes, lengths, np))
 
 
 class SharedBasis:

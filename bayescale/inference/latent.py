@@ -5,7 +5,7 @@ linearly, so their conditional posterior is close to Gaussian. `integrate` finds
 reweighted least squares, draws from the Gaussian there, and returns an unbiased importance estimate of
 p(losses, theta): what sampling over theta alone needs (Andrieu & Roberts 2009, doi:10.1214/07-AOS574).
 
-Points drawn to share a discrepancy length share its basis, and all their normal equations are one matrix
+Points drawn to share the discrepancy's lengths share its basis, and all their normal equations are one matrix
 product; climbs, whose points are few and all differ, give every point its own basis. Of the weights of a
 shared basis runs see only as many combinations as their number and the smoothness of the kernel leave; the
 rest, N(0, I) whatever the losses, is drawn in the end.
@@ -23,10 +23,10 @@ from bayescale.inference.matrices import cholesky, solve
 from bayescale.inference.standard import LawStandard
 from bayescale.model.model import Model
 
-_ITERATIONS = 4
-# Every other step is this much too long: it still cannot overshoot (majorisation allows 2), and converges in
-# half the steps.
-_RELAXATION = 1.8
+# Steps from the first guess towards the mode: of climbs, which do not yet know outliers, and of draws.
+_CLIMBING_STEPS, _STEPS = 2, 1
+# Steps are this much too long: they still cannot overshoot (majorisation allows 2), and converge in fewer.
+_RELAXATION = 1.4
 # Pairs of draws of the latents. A second costs a tenth of a fit's time, and rids it of wild estimates, which
 # spoil the weights of all.
 _PAIRS = 2
@@ -70,20 +70,31 @@ class LatentNormals:
     ----------
     size : int
         Number of coordinates of theta, which come first in the model's layout.
-    shared_axis : int or None
-        Coordinate of theta (log length) whose equal values are worth sharing.
+    shared_axes : list of int
+        Coordinates of theta (log length, log stretch) whose equal values are worth sharing.
     """
 
     def __init__(self, model: Model, at: np.ndarray) -> None:
         self.model, self.standard = model, LawStandard(model, at)
         latent = [b for n, b in model.layout.items() if n in ("discrepancy_standard", "group_offsets")]
         self.size = min(b.start for b in latent)
-        self.shared_axis = model.layout["discrepancy_length"].start if model.discrepancy else None
+        self.shared_axes = model.shape_axes
+        self.known_squares: np.ndarray | None = None
+
+    def learn_outliers(self, u: np.ndarray) -> None:
+        """Take squared residuals at a mode u, shape (size,), as a first idea of which runs are outliers."""
+        conditional, _ = self._conditional(u[None])
+        log_mean, _ = conditional._log_mean(conditional.mode())
+        squares = (self.model.log_loss - log_mean[0]) ** 2
+        self.known_squares = squares if np.isfinite(squares).all() else None
 
     def log_marginal(self, u: np.ndarray) -> np.ndarray:
         """Return Laplace's approximation of log p(losses, u), shape (point,)."""
         out = np.empty(len(u))
-        for block in np.split(np.arange(len(u)), range(_OWN_BASES, len(u), _OWN_BASES)):
+        blocks = self.model.blocks(u)
+        if len(blocks) > len(u) / 10:  # points of a climb share no lengths
+            blocks = np.split(np.arange(len(u)), range(_OWN_BASES, len(u), _OWN_BASES))
+        for block in blocks:
             with np.errstate(all="ignore"):
                 conditional, log_jacobian = self._conditional(u[block])
                 out[block] = conditional.laplace() + log_jacobian
@@ -104,7 +115,7 @@ class LatentNormals:
                 conditional, log_jacobian = self._conditional(u[block])
                 log_estimate, latents = conditional.integrate(rng)
             out[block] = log_estimate + log_jacobian
-            assert isinstance(conditional.basis, SharedBasis)  # a block's points share a length
+            assert isinstance(conditional.basis, SharedBasis)  # a block's points share lengths
             weights = conditional.basis.all_weights(latents.weights, rng)
             drawn[block] = np.concatenate([weights, latents.offsets], axis=1)
         return np.where(np.isfinite(out), out, -np.inf), drawn
@@ -112,7 +123,7 @@ class LatentNormals:
     def _conditional(self, u: np.ndarray) -> "tuple[_Conditional, np.ndarray]":
         basis = basis_at(self.model, u)
         theta, log_jacobian = self.standard.to_theta(u, basis)
-        return _Conditional(self.model, theta, basis), log_jacobian
+        return _Conditional(self.model, theta, basis, self.known_squares), log_jacobian
 
     def standardised(self, theta: np.ndarray) -> np.ndarray:
         """Return points u of theta, each of shape (point, size)."""
@@ -132,8 +143,10 @@ class LatentNormals:
 class _Conditional:
     """The posterior of the latents at points theta."""
 
-    def __init__(self, model: Model, theta: np.ndarray, basis: Basis) -> None:
-        self.model, self.theta, self.basis = model, theta, basis
+    def __init__(
+        self, model: Model, theta: np.ndarray, basis: Basis, known_squares: np.ndarray | None
+    ) -> None:
+        self.model, self.theta, self.basis, self.known_squares = model, theta, basis, known_squares
         sampled = model.coordinates.to_sampled(theta[:, model.layout["law_coordinates"]], np)
         self.log_prior = model.theta_log_prior(theta, sampled)
         self.floor = model.floor(sampled.values)
@@ -182,23 +195,38 @@ class _Conditional:
 
     def mode(self) -> Latents:
         """Return the mode of the latents, by iteratively reweighted least squares."""
-        points = len(self.theta)
-        at = Latents(np.zeros((points, self.basis.size)), np.zeros((points, self.members.shape[1])))
-        for iteration in range(_ITERATIONS + 1):
+        at = self._first_guess()
+        for _ in range(_CLIMBING_STEPS if self.known_squares is None else _STEPS):
             log_mean, slope = self._log_mean(at)
             residual = self.model.log_loss - log_mean
-            # The weight that majorises; at first Normal, since far from the mode every run looks an outlier.
-            if self.df is None or iteration == 0:
-                precision = np.broadcast_to(1 / self.variance, slope.shape)
-            else:
-                precision = (self.df + 1) / (self.df * self.variance + residual**2)
-            pull = precision * residual
-            gradient = Latents(
-                self.amplitude * self.basis.back(pull * slope), self.group_sd * (pull @ self.members)
+            precision = self._majorising(residual**2)
+            step = self._matrix(precision, slope).solve(
+                self._back(precision * residual, slope) + at.times(-1.0)
             )
-            step = self._matrix(precision, slope).solve(gradient + at.times(-1.0))
-            at = at + step.times(_RELAXATION if iteration % 2 else 1.0)
+            at = at + step.times(_RELAXATION)
         return at
+
+    def _first_guess(self) -> Latents:
+        """Return the mode if each run pointed at its misfit, log(reducible loss / the law's), normally."""
+        observed = np.exp(self.model.log_loss)
+        # A floor above a run's loss has no log; such points are far from the posterior.
+        reducible = np.maximum(observed - self.floor, 0.01 * observed)
+        slope = np.broadcast_to(reducible / observed, self.reducible.shape)
+        known = self.known_squares
+        precision = self._majorising(known) if known is not None else 1 / self.variance
+        precision = np.broadcast_to(precision, slope.shape)
+        pull = precision * slope * np.log(reducible / self.reducible)
+        return self._matrix(precision, slope).solve(self._back(pull, slope))
+
+    def _majorising(self, squares: np.ndarray) -> np.ndarray:
+        """Return the precision of the Normal that touches a run's noise from below at a squared residual."""
+        if self.df is None:
+            return np.broadcast_to(1 / self.variance, (len(self.theta), len(self.model.log_loss)))
+        return (self.df + 1) / (self.df * self.variance + squares)
+
+    def _back(self, pull: np.ndarray, slope: np.ndarray) -> Latents:
+        weights = self.amplitude * self.basis.back(pull * slope)
+        return Latents(weights, self.group_sd * (pull @ self.members))
 
     def log_joint(self, latents: Latents) -> np.ndarray:
         """Return log p(losses, theta, latents), shape (point,)."""

@@ -4,11 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import NormalDist
 
 import numpy as np
 
 # At four degrees of freedom the quantiles have a closed form (Shaw 2006).
 _DF = 4.0
+# Of expectation-maximisation: later ones move a mixture by less than its weights' noise.
+_MIXTURE_STEPS = 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,26 +46,30 @@ class StudentT:
         normal = rng.standard_normal((count, len(self.location))) @ self._factor.T
         return self.location + normal * np.sqrt(_DF / rng.chisquare(_DF, (count, 1)))
 
-    def sample_shared(self, count: int, axis: int, values: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw points of which many share each of a few values on one axis, shape (count, size).
+    def sample_shared(
+        self, count: int, axes: Sequence[int], values: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Draw points of which many share each of a few values on some axes, shape (count, size).
 
-        Every point is distributed as by `sample`; the shared values are stratified over their quantiles.
+        Every point is distributed as by `sample`. The shared values of the first axis are stratified over its
+        quantiles; those of further axes follow a lattice over them, so that few values cover all axes evenly.
         """
         values = min(values, count)
-        standard = _quantile((np.arange(values) + rng.random(values)) / values)
+        shared, rest = list(axes), np.delete(np.arange(len(self.location)), axes)
+        drawn = _quantile((np.arange(values) + rng.random(values)) / values)[:, None]
+        for known in range(1, len(shared)):  # given those known, the next is Student-t again
+            spread = np.sqrt((_DF + (drawn**2).sum(axis=1)) / rng.chisquare(_DF + known, values))
+            lattice = (np.arange(values) * math.sqrt(known + 4) + rng.random()) % 1
+            drawn = np.column_stack([drawn, spread * _normal_quantile(lattice)])
         stratum = ((np.arange(count) + rng.random()) * values / count).astype(int)
-        standard = standard[stratum][:, None]
-        rest = np.delete(np.arange(len(self.location)), axis)
-        variance = self.scale[axis, axis]
-        slope = self.scale[rest, axis] / variance
-        factor = np.linalg.cholesky(self.scale[np.ix_(rest, rest)] - np.outer(slope, slope) * variance)
-        spread = np.sqrt((_DF + standard**2) / rng.chisquare(_DF + 1, (count, 1)))
+        drawn = drawn[stratum]
+        factor = np.linalg.cholesky(self.scale[np.ix_(shared + list(rest), shared + list(rest))])
+        chi = rng.chisquare(_DF + len(shared), count)
+        spread = np.sqrt((_DF + (drawn**2).sum(axis=1)) / chi)[:, None]
+        normal = np.concatenate([drawn, spread * rng.standard_normal((count, len(rest)))], axis=1)
         points = np.empty((count, len(self.location)))
-        shift = math.sqrt(variance) * standard
-        points[:, [axis]] = self.location[axis] + shift
-        normal = rng.standard_normal((count, len(rest))) @ factor.T
-        points[:, rest] = self.location[rest] + shift * slope + spread * normal
-        return points
+        points[:, shared + list(rest)] = normal @ factor.T
+        return self.location + points
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +96,14 @@ class Mixture:
         """Return the log density at points, shape (point, size)."""
         return np.logaddexp.reduce(self.component_logpdf(points), axis=0)
 
-    def sample(self, count: int, rng: np.random.Generator, shared_axis: int | None) -> np.ndarray:
+    def sample(self, count: int, rng: np.random.Generator, shared_axes: Sequence[int]) -> np.ndarray:
         """Draw points, shape (count, size), from components in proportion to their shares."""
         parts = []
         for component, number in zip(self.components, rng.multinomial(count, self.shares), strict=True):
-            if number and shared_axis is not None:
-                # A length serves about 80 points, whose matrices are then made at once.
-                values = max(6, number // 80)
-                parts.append(component.sample_shared(number, shared_axis, values, rng))
+            if number and len(shared_axes):
+                # A value serves about 40 points, whose matrices are then made at once.
+                values = max(12, number // 40)
+                parts.append(component.sample_shared(number, shared_axes, values, rng))
             elif number:
                 parts.append(component.sample(number, rng))
         return np.concatenate(parts)
@@ -107,11 +114,14 @@ class Mixture:
         shares = np.concatenate([(1 - share) * self.shares, share * self.shares])
         return Mixture(shares, [*self.components, *wide])
 
-    def refitted(self, points: np.ndarray, weights: np.ndarray) -> "Mixture":
+    def refitted(
+        self, points: np.ndarray, weights: np.ndarray, typical: np.ndarray | None = None
+    ) -> "Mixture":
         """Return the mixture moved to weighted points, as far as their number supports.
 
         One step of expectation-maximisation: each point counts for the components in proportion to their
-        densities there. `weights` sum to one.
+        densities there. `weights` sum to one. What the points do not support of a component's scale matrix is
+        taken from `typical`, if given, and else from the scale that it has.
         """
         logs = self.component_logpdf(points)
         owned = np.exp(logs - np.logaddexp.reduce(logs, axis=0)) * weights
@@ -128,8 +138,29 @@ class Mixture:
             mean = mine @ points / total
             centred = points - mean
             covariance = (centred.T * mine) @ centred / total
-            components.append(StudentT(mean, trust * covariance + (1 - trust) * component.scale))
+            prior = component.scale if typical is None else typical
+            components.append(StudentT(mean, trust * covariance + (1 - trust) * prior))
         return Mixture(np.array(shares) / sum(shares), components)
+
+    def split(
+        self, points: np.ndarray, weights: np.ndarray, components: int, rng: np.random.Generator
+    ) -> "Mixture":
+        """Return a mixture of several components fitted to weighted points, by expectation-maximisation.
+
+        They begin at points drawn by weight, each as wide as this mixture; `weights` sum to one.
+        """
+        away = np.stack([c.location for c in self.components])
+        away = away - self.shares @ away
+        scales = np.stack([c.scale for c in self.components])
+        typical = (away.T * self.shares) @ away + np.tensordot(self.shares, scales, 1)
+        starts = points[rng.choice(len(points), components, p=weights)]
+        mixture = Mixture(np.full(components, 1 / components), [StudentT(s, typical) for s in starts])
+        for _ in range(_MIXTURE_STEPS):
+            mixture = mixture.refitted(points, weights, typical)
+        return mixture
+
+
+_normal_quantile = np.vectorize(NormalDist().inv_cdf, otypes=[float])
 
 
 def _quantile(u: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ A prior prints as it is written (``LogNormal(0.4, 0.35)``) and `parse_prior` rea
 priors travel through command lines, TOML and saved fits as text. `logpdf` takes the array namespace to
 work in (NumPy or ``pytensor.tensor``): one definition serves every engine.
 
-A log-normal prior may lie about another parameter of its law: ``beta = LogNormal(alpha, 0.3)``. `Prior.given`
+A log-normal prior may lie about another parameter of its law: ``beta = LogNormal(alpha, 0.2)``. `Prior.given`
 turns it into one about a number, or an array of them.
 """
 
@@ -157,7 +157,7 @@ def parse_prior(text: str) -> Prior:
     --------
     >>> parse_prior("LogNormal(0.4, 0.35)")
     LogNormal(median=0.4, sigma=0.35)
-    >>> parse_prior("LogNormal(alpha, 0.3)").about
+    >>> parse_prior("LogNormal(alpha, 0.2)").about
     'alpha'
     """
     match = _WRITTEN.match(text)

@@ -3,7 +3,8 @@
 Axes are decades of compute and of tokens per parameter (of each input, for laws of other inputs). The
 process is carried by its values at a grid of knots over the table (deterministic training conditional,
 Quinonero-Candela & Rasmussen 2005), whitened: delta(x) = tau * k(x, Z) chol(K)^-T v with v ~ N(0, I). The
-squared-exponential kernel factorises over axes, so its matrices are a handful of knots wide. A forecast
+squared-exponential kernel factorises over axes, each with its own length, so its matrices are a handful of
+knots wide. A forecast
 adds the variance that the knots do not explain, which grows to tau^2 far from the table; a Hilbert-space
 basis would instead fall to zero at the edge of its box, where forecasts are made.
 
@@ -25,7 +26,7 @@ from bayescale.model.linear import cholesky, log_diagonal, solve_lower, solve_up
 _JITTER = 1e-8
 # Knots no further apart than this (decades): at the shortest plausible length, 1.5 decades, they
 # leave less than 1% of the process's variance between them unexplained.
-_SPACING = 1.25
+_SPACING = 1.0
 # Random features of one drawn function: enough that values at a point are Gaussian for all purposes.
 _FEATURES = 128
 
@@ -47,21 +48,21 @@ class Discrepancy:
         """Number of whitened weights v."""
         return int(np.prod([len(k) for k in self.knots]))
 
-    def basis(self, axes: np.ndarray, length: Any, xp: Any) -> Any:
+    def basis(self, axes: np.ndarray, lengths: Any, xp: Any) -> Any:
         """Return the basis that weights multiply, shape (..., point, weight), at tau = 1.
 
         Parameters
         ----------
         axes : array, shape (axis, point)
             Decades from the centre.
-        length : array, shape (...)
+        lengths : array, shape (..., axis)
             Length scales, decades.
         xp : module
             NumPy or ``pytensor.tensor``.
         """
-        half_precision = 0.5 / length[..., None, None] ** 2
         out: Any = None
-        for x, knots in zip(axes, map(np.asarray, self.knots), strict=True):
+        for axis, (x, knots) in enumerate(zip(axes, map(np.asarray, self.knots), strict=True)):
+            half_precision = 0.5 / lengths[..., axis, None, None] ** 2
             between = np.subtract.outer(knots, knots) ** 2
             kernel = xp.exp(-half_precision * between) + _JITTER * np.eye(len(knots))
             cross = xp.exp(-half_precision * np.subtract.outer(knots, x) ** 2)
@@ -124,17 +125,17 @@ class Discrepancy:
         projected = solve_lower(factor, (tau * precision * target @ basis)[..., None], np)
         return (factor.mT @ weights[..., None] - projected)[..., 0]
 
-    def unexplained(self, axes: np.ndarray, length: np.ndarray) -> np.ndarray:
+    def unexplained(self, axes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Return a square root of what the knots leave unexplained, (draw, point, point), at tau = 1."""
-        kernel = np.ones((len(length), axes.shape[1], axes.shape[1]))
-        for x in axes:
+        kernel = np.ones((len(lengths), axes.shape[1], axes.shape[1]))
+        for x, length in zip(axes, lengths.T, strict=True):
             kernel *= np.exp(-0.5 * (np.subtract.outer(x, x) / length[:, None, None]) ** 2)
-        basis = self.basis(axes, length, np)
+        basis = self.basis(axes, lengths, np)
         rest = kernel - basis @ basis.mT
         # The rest vanishes wherever a target sits on the table, hence the jitter.
         return np.linalg.cholesky(rest + 1e-7 * np.eye(axes.shape[1]))
 
-    def draw_unexplained(self, axes: np.ndarray, length: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def draw_unexplained(self, axes: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw what the knots leave unexplained jointly at many points, shape (draw, point), at tau = 1.
 
         A function drawn from the prior, less its own interpolation from the knots (pathwise conditioning,
@@ -143,11 +144,11 @@ class Discrepancy:
         """
         knots = np.stack([g.ravel() for g in np.meshgrid(*map(np.asarray, self.knots), indexing="ij")])
         points = np.concatenate([axes, knots], axis=1)
-        out = np.empty((len(length), axes.shape[1]))
+        out = np.empty((len(lengths), axes.shape[1]))
         chunk = max(1, 2_000_000 // (_FEATURES * points.shape[1]))
-        for start in range(0, len(length), chunk):
-            ell = length[start : start + chunk]
-            frequency = rng.standard_normal((len(ell), _FEATURES, len(axes))) / ell[:, None, None]
+        for start in range(0, len(lengths), chunk):
+            ell = lengths[start : start + chunk]
+            frequency = rng.standard_normal((len(ell), _FEATURES, len(axes))) / ell[:, None]
             phase = rng.uniform(0, 2 * np.pi, (len(ell), _FEATURES, 1))
             weight = rng.standard_normal((len(ell), 1, _FEATURES)) * np.sqrt(2 / _FEATURES)
             drawn = (weight @ np.cos(frequency @ points + phase))[:, 0]
@@ -155,18 +156,18 @@ class Discrepancy:
             out[start : start + chunk] = here - self._interpolated(axes, ell, at_knots)
         return out
 
-    def _interpolated(self, axes: np.ndarray, length: np.ndarray, at_knots: np.ndarray) -> np.ndarray:
+    def _interpolated(self, axes: np.ndarray, lengths: np.ndarray, at_knots: np.ndarray) -> np.ndarray:
         # basis = k(x, Z) chol(K)^-T: the weights of values at the knots are chol(K)^-1 values, axis by axis.
-        half_precision = 0.5 / length[:, None, None] ** 2
-        values = at_knots.reshape(len(length), *(len(k) for k in self.knots))
+        values = at_knots.reshape(len(lengths), *(len(k) for k in self.knots))
         for axis, knots in enumerate(map(np.asarray, self.knots), start=1):
+            half_precision = 0.5 / lengths[:, axis - 1, None, None] ** 2
             between = np.subtract.outer(knots, knots) ** 2
             factor = cholesky(np.exp(-half_precision * between) + _JITTER * np.eye(len(knots)), np)
             moved = np.moveaxis(values, axis, 1)
-            solved = solve_lower(factor, moved.reshape(len(length), len(knots), -1), np)
+            solved = solve_lower(factor, moved.reshape(len(lengths), len(knots), -1), np)
             values = np.moveaxis(solved.reshape(moved.shape), 1, axis)
-        weights = values.reshape(len(length), -1, 1)
-        return (self.basis(axes, length, np) @ weights)[..., 0]
+        weights = values.reshape(len(lengths), -1, 1)
+        return (self.basis(axes, lengths, np) @ weights)[..., 0]
 
 
 def _row_products(left: Any, right: Any, xp: Any) -> Any:
@@ -184,6 +185,17 @@ def axis_names(inputs: Sequence[str]) -> tuple[str, ...]:
         rest = [i for i in inputs if i not in ("N", "D")]
         return ("log10 C", "log10 D/N", *(f"log10 {i}" for i in rest))
     return tuple(f"log10 {i}" for i in inputs)
+
+
+def stretch_of(inputs: Sequence[str]) -> np.ndarray:
+    """Return the power of the stretch by which each axis's length is multiplied, shape (axis,).
+
+    Misfit reaches further along compute than along tokens per parameter, or less far: which, the runs say.
+    """
+    powers = np.zeros(len(axis_names(inputs)))
+    if {"N", "D"} <= set(inputs):
+        powers[:2] = 0.5, -0.5
+    return powers
 
 
 def axes_of(inputs: Sequence[str], ratios: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 from bayescale.errors import FitError, TableError
 from bayescale.laws import CentredLaw, Gamma, Law, LogNormal, Prior
 from bayescale.model.coordinates import Coordinates, Sampled, natural_coordinates
-from bayescale.model.discrepancy import Discrepancy, axes_of, knots_over
+from bayescale.model.discrepancy import Discrepancy, axes_of, knots_over, stretch_of
 from bayescale.runs import RunTable
 
 Noise = Literal["student-t", "normal"]
@@ -31,9 +31,12 @@ SCALE_PRIORS: dict[str, Prior] = {
     "noise_sd": LogNormal(0.01, 1.0),
     "noise_df": Gamma(2.0, 0.1),
     "discrepancy_sd": LogNormal(0.07, 0.7),
-    "discrepancy_length": LogNormal(3.0, 0.6),
+    "discrepancy_length": LogNormal(3.0, 0.5),
+    "discrepancy_stretch": LogNormal(1.5, 0.6),
     "group_sd": LogNormal(0.005, 1.0),
 }
+# Those of them that shape the discrepancy's basis: points that share their values share a basis.
+SHAPE_SCALES = ("discrepancy_length", "discrepancy_stretch")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +102,8 @@ class Model:
             names.append("noise_df")
         if self.discrepancy is not None:
             names += ["discrepancy_sd", "discrepancy_length"]
+            if any(stretch_of(self.law.inputs)):
+                names.append("discrepancy_stretch")
         if self.group is not None:
             names.append("group_sd")
         return {name: self.all_scale_priors[name] for name in names}
@@ -115,6 +120,11 @@ class Model:
         ends = np.cumsum(list(sizes.values())).tolist()
         starts = [0, *ends[:-1]]
         return {n: slice(a, b) for n, a, b in zip(sizes, starts, ends, strict=True)}
+
+    @property
+    def shape_axes(self) -> list[int]:
+        """Coordinates of the unconstrained vector that shape the discrepancy's basis."""
+        return [self.layout[name].start for name in SHAPE_SCALES if name in self.layout]
 
     @property
     def size(self) -> int:
@@ -177,13 +187,20 @@ class Model:
         loss = self.law_loss(sampled.values, self.ratios, xp)
         if self.discrepancy is None:
             return Point(sampled.values, sampled.logs, loss, None, sampled.log_jacobian)
-        basis = self.discrepancy.basis(self.axes, scales["discrepancy_length"], xp)
+        basis = self.discrepancy.basis(self.axes, self.lengths(scales), xp)
         basis = basis * scales["discrepancy_sd"][..., None, None]
         seen = self._seen_misfit(sampled.values, scales, loss, log_loss, xp)
         weights, log_jacobian = self.discrepancy.weights(discrepancy_standard, basis, *seen, xp)
         loss = self.with_misfit(loss, sampled.values, (basis @ weights[..., None])[..., 0], xp)
         log_jacobian = log_jacobian + sampled.log_jacobian
         return Point(sampled.values, sampled.logs, loss, weights, log_jacobian)
+
+    def lengths(self, scales: Mapping[str, Any]) -> Any:
+        """Return the discrepancy's length on every axis, decades, shape (..., axis)."""
+        length, powers = scales["discrepancy_length"][..., None], stretch_of(self.law.inputs)
+        if "discrepancy_stretch" not in scales:
+            return length * np.ones(len(powers))
+        return length * scales["discrepancy_stretch"][..., None] ** powers
 
     def _seen_misfit(
         self, values: Mapping[str, Any], scales: Mapping[str, Any], loss: Any, log_loss: Any, xp: Any
@@ -209,28 +226,28 @@ class Model:
         target, precision = self._seen_misfit(
             values, scales, self.law_loss(values, self.ratios), self.log_loss, np
         )
-        basis = self.discrepancy.basis(self.axes, scales["discrepancy_length"][0], np)
+        basis = self.discrepancy.basis(self.axes, self.lengths(scales)[0], np)
         return self.discrepancy.standardised(
             weights, basis, scales["discrepancy_sd"][:, None], target, precision
         )
 
     def blocks(self, z: np.ndarray) -> list[np.ndarray]:
-        """Split points z into blocks: the indices of points that share a discrepancy length, and so a basis.
+        """Split points z into blocks: the indices of points that share discrepancy lengths, and so a basis.
 
         Without a discrepancy, into blocks whose temporaries fit the cache.
         """
         if self.discrepancy is None:
             return np.split(np.arange(len(z)), range(BLOCK, len(z), BLOCK))
-        length = z[:, self.layout["discrepancy_length"].start]
-        order = np.argsort(length, kind="stable")
-        return np.split(order, np.flatnonzero(np.diff(length[order])) + 1)
+        lengths = z[:, self.shape_axes]
+        order = np.lexsort(lengths.T)
+        return np.split(order, np.flatnonzero(np.diff(lengths[order], axis=0).any(axis=1)) + 1)
 
     def point_at(self, z: np.ndarray) -> "Point":
         """Return `point` at unconstrained points z, shape (point, size), in NumPy."""
         scales = {n: self.scale(z, n) for n in self.scale_priors}
         standard = z[:, self.layout["discrepancy_standard"]] if self.discrepancy else None
-        if self.discrepancy and ((length := scales["discrepancy_length"]) == length[:1]).all():
-            scales["discrepancy_length"] = length[:1]  # one basis for all
+        if self.discrepancy and (z[:, self.shape_axes] == z[:1, self.shape_axes]).all():
+            scales |= {n: scales[n][:1] for n in SHAPE_SCALES if n in scales}  # one basis for all
         return self.point(z[:, self.layout["law_coordinates"]], scales, standard, self.log_loss)
 
     def log_density(self, z: np.ndarray) -> np.ndarray:

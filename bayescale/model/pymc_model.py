@@ -67,7 +67,7 @@ def _naive_loss(model: Model, scales: dict[str, Any]) -> Any:
     if model.discrepancy is None:
         return loss
     weights = pm.Normal("discrepancy_weights", shape=model.discrepancy.size)
-    basis = model.discrepancy.basis(model.axes, scales["discrepancy_length"], pt)
+    basis = model.discrepancy.basis(model.axes, model.lengths(scales), pt)
     return model.with_misfit(loss, values, scales["discrepancy_sd"] * (basis @ weights), pt)
 
 

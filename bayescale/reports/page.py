@@ -30,6 +30,7 @@ _SCALES = {
     "noise_df": "degrees of freedom of the Student-t noise; small means heavy tails",
     "discrepancy_sd": "size of the law's smooth misfit, relative to the reducible loss",
     "discrepancy_length": "decades of input over which the misfit changes",
+    "discrepancy_stretch": "how many times as far along compute as along tokens per parameter",
     "group_sd": "scatter of the groups' offsets, relative",
 }
 # What a diagnostic is called and should be, where its name does not say it.

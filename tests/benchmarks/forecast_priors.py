@@ -2,10 +2,10 @@
 
     .venv/bin/python -m tests.benchmarks.forecast_priors ../shared/published
 
-For every pair of the discrepancy's priors, and for several on how near the exponents lie to each other, the
-splits of `tests.benchmarks.coverage` are forecast (fast path only, since this takes hundreds of fits). A
-table's own scores are then those of the priors with the best interval score on all other tables: leave one
-table out.
+For every pair of the discrepancy's priors, for several on how much further it reaches along compute than
+along tokens per parameter, and for several on how near the exponents lie to each other, the splits of
+`tests.benchmarks.coverage` are forecast (fast path only, since this takes hundreds of fits). A table's own
+scores are then those of the priors with the best interval score on all other tables: leave one table out.
 """
 
 import sys
@@ -28,13 +28,23 @@ SD = ("LogNormal(0.05, 0.7)", "LogNormal(0.07, 0.7)", "LogNormal(0.1, 0.7)", "Lo
 LENGTH = (
     "LogNormal(2, 0.3)",
     "LogNormal(3, 0.3)",
-    "LogNormal(3, 0.6)",
+    "LogNormal(3, 0.5)",
     "LogNormal(4, 0.6)",
     "LogNormal(5, 0.3)",
 )
 # The last is that of alpha: exponents that know nothing of each other.
 BETA = ("LogNormal(alpha, 0.1)", "LogNormal(alpha, 0.2)", "LogNormal(alpha, 0.3)", "LogNormal(0.4, 0.35)")
+# The first is next to no stretch: one length for both axes.
+STRETCH = (
+    "LogNormal(1, 0.02)",
+    "LogNormal(1, 0.6)",
+    "LogNormal(1.5, 0.3)",
+    "LogNormal(1.5, 0.6)",
+    "LogNormal(2, 0.6)",
+    "LogNormal(2, 1)",
+)
 FAMILIES = {
+    "stretches": [{"discrepancy_stretch": stretch} for stretch in STRETCH],
     "ties": [{"beta": beta} for beta in BETA],
     "pairs": [{"discrepancy_sd": sd, "discrepancy_length": length} for sd, length in product(SD, LENGTH)],
 }
@@ -49,11 +59,11 @@ def main(folder: str, families: list[str]) -> None:
     fitting.fit = lambda *a, **k: fit(*a, **(k | {"method": "fast", "draws": 500}))
     for family in families:
         leave_one_out(pd.concat([forecast(TABLES, priors) for priors in FAMILIES[family]], ignore_index=True))
-    if "ties" in families:
-        for name in UNCHOSEN:
-            bs.pull(name, folder)
-        print("on tables that had no say:")
-        for priors in FAMILIES["ties"]:
+    for name in UNCHOSEN:
+        bs.pull(name, folder)
+    for family in {"stretches", "ties"}.intersection(families):
+        print("on the ten other tables:")
+        for priors in FAMILIES[family]:
             forecast(UNCHOSEN, priors)
 
 

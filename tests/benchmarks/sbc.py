@@ -28,7 +28,7 @@ def prior_table(model, rng):
     law = sample_priors(model.centred.priors, rng, 1)
     scales = {n: prior.sample(rng, 1) for n, prior in model.scale_priors.items()}
     loss = model.law_loss(law, model.ratios)
-    basis = model.discrepancy.basis(model.axes, scales["discrepancy_length"], np)
+    basis = model.discrepancy.basis(model.axes, model.lengths(scales), np)
     misfit = scales["discrepancy_sd"] * (basis[0] @ rng.standard_normal(model.discrepancy.size))
     log_loss = np.log(model.with_misfit(loss, law, misfit))[0]
     noise = scales["noise_sd"] * rng.standard_t(scales["noise_df"], len(log_loss))
