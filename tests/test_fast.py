@@ -13,6 +13,7 @@ from bayescale.inference.pareto import smoothed_weights
 from bayescale.inference.proposal import Mixture, StudentT
 from bayescale.laws import BUILTIN
 from bayescale.model.model import make_model
+from bayescale.runs import make_table
 from tests.conftest import simulated_table
 
 
@@ -184,3 +185,21 @@ def test_fit_many_is_fit_of_each():
     many = bs.fit_many(tables, discrepancy=False, summarise=summary, jobs=2, draws=100)
     alone = [summary(bs.fit(t, discrepancy=False, draws=100)) for t in tables]
     assert many == alone
+
+
+@pytest.mark.parametrize("along", ["ratio", "compute"])
+def test_the_stretch_is_learned(along):
+    """A misfit alike at every size reaches far along compute; one alike at every ratio does not."""
+    table = simulated_table(rows=80, noise_sd=0.001)
+    compute, ratio = (np.log10(table.column(c)) for c in ("compute", "tokens"))
+    ratio = ratio - np.log10(table.column("params"))
+    bend = 0.03 * np.sin(3 * (ratio if along == "ratio" else compute))
+    bent = make_table(table.frame.assign(loss=table.frame["loss"] * np.exp(bend)), table.meta)
+    fitted = bs.fit(bent, method="fast", seed=1)
+    stretch = np.median(fitted.parameters["discrepancy_stretch"])
+    assert stretch > 2 if along == "ratio" else stretch < 0.8
+
+
+def test_noise_of_next_to_nothing_gives_a_marked_fit_and_no_crash():
+    fitted = bs.fit(simulated_table(noise_sd=1e-5), discrepancy=False, method="fast")
+    assert not fitted.diagnostics.passed

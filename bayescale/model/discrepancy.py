@@ -24,8 +24,8 @@ import numpy as np
 from bayescale.model.linear import cholesky, log_diagonal, solve_lower, solve_upper
 
 _JITTER = 1e-8
-# Knots no further apart than this (decades): at the shortest plausible length, 1.5 decades, they
-# leave less than 1% of the process's variance between them unexplained.
+# Knots no further apart than this (decades): at a length of 1 decade, about the shortest that tables ask for,
+# they leave 1.5% of the process's variance between them unexplained.
 _SPACING = 1.0
 # Random features of one drawn function: enough that values at a point are Gaussian for all purposes.
 _FEATURES = 128
