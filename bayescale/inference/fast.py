@@ -42,7 +42,7 @@ _ENOUGH = 350.0
 _KEPT_PROMISE = 0.75
 # Of their draws this share comes from the proposal spread wider: it halves the fits whose k-hat fails.
 _WIDE_SHARE, _WIDE_FACTOR = 0.2, 3.0
-# Of the proposal of the round that counts: the posterior is skewed, which one Student-t is not.
+# Of the proposal of the round that counts, with latents: that posterior is skewed, one Student-t is not.
 _COMPONENTS = 3
 
 # Tables often have two explanations, a good law with noise and a poor one with a large discrepancy: a climb
@@ -170,8 +170,10 @@ def _importance_sample(
         proposal = proposal.refitted(theta, weights)
         if number >= _LEAST_ROUNDS and _effective(weights) > _MOVED:
             break
-    proposal = proposal.split(theta, weights, _COMPONENTS, rng)
-    share = _KEPT_PROMISE * _effective(weights) / len(weights)
+    share = _effective(weights) / len(weights)
+    if latent is not None:
+        proposal = proposal.split(theta, weights, _COMPONENTS, rng)
+        share *= _KEPT_PROMISE
     for count in [n for n in _COUNTED_ROUNDS[:-1] if n * share > _ENOUGH] + [_COUNTED_ROUNDS[-1]]:
         safe = proposal.widened(_WIDE_SHARE, _WIDE_FACTOR)
         theta = rounds.draw(safe, count)
@@ -184,7 +186,10 @@ def _importance_sample(
         smooth, k_hat = smoothed_weights(log_weights)
         if k_hat < MAX_K_HAT and _effective(_evidence(smooth)[1]) > _ENOUGH:
             break
-        proposal = proposal.split(*rounds.weighted(), _COMPONENTS, rng)
+        if latent is None:
+            proposal = proposal.refitted(*rounds.weighted())
+        else:
+            proposal = proposal.split(*rounds.weighted(), _COMPONENTS, rng)
     return theta, hidden, log_weights
 
 
