@@ -390,9 +390,7 @@ def _parameters(model: Model, z: np.ndarray) -> dict[str, np.ndarray]:
     """Return what points z, shape (sample, size), stand for, by parameter."""
     # Draws by importance sampling repeat.
     distinct, where = np.unique(z, axis=0, return_inverse=True)
-    blocks = model.blocks(distinct)
-    if len(blocks) > len(distinct) / 10:  # draws of NUTS share no length
-        blocks = np.split(np.arange(len(distinct)), range(BLOCK, len(distinct), BLOCK))
+    blocks = model.blocks_or_chunks(distinct, BLOCK)  # draws of NUTS share no lengths
     parts = [_parameters_of(model, distinct[block]) for block in blocks]
     back = np.argsort(np.concatenate(blocks))[where]
     return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bayescale.model.model import Model
+from bayescale.model.model import SHAPE_SCALES, Model
 
 # A combination of weights that moves no run by more than this share of the discrepancy's scale is not seen.
 _UNSEEN = 1e-3
@@ -15,7 +15,7 @@ def basis_at(model: Model, theta: np.ndarray) -> "Basis":
     """
     if model.discrepancy is None:
         return SharedBasis(np.zeros((len(model.log_loss), 0)))
-    lengths = model.lengths({name: model.scale(theta, name) for name in model.scale_priors})
+    lengths = model.lengths({n: model.scale(theta, n) for n in SHAPE_SCALES if n in model.layout})
     if (lengths == lengths[0]).all():
         return SharedBasis(model.discrepancy.basis(model.axes, lengths[0], np))
     return OwnBases(model.discrepancy.basis(model.axes, lengths, np))

@@ -21,7 +21,7 @@ import numpy as np
 from bayescale.inference.basis import Basis, SharedBasis, basis_at
 from bayescale.inference.matrices import cholesky, solve
 from bayescale.inference.standard import LawStandard
-from bayescale.model.model import Model
+from bayescale.model.model import Model, pointed_misfit
 
 # Steps from the first guess towards the mode: of climbs, which do not yet know outliers, and of draws.
 _CLIMBING_STEPS, _STEPS = 2, 1
@@ -91,10 +91,7 @@ class LatentNormals:
     def log_marginal(self, u: np.ndarray) -> np.ndarray:
         """Return Laplace's approximation of log p(losses, u), shape (point,)."""
         out = np.empty(len(u))
-        blocks = self.model.blocks(u)
-        if len(blocks) > len(u) / 10:  # points of a climb share no lengths
-            blocks = np.split(np.arange(len(u)), range(_OWN_BASES, len(u), _OWN_BASES))
-        for block in blocks:
+        for block in self.model.blocks_or_chunks(u, _OWN_BASES):  # points of a climb share no lengths
             with np.errstate(all="ignore"):
                 conditional, log_jacobian = self._conditional(u[block])
                 out[block] = conditional.laplace() + log_jacobian
@@ -208,14 +205,12 @@ class _Conditional:
 
     def _first_guess(self) -> Latents:
         """Return the mode if each run pointed at its misfit, log(reducible loss / the law's), normally."""
-        observed = np.exp(self.model.log_loss)
-        # A floor above a run's loss has no log; such points are far from the posterior.
-        reducible = np.maximum(observed - self.floor, 0.01 * observed)
-        slope = np.broadcast_to(reducible / observed, self.reducible.shape)
+        target, slope = pointed_misfit(self.model.log_loss, self.floor, self.reducible, np)
+        slope = np.broadcast_to(slope, target.shape)
         known = self.known_squares
         precision = self._majorising(known) if known is not None else 1 / self.variance
         precision = np.broadcast_to(precision, slope.shape)
-        pull = precision * slope * np.log(reducible / self.reducible)
+        pull = precision * slope * target
         return self._matrix(precision, slope).solve(self._back(pull, slope))
 
     def _majorising(self, squares: np.ndarray) -> np.ndarray:

@@ -207,12 +207,9 @@ class Model:
     ) -> tuple[Any, Any]:
         """Return the discrepancy that each run points to, and how precisely, each (..., run)."""
         floor = self.floor(values)
-        observed = xp.exp(log_loss)
-        # A floor above a run's loss has no log; such points are far from the posterior.
-        reducible = xp.maximum(observed - floor, 0.01 * observed)
-        target = xp.log(reducible / xp.maximum(loss - floor, 1e-300))
+        target, slope = pointed_misfit(log_loss, floor, xp.maximum(loss - floor, 1e-300), xp)
         variance = scales["noise_sd"][..., None] ** 2 + self.known_noise**2
-        return target, (reducible / observed) ** 2 / variance
+        return target, slope**2 / variance
 
     def standardised(self, z: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Return the standard coordinates of discrepancy weights, shape (point, weight), at points z.
@@ -237,10 +234,15 @@ class Model:
         Without a discrepancy, into blocks whose temporaries fit the cache.
         """
         if self.discrepancy is None:
-            return np.split(np.arange(len(z)), range(BLOCK, len(z), BLOCK))
+            return _chunks(len(z), BLOCK)
         lengths = z[:, self.shape_axes]
         order = np.lexsort(lengths.T)
         return np.split(order, np.flatnonzero(np.diff(lengths[order], axis=0).any(axis=1)) + 1)
+
+    def blocks_or_chunks(self, z: np.ndarray, size: int) -> list[np.ndarray]:
+        """Split points z as `blocks` does where many share lengths, and else into chunks of some size."""
+        blocks = self.blocks(z)
+        return blocks if len(blocks) <= len(z) / 10 else _chunks(len(z), size)
 
     def point_at(self, z: np.ndarray) -> "Point":
         """Return `point` at unconstrained points z, shape (point, size), in NumPy."""
@@ -320,6 +322,28 @@ class Model:
 
 # SciPy's would be faster, were it not for the third of a second that its import takes.
 _log_gamma = np.vectorize(math.lgamma, otypes=[float])
+
+
+def pointed_misfit(log_loss: Any, floor: Any, reducible: Any, xp: Any) -> tuple[Any, Any]:
+    """Return the misfit that each run points at, and the derivative of its log loss in the misfit there.
+
+    Parameters
+    ----------
+    log_loss : array, shape (run,)
+        Logarithms of the losses.
+    floor, reducible : array, shape (..., 1) and (..., run)
+        The law's floor, and what it adds for each run.
+    xp : module
+        NumPy or ``pytensor.tensor``.
+    """
+    observed = xp.exp(log_loss)
+    # A floor above a run's loss has no log; such points are far from the posterior.
+    seen = xp.maximum(observed - floor, 0.01 * observed)
+    return xp.log(seen / reducible), seen / observed
+
+
+def _chunks(points: int, size: int) -> list[np.ndarray]:
+    return np.split(np.arange(points), range(size, points, size))
 
 
 class Point(NamedTuple):
