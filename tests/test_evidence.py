@@ -13,7 +13,7 @@ from bayescale.errors import FitError
 from bayescale.inference.bridge import log_evidence
 from bayescale.inference.crossvalidation import loo, pointwise_log_likelihood
 from bayescale.inference.modes import prior_draws
-from bayescale.laws import law_from_formula
+from bayescale.laws import BUILTIN, law_from_formula
 from bayescale.model.model import make_model
 from tests.conftest import simulated_table
 
@@ -129,9 +129,12 @@ def nested_sampling(model, seed=0, live=300):
 
 
 @pytest.mark.slow
-def test_nested_sampling_agrees(law_only_fit):
-    log, error = nested_sampling(law_only_fit.model)
-    fitted = law_only_fit
+@pytest.mark.parametrize("law", ["chinchilla", "kaplan"])
+def test_nested_sampling_agrees(law):
+    table = bs.load("chinchilla")
+    model = make_model(table, BUILTIN[law], discrepancy=False)
+    log, error = nested_sampling(model)
+    fitted = bs.fit(table, law, discrepancy=False, method="fast")
     assert abs(log - fitted.evidence.log) < 3 * math.hypot(error, fitted.evidence.error)
 
 
