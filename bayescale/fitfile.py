@@ -24,7 +24,7 @@ from bayescale.model.coordinates import Coordinates, LogParameters, Whitened
 from bayescale.model.model import make_model
 from bayescale.runs import RunTable, TableMeta
 
-_FORMAT = 3
+_FORMAT = 4
 _ATTRIBUTE = "bayescale"
 
 
@@ -117,6 +117,8 @@ def _rebuild(tree: xr.DataTree, header: Mapping[str, Any]) -> Fit:
         group_effect=options["group_effect"],
         scale_priors={name: parse_prior(text) for name, text in options["scale_priors"].items()},
     )
+    if options["method"] == "fast":
+        model = model.with_plain_weights()
     if header["whitened"] is not None and isinstance(model.coordinates, LogParameters):
         mode, scale = header["whitened"]["mode"], header["whitened"]["scale"]
         whitened = Whitened(model.coordinates, tuple(mode), tuple(map(tuple, scale)))

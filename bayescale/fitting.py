@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -357,7 +357,8 @@ def _fit_fast(table: RunTable, model: Model, options: dict[str, Any]) -> Fit:
     sampled = sample_fast(model, draws=chains * draws, seed=options["seed"])
     diagnostics = Diagnostics("fast", sampled.ess, k_hat=sampled.k_hat, seconds=sampled.seconds)
     options = options | {"method": "fast", "versions": _versions("bayescale", "numpy")}
-    return Fit(table, model, sampled.z.reshape(chains, draws, -1), diagnostics, options, sampled.evidence)
+    z = sampled.z.reshape(chains, draws, -1)
+    return Fit(table, model.with_plain_weights(), z, diagnostics, options, sampled.evidence)
 
 
 def _fit_nuts(table: RunTable, model: Model, options: dict[str, Any], progress: bool) -> Fit:
@@ -382,7 +383,8 @@ def _fit_nuts(table: RunTable, model: Model, options: dict[str, Any], progress: 
     return Fit(table, model, sampled.z, diagnostics, options, sample_stats=sampled.sample_stats)
 
 
-def _versions(*packages: str) -> dict[str, str]:
+@cache
+def _versions(*packages: str) -> Mapping[str, str]:
     return {name: version(name) for name in packages}
 
 
@@ -390,19 +392,17 @@ def _parameters(model: Model, z: np.ndarray) -> dict[str, np.ndarray]:
     """Return what points z, shape (sample, size), stand for, by parameter."""
     # Draws by importance sampling repeat.
     distinct, where = np.unique(z, axis=0, return_inverse=True)
-    blocks = model.blocks_or_chunks(distinct, BLOCK)  # draws of NUTS share no lengths
-    parts = [_parameters_of(model, distinct[block]) for block in blocks]
-    back = np.argsort(np.concatenate(blocks))[where]
-    return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
+    parts = [_parameters_of(model, distinct[i : i + BLOCK]) for i in range(0, len(distinct), BLOCK)]
+    return {name: np.concatenate([part[name] for part in parts])[where] for name in parts[0]}
 
 
 def _parameters_of(model: Model, z: np.ndarray) -> dict[str, np.ndarray]:
-    point = model.point_at(z)
-    parameters = dict(point.values)
-    parameters |= model.centred.published_parameters(point.values, model.centre)
+    values, weights = model.parameters_at(z)
+    parameters = dict(values)
+    parameters |= model.centred.published_parameters(values, model.centre)
     parameters |= {name: model.scale(z, name) for name in model.scale_priors}
-    if point.weights is not None:
-        parameters["discrepancy_weights"] = point.weights
+    if weights is not None:
+        parameters["discrepancy_weights"] = weights
     if model.group is not None:
         parameters["group_offsets"] = z[:, model.layout["group_offsets"]]
     return parameters

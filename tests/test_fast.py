@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import bayescale as bs
 from bayescale.inference.fast import sample_fast
@@ -68,7 +69,7 @@ def test_latents_are_integrated_out_of_the_models_own_density(options):
     proposal = StudentT(z[:, block].mean(axis=0), np.cov(z[:, block].T) * 1.5)
     points = np.repeat(theta[None], 40_000, axis=0)
     points = np.concatenate([points, proposal.sample(40_000, rng)], axis=1)
-    weights = model.log_density(points) - proposal.logpdf(points[:, block])
+    weights = model.with_plain_weights().log_density(points) - proposal.logpdf(points[:, block])
     top = weights.max()
     ratios = np.exp(weights - top), np.exp(log_estimates - top)
     error = np.hypot(*(r.std() / r.mean() / np.sqrt(len(r)) for r in ratios))
@@ -84,6 +85,28 @@ def test_a_singular_matrix_does_not_stop_the_others():
     np.testing.assert_allclose(solved.weights[0], 0.5)
     assert np.isfinite(solved.weights[1]).all()
     assert np.isfinite(blocks.log_det).all()
+
+
+def test_a_point_beyond_all_numbers_does_not_stop_the_others():
+    model = make_model(simulated_table(rows=20), BUILTIN["chinchilla"])
+    bare = model.law_only()
+    latent = LatentNormals(model, find_modes(bare)[0].point[bare.layout["law_coordinates"]])
+    u = np.zeros((6, latent.size))
+    u[:, latent.size - 2] = [0.0, -400.0, 400.0, 0.0, 0.0, 0.0]
+    u[3:5, 0] = [1e200, np.nan]
+    for log_density in (latent.log_marginal(u), latent.integrate(u, np.random.default_rng(0))[0]):
+        assert np.isfinite(log_density[[0, 5]]).all()
+        assert log_density[0] == pytest.approx(log_density[5], abs=1.0)
+        assert np.isneginf(log_density[[1, 3, 4]]).all()
+
+
+def test_integrals_do_not_depend_on_the_number_of_threads():
+    model = make_model(simulated_table(rows=200), BUILTIN["chinchilla"])
+    with threadpool_limits(1):
+        one = sample_fast(model, draws=50, seed=0)
+    with threadpool_limits(2):
+        two = sample_fast(model, draws=50, seed=0)
+    np.testing.assert_array_equal(one.z, two.z)
 
 
 @pytest.mark.parametrize("axes", [[1], [2, 0]])

@@ -81,7 +81,7 @@ def test_discrepancy_weights_map_has_its_jacobian():
     table = simulated_table(rows=25)
     model, _ = prepare(make_model(table, BUILTIN["chinchilla"]), seed=0)
     z = points_near_mode(model, 1)
-    block = model.layout["discrepancy_standard"]
+    block = model.layout["discrepancy_coordinates"]
     size = block.stop - block.start
 
     def weights(standard):
@@ -147,7 +147,7 @@ def test_constant_inputs_leave_one_knot():
 def test_law_only_drops_discrepancy_and_groups():
     table = simulated_table(rows=12)
     model = make_model(table, BUILTIN["chinchilla"], group_effect="params")
-    assert "discrepancy_standard" in model.layout
+    assert "discrepancy_coordinates" in model.layout
     assert "group_offsets" in model.layout
     assert set(model.law_only().layout) == {"law_coordinates", "noise_sd", "noise_df"}
     assert replace(model).law == model.law

@@ -1,94 +1,111 @@
 """The discrepancy's basis at many points, and the products with it that integrals over its weights need."""
 
+from functools import cached_property
+
 import numpy as np
 
 from bayescale.model.model import SHAPE_SCALES, Model
 
-# A combination of weights that moves no run by more than this share of the discrepancy's scale is not seen.
+# A combination of weights is seen if it moves log losses by this share of the discrepancy's scale.
 _UNSEEN = 1e-3
+# From so many points a group, products of columns, made once for all, cost less than those of every point.
+_MANY = 4
 
 
-def basis_at(model: Model, theta: np.ndarray) -> "Basis":
-    """Return the basis at tau = 1 at points theta, shape (point, size), which may share their lengths.
+class Basis:
+    """The bases of groups of points, in combinations of weights about which runs say independent things.
+
+    Points lie in the order of their groups, which are of one size; those of a group share its basis. Runs see
+    only as many combinations as their number and the smoothness of the kernel leave.
+
+    Parameters
+    ----------
+    basis : array, shape (group, run, weight)
+        At tau = 1.
+    slope : array, shape (run,)
+        Derivative of log loss in the misfit.
+    every : bool
+        Keep combinations that runs do not see, too: how many are seen jumps from one length to the next.
+
+    Attributes
+    ----------
+    information : array, shape (group, weight)
+        Squared effect of every combination on log loss, summed over runs; ascending.
+    basis : array, shape (group, run, seen)
+        Of the combinations that are kept.
+    size : int
+        Their number.
+    """
+
+    def __init__(self, basis: np.ndarray, slope: np.ndarray, *, every: bool) -> None:
+        weighted = basis * slope[:, None]
+        # At lengths that overflow nothing is seen: such points have no finite density, and must only not stop
+        # the others.
+        gram = np.nan_to_num(weighted.mT @ weighted, posinf=0.0)
+        self.information, self._combinations = np.linalg.eigh(gram)
+        self.whole = basis @ self._combinations
+        seen = (self.information > _UNSEEN**2).sum(axis=1).max(initial=0)
+        self.size = self.information.shape[1] if every else int(seen)
+        kept = slice(self.information.shape[1] - self.size, None)
+        self.basis, self._seen = self.whole[..., kept], self._combinations[..., kept]
+
+    def by_group(self, points: np.ndarray) -> np.ndarray:
+        """Return an array over points, shape (point, ...), as (group, member, ...)."""
+        return points.reshape(len(self.basis), len(points) // len(self.basis), *points.shape[1:])
+
+    def times(self, weights: np.ndarray) -> np.ndarray:
+        """Return basis @ weights, shape (point, run)."""
+        return _by_point(self.by_group(weights) @ self.basis.mT)
+
+    def back(self, pull: np.ndarray) -> np.ndarray:
+        """Return basis' @ pull, shape (point, weight)."""
+        return _by_point(self.by_group(pull) @ self.basis)
+
+    def gram(self, precision: np.ndarray) -> np.ndarray:
+        """Return basis' diag(precision) basis, shape (point, weight, weight)."""
+        grouped = self.by_group(precision)
+        if grouped.shape[1] < _MANY:
+            weighted = self.basis[:, None] * grouped[..., None]
+            return _by_point(weighted.mT @ self.basis[:, None])
+        products, where = self._products
+        return (
+            _by_point(grouped @ products.mT).take(where, axis=1).reshape(len(precision), self.size, self.size)
+        )
+
+    @cached_property
+    def _products(self) -> tuple[np.ndarray, np.ndarray]:
+        """Products of two columns, (group, pair, run), and which pair each entry of a gram matrix is of."""
+        rows, columns = np.tril_indices(self.size)
+        where = np.empty((self.size, self.size), int)
+        where[rows, columns] = where[columns, rows] = np.arange(len(rows))
+        across = np.ascontiguousarray(self.basis.mT)
+        return across.take(rows, axis=1) * across.take(columns, axis=1), where.ravel()
+
+    def crossed(self, precision: np.ndarray, members: np.ndarray) -> np.ndarray:
+        """Return basis' diag(precision) members, shape (point, weight, column of members)."""
+        weighted = self.basis.mT[:, None] * self.by_group(precision)[:, :, None]
+        return _by_point(weighted @ members)
+
+    def all_weights(self, kept: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return discrepancy weights, shape (point, weight), from the combinations that are kept.
+
+        Others are N(0, 1), whatever the losses.
+        """
+        free = self.by_group(rng.standard_normal((len(kept), self._seen.shape[1])))
+        return _by_point(free + (self.by_group(kept) - free @ self._seen) @ self._seen.mT)
+
+
+def basis_of(model: Model, theta: np.ndarray, groups: np.ndarray, slope: np.ndarray, *, every: bool) -> Basis:
+    """Return the basis of points theta, shape (point, size), by `Model.groups` of them.
 
     Without a discrepancy it has no weights.
     """
     if model.discrepancy is None:
-        return SharedBasis(np.zeros((len(model.log_loss), 0)))
-    lengths = model.lengths({n: model.scale(theta, n) for n in SHAPE_SCALES if n in model.layout})
-    if (lengths == lengths[0]).all():
-        return SharedBasis(model.discrepancy.basis(model.axes, lengths[0], np))
-    return OwnBases(model.discrepancy.basis(model.axes, lengths, np))
+        return Basis(np.zeros((len(groups), len(slope), 0)), slope, every=every)
+    first = theta[groups[:, 0]]
+    lengths = model.lengths({n: model.scale(first, n) for n in SHAPE_SCALES if n in model.layout})
+    return Basis(model.discrepancy.basis(model.axes, lengths, np), slope, every=every)
 
 
-class SharedBasis:
-    """One basis for all points, shape (run, seen), of the combinations of weights that runs see.
-
-    `seen`, shape (weight, seen), holds the combinations. Products of columns are made once.
-    """
-
-    def __init__(self, basis: np.ndarray) -> None:
-        self.basis, self.seen = _seen(basis)
-        self.size = self.basis.shape[1]
-        rows, columns = np.tril_indices(self.size)
-        where = np.empty((self.size, self.size), int)
-        where[rows, columns] = where[columns, rows] = np.arange(len(rows))
-        self.unpack = where.ravel()
-        self.products = self.basis[:, rows] * self.basis[:, columns]
-
-    def times(self, weights: np.ndarray) -> np.ndarray:
-        """Return basis @ weights, shape (point, run)."""
-        return weights @ self.basis.T
-
-    def back(self, pull: np.ndarray) -> np.ndarray:
-        """Return basis' @ pull, shape (point, weight)."""
-        return pull @ self.basis
-
-    def gram(self, precision: np.ndarray) -> np.ndarray:
-        """Return basis' diag(precision) basis, shape (point, weight, weight)."""
-        return (precision @ self.products)[:, self.unpack].reshape(len(precision), self.size, self.size)
-
-    def crossed(self, precision: np.ndarray, members: np.ndarray) -> np.ndarray:
-        """Return basis' diag(precision) members, shape (point, weight, group)."""
-        products = (self.basis[:, :, None] * members[:, None, :]).reshape(len(members), -1)
-        return (precision @ products).reshape(len(precision), self.size, members.shape[1])
-
-    def all_weights(self, seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return discrepancy weights, shape (point, weight), from their seen combinations."""
-        free = rng.standard_normal((len(seen), len(self.seen)))
-        return free + (seen - free @ self.seen) @ self.seen.T
-
-
-class OwnBases:
-    """As `SharedBasis`, with a basis for each point, shape (point, run, weight)."""
-
-    def __init__(self, basis: np.ndarray) -> None:
-        self.basis, self.size = basis, basis.shape[2]
-
-    def times(self, weights: np.ndarray) -> np.ndarray:
-        return (self.basis @ weights[..., None])[..., 0]
-
-    def back(self, pull: np.ndarray) -> np.ndarray:
-        return (pull[:, None] @ self.basis)[:, 0]
-
-    def gram(self, precision: np.ndarray) -> np.ndarray:
-        return (self.basis * precision[..., None]).mT @ self.basis
-
-    def crossed(self, precision: np.ndarray, members: np.ndarray) -> np.ndarray:
-        return (self.basis * precision[..., None]).mT @ members
-
-
-Basis = SharedBasis | OwnBases
-
-
-def _seen(basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the basis of the combinations of weights that runs see, (run, seen), and these, (weight, seen).
-
-    They are orthonormal, so that their coordinates are N(0, I) as the weights are.
-    """
-    runs, weights = basis.shape
-    values, vectors = np.linalg.eigh(basis @ basis.T if runs < weights else basis.T @ basis)
-    vectors, size = vectors[:, values > _UNSEEN**2], np.sqrt(values[values > _UNSEEN**2])
-    if runs < weights:
-        return vectors * size, basis.T @ vectors / size
-    return basis @ vectors, vectors
+def _by_point(grouped: np.ndarray) -> np.ndarray:
+    return grouped.reshape(grouped.shape[0] * grouped.shape[1], *grouped.shape[2:])

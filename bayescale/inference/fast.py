@@ -10,7 +10,8 @@ here imports PyMC.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from bayescale.errors import FitError
 from bayescale.inference.diagnostics import MAX_K_HAT
 from bayescale.inference.evidence import Evidence
 from bayescale.inference.latent import LatentNormals
-from bayescale.inference.modes import MIN_SHARE, Mode, climb, find_modes, shares
+from bayescale.inference.modes import MIN_SHARE, LogDensity, Mode, climb, find_modes, shares
 from bayescale.inference.pareto import smoothed_weights
 from bayescale.inference.proposal import Mixture, StudentT
 from bayescale.model.model import Model
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 
 # Draws in the rounds that move the proposal, which end with this many effective ones; small at first, since
 # the second proposal is far better than the first.
-_MOVING_ROUNDS = (300, 300, 500, 500, 1000, 1000, 2000, 2000, 4000)
+_MOVING_ROUNDS = (300, 300, 504, 504, 1008, 1008, 2004, 2004, 4008)
 _LEAST_ROUNDS = 3
 _MOVED = 300.0
 # Draws in the round that counts: the first of these that promises enough effective ones, the next where it
 # breaks that promise.
-_COUNTED_ROUNDS = (1000, 2000, 4000, 8000)
+_COUNTED_ROUNDS = (1008, 2004, 4008, 8004)
 _ENOUGH = 350.0
 # Of the share that the moved proposal promises this is left once latents are estimated.
 _KEPT_PROMISE = 0.75
@@ -57,7 +58,7 @@ class FastDraws:
     Attributes
     ----------
     z : array, shape (draw, size)
-        Equally weighted points, in the layout of `Model.layout`.
+        Equally weighted points of `Model.with_plain_weights`.
     evidence : Evidence
         The log marginal likelihood.
     k_hat, ess : float
@@ -90,9 +91,11 @@ def sample_fast(model: Model, *, draws: int, seed: int) -> FastDraws:
     FitError
         If no mode is found.
     """
-    # On matrices this small BLAS threads only wait for each other.
-    with _thread_pools().limit(limits=1):
-        return _sample(model, draws, seed)
+    pools = _thread_pools()
+    threads = max((pool["num_threads"] for pool in pools.info()), default=1)
+    # On matrices this small BLAS threads only wait for each other: each takes blocks of points instead.
+    with pools.limit(limits=1), ThreadPoolExecutor(threads) as executor:
+        return _sample(model, draws, seed, executor.map if threads > 1 else map)
 
 
 @cache
@@ -103,13 +106,14 @@ def _thread_pools() -> "ThreadpoolController":
     return ThreadpoolController()
 
 
-def _sample(model: Model, draws: int, seed: int) -> FastDraws:
+def _sample(model: Model, draws: int, seed: int, on_blocks: Callable[..., Iterable]) -> FastDraws:
     started = time.perf_counter()
     rng = np.random.default_rng(seed)
     modes = find_modes(model.law_only(), seed=seed)
     latent = None
     if modes and (model.discrepancy is not None or model.group is not None):
-        latent = LatentNormals(model, modes[0].point[model.layout["law_coordinates"]])
+        at = modes[0].point[model.layout["law_coordinates"]]
+        latent = LatentNormals(model, at, on_blocks)
         modes = _modes_with_latents(model, latent, modes)
     if not modes:
         raise FitError(
@@ -117,7 +121,8 @@ def _sample(model: Model, draws: int, seed: int) -> FastDraws:
             "data: see `bayescale.prior_predictive`"
         )
     found = time.perf_counter()
-    theta, hidden, log_weights = _importance_sample(model, modes, latent, rng)
+    density = partial(_in_chunks, model, on_blocks) if latent is None else latent.log_marginal
+    theta, hidden, log_weights = _importance_sample(density, modes, latent, rng)
     smooth, k_hat = smoothed_weights(log_weights)
     evidence, weights = _evidence(smooth)
     distinct, where = np.unique(_resample(weights, draws, rng), return_inverse=True)
@@ -127,9 +132,10 @@ def _sample(model: Model, draws: int, seed: int) -> FastDraws:
     return FastDraws(z[where], evidence, k_hat, _effective(weights), seconds)
 
 
-def _in_chunks(function: Callable[[np.ndarray], np.ndarray], points: np.ndarray) -> np.ndarray:
+def _in_chunks(model: Model, on_blocks: Callable[..., Iterable], points: np.ndarray) -> np.ndarray:
     # A chunk's temporaries fit the cache.
-    return np.concatenate([function(points[i : i + 250]) for i in range(0, len(points), 250)])
+    chunks = [points[i : i + 250] for i in range(0, len(points), 250)]
+    return np.concatenate(list(on_blocks(model.log_density, chunks)))
 
 
 def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) -> list[Mode]:
@@ -146,14 +152,14 @@ def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) 
     spread = np.full(latent.size, 0.1)
     spread[model.layout["law_coordinates"]] = 1.0
     standardised = latent.standardised(starts.reshape(-1, latent.size))
-    found = climb(latent.log_marginal, standardised, np.diag(spread), step=1e-2)
+    found = climb(partial(latent.log_marginal, smooth=True), standardised, np.diag(spread), step=1e-2)
     if found:
         latent.learn_outliers(found[0].point)
     return found
 
 
 def _importance_sample(
-    model: Model, modes: list[Mode], latent: LatentNormals | None, rng: np.random.Generator
+    density: LogDensity, modes: list[Mode], latent: LatentNormals | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, ...]:
     """Return points, latents and log weights of the round that counts.
 
@@ -161,7 +167,6 @@ def _importance_sample(
     less than an estimate, and its error moves no weight of the round that counts.
     """
     rounds = _Rounds(latent.shared_axes if latent is not None else [], rng)
-    density = partial(_in_chunks, model.log_density) if latent is None else latent.log_marginal
     proposal = _about(modes)
     for number, count in enumerate(_MOVING_ROUNDS, start=1):
         theta = rounds.draw(proposal, count)

@@ -5,20 +5,19 @@ linearly, so their conditional posterior is close to Gaussian. `integrate` finds
 reweighted least squares, draws from the Gaussian there, and returns an unbiased importance estimate of
 p(losses, theta): what sampling over theta alone needs (Andrieu & Roberts 2009, doi:10.1214/07-AOS574).
 
-Points drawn to share the discrepancy's lengths share its basis, and all their normal equations are one matrix
-product; climbs, whose points are few and all differ, give every point its own basis. Of the weights of a
-shared basis runs see only as many combinations as their number and the smoothness of the kernel leave; the
-rest, N(0, I) whatever the losses, is drawn in the end.
+Points are drawn in groups that share the discrepancy's lengths and so its basis, `bayescale.inference.basis`.
+Weights that runs do not see, N(0, I) whatever the losses, are drawn in the end.
 """
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from bayescale.inference.basis import Basis, SharedBasis, basis_at
+from bayescale.inference.basis import Basis, basis_of
 from bayescale.inference.matrices import cholesky, solve
 from bayescale.inference.standard import LawStandard
 from bayescale.model.model import Model, pointed_misfit
@@ -30,8 +29,9 @@ _RELAXATION = 1.4
 # Pairs of draws of the latents. A second costs a tenth of a fit's time, and rids it of wild estimates, which
 # spoil the weights of all.
 _PAIRS = 2
-# Points whose temporaries, each with its own basis, still fit the cache.
-_OWN_BASES = 32
+# So many points are taken together that temporaries of a number per point and run have this many numbers:
+# on fewer, calls of NumPy cost more than what they do; more do not fit the cache.
+_NUMBERS = 25_000
 
 
 class Latents(NamedTuple):
@@ -65,6 +65,8 @@ class LatentNormals:
         With a discrepancy, a group effect or both.
     at : array, shape (coordinate,)
         Law coordinates of a mode of the law alone.
+    on_blocks : callable
+        As `map`: applies a function to every block of points, if need be on several threads.
 
     Attributes
     ----------
@@ -74,27 +76,34 @@ class LatentNormals:
         Coordinates of theta (log length, log stretch) whose equal values are worth sharing.
     """
 
-    def __init__(self, model: Model, at: np.ndarray) -> None:
-        self.model, self.standard = model, LawStandard(model, at)
-        latent = [b for n, b in model.layout.items() if n in ("discrepancy_standard", "group_offsets")]
+    def __init__(self, model: Model, at: np.ndarray, on_blocks: Callable[..., Iterable] = map) -> None:
+        self.model, self.standard, self.on_blocks = model, LawStandard(model, at), on_blocks
+        latent = [b for n, b in model.layout.items() if n in ("discrepancy_coordinates", "group_offsets")]
         self.size = min(b.start for b in latent)
         self.shared_axes = model.shape_axes
         self.known_squares: np.ndarray | None = None
 
     def learn_outliers(self, u: np.ndarray) -> None:
         """Take squared residuals at a mode u, shape (size,), as a first idea of which runs are outliers."""
-        conditional, _ = self._conditional(u[None])
+        conditional, _ = self._conditional(u[None], np.array([[0]]), every=True)
         log_mean, _ = conditional._log_mean(conditional.mode())
         squares = (self.model.log_loss - log_mean[0]) ** 2
         self.known_squares = squares if np.isfinite(squares).all() else None
 
-    def log_marginal(self, u: np.ndarray) -> np.ndarray:
-        """Return Laplace's approximation of log p(losses, u), shape (point,)."""
-        out = np.empty(len(u))
-        for block in self.model.blocks_or_chunks(u, _OWN_BASES):  # points of a climb share no lengths
+    def log_marginal(self, u: np.ndarray, *, smooth: bool = False) -> np.ndarray:
+        """Return Laplace's approximation of log p(losses, u), shape (point,).
+
+        With `smooth`, none of the discrepancy's weights is left out, so that small differences are right.
+        """
+
+        def of(groups: np.ndarray) -> np.ndarray:
             with np.errstate(all="ignore"):
-                conditional, log_jacobian = self._conditional(u[block])
-                out[block] = conditional.laplace() + log_jacobian
+                conditional, log_jacobian = self._conditional(u, groups, every=smooth)
+                return conditional.laplace() + log_jacobian
+
+        out, blocks = np.empty(len(u)), self._blocks(u)
+        for groups, log_marginal in zip(blocks, self.on_blocks(of, blocks), strict=True):
+            out[groups.ravel()] = log_marginal
         return np.where(np.isfinite(out), out, -np.inf)
 
     def integrate(self, u: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -106,34 +115,47 @@ class LatentNormals:
         latents : array, shape (point, latent)
             Discrepancy weights, then group offsets.
         """
-        out, drawn = np.empty(len(u)), np.empty((len(u), self.model.size - self.size))
-        for block in self.model.blocks(u):
+
+        def of(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
             with np.errstate(all="ignore"):
-                conditional, log_jacobian = self._conditional(u[block])
+                conditional, log_jacobian = self._conditional(u, groups, every=False)
                 log_estimate, latents = conditional.integrate(rng)
-            out[block] = log_estimate + log_jacobian
-            assert isinstance(conditional.basis, SharedBasis)  # a block's points share lengths
             weights = conditional.basis.all_weights(latents.weights, rng)
-            drawn[block] = np.concatenate([weights, latents.offsets], axis=1)
+            return log_estimate + log_jacobian, np.concatenate([weights, latents.offsets], axis=1)
+
+        out, drawn = np.empty(len(u)), np.empty((len(u), self.model.size - self.size))
+        blocks = self._blocks(u)
+        found = self.on_blocks(of, blocks, rng.spawn(len(blocks)))
+        for groups, (log_estimate, latents) in zip(blocks, found, strict=True):
+            out[groups.ravel()], drawn[groups.ravel()] = log_estimate, latents
         return np.where(np.isfinite(out), out, -np.inf), drawn
 
-    def _conditional(self, u: np.ndarray) -> "tuple[_Conditional, np.ndarray]":
-        basis = basis_at(self.model, u)
-        theta, log_jacobian = self.standard.to_theta(u, basis)
+    def _blocks(self, u: np.ndarray) -> list[np.ndarray]:
+        """Split the groups of points u into blocks."""
+        groups = self.model.groups(u)
+        rows = max(1, _NUMBERS // (groups.shape[1] * len(self.model.log_loss)))
+        return [groups[start : start + rows] for start in range(0, len(groups), rows)]
+
+    def _conditional(
+        self, u: np.ndarray, groups: np.ndarray, *, every: bool
+    ) -> "tuple[_Conditional, np.ndarray]":
+        basis = basis_of(self.model, u, groups, self.standard.slope, every=every)
+        theta, log_jacobian = self.standard.to_theta(u[groups.ravel()], basis)
         return _Conditional(self.model, theta, basis, self.known_squares), log_jacobian
 
     def standardised(self, theta: np.ndarray) -> np.ndarray:
         """Return points u of theta, each of shape (point, size)."""
-        return self.standard.from_theta(theta, basis_at(self.model, theta))
+        alone = np.arange(len(theta))[:, None]
+        return self.standard.from_theta(
+            theta, basis_of(self.model, theta, alone, self.standard.slope, every=True)
+        )
 
     def unconstrained(self, u: np.ndarray, latents: np.ndarray) -> np.ndarray:
-        """Return points of the model's own layout, shape (point, model.size)."""
+        """Return points of `Model.with_plain_weights`, shape (point, model.size)."""
         z = np.concatenate([u, latents], axis=1)
-        for block in self.model.blocks(u):
-            z[block, : self.size] = self.standard.to_theta(u[block], basis_at(self.model, u[block]))[0]
-            if self.model.discrepancy is not None:
-                place = self.model.layout["discrepancy_standard"]
-                z[block, place] = self.model.standardised(z[block], z[block, place])
+        for groups in self._blocks(u):
+            basis, block = basis_of(self.model, u, groups, self.standard.slope, every=True), groups.ravel()
+            z[block, : self.size] = self.standard.to_theta(u[block], basis)[0]
         return z
 
 
@@ -173,13 +195,11 @@ class _Conditional:
         mode = self.mode()
         matrix = self._matrix(*self._curvature(mode))
         points = len(self.theta)
+        sizes = self.basis.size, self.members.shape[1]
+        normal = [Latents(*(rng.standard_normal((points, n)) for n in sizes)) for _ in range(_PAIRS)]
         drawn, log_estimates = list[Latents](), list[np.ndarray]()
-        for _ in range(_PAIRS):
-            normal = Latents(
-                *(rng.standard_normal((points, n)) for n in (self.basis.size, self.members.shape[1]))
-            )
-            shift = matrix.correlated(normal)
-            log_q = normal.log_normal() + matrix.log_det
+        for half, shift in zip(normal, matrix.correlated(normal), strict=True):
+            log_q = half.log_normal() + matrix.log_det
             pair = [mode + shift, mode + shift.times(-1.0)]
             log_estimates += [self.log_joint(latents) - log_q for latents in pair]
             drawn += pair
@@ -225,7 +245,7 @@ class _Conditional:
 
     def log_joint(self, latents: Latents) -> np.ndarray:
         """Return log p(losses, theta, latents), shape (point,)."""
-        likelihood = self.model.log_likelihood(self.theta, self._log_mean(latents)[0]).sum(axis=1)
+        likelihood = self.model.total_log_likelihood(self.theta, self._log_mean(latents)[0])
         return self.log_prior + latents.log_normal() + likelihood
 
     def _log_mean(self, latents: Latents) -> tuple[np.ndarray, np.ndarray]:
@@ -273,7 +293,7 @@ class _Blocks:
     def factor(self) -> np.ndarray:
         return cholesky(self.schur)
 
-    @property
+    @cached_property
     def log_det(self) -> np.ndarray:
         """Half the log-determinant of the matrix, shape (point,)."""
         factor = np.log(np.diagonal(self.factor, axis1=1, axis2=2)).sum(axis=1)
@@ -285,10 +305,13 @@ class _Blocks:
         weights = solve(self.schur, reduced[..., None])[..., 0]
         return Latents(weights, self._offsets(right.offsets / self.diagonal, weights))
 
-    def correlated(self, normal: Latents) -> Latents:
+    def correlated(self, normal: Sequence[Latents]) -> list[Latents]:
         """Return draws whose precision is the matrix, from standard normal ones."""
-        weights = np.linalg.solve(self.factor.mT, normal.weights[..., None])[..., 0]
-        return Latents(weights, self._offsets(normal.offsets / np.sqrt(self.diagonal), weights))
+        weights = np.linalg.solve(self.factor.mT, np.stack([n.weights for n in normal], axis=-1))
+        return [
+            Latents(w, self._offsets(n.offsets / np.sqrt(self.diagonal), w))
+            for n, w in zip(normal, np.moveaxis(weights, -1, 0), strict=True)
+        ]
 
     def _offsets(self, alone: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return alone - (weights[:, None] @ self.cross)[:, 0] / self.diagonal

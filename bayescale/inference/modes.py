@@ -185,8 +185,8 @@ def _bfgs(log_density: LogDensity, points: np.ndarray, inverse: np.ndarray) -> t
         direction *= np.minimum(share, 2 / np.maximum(np.abs(direction).max(axis=1), 1e-300))[:, None]
         new_value, new_gradient = _value_and_gradient(log_density, points + direction)
         rose = new_value > value + _ARMIJO * (direction * gradient).sum(axis=1)
-        for i in np.flatnonzero(np.isfinite(new_value)):
-            inverse[i] = _updated(inverse[i], direction[i], gradient[i] - new_gradient[i])
+        change = np.where(np.isfinite(new_value)[:, None], gradient - new_gradient, 0.0)
+        inverse = _updated(inverse, direction, change)
         points = np.where(rose[:, None], points + direction, points)
         value, gradient = np.where(rose, new_value, value), np.where(rose[:, None], new_gradient, gradient)
         share = np.where(rose, np.minimum(1, 4 * share), share / 4)
@@ -200,11 +200,12 @@ def _bfgs(log_density: LogDensity, points: np.ndarray, inverse: np.ndarray) -> t
 
 
 def _updated(inverse: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
-    curvature = step @ change
-    if not curvature > 1e-12:
-        return inverse
-    half = np.eye(len(step)) - np.outer(step, change) / curvature
-    return half @ inverse @ half.T + np.outer(step, step) / curvature
+    """Return inverse curvatures, (point, size, size), that agree with what steps changed the gradients by."""
+    curvature = (step * change).sum(axis=1)[:, None, None]
+    bends = curvature > 1e-12
+    share = step[:, :, None] / np.where(bends, curvature, 1.0)
+    half = np.eye(step.shape[1]) - share * change[:, None]
+    return np.where(bends, half @ inverse @ half.mT + share * step[:, None], inverse)
 
 
 def _value_and_gradient(log_density: LogDensity, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,8 @@ import numpy as np
 
 # At four degrees of freedom the quantiles have a closed form (Shaw 2006).
 _DF = 4.0
+# Points that share values on some axes: their matrices are made at once.
+_GROUP = 12
 # Of expectation-maximisation: later ones move a mixture by less than its weights' noise.
 _MIXTURE_STEPS = 15
 
@@ -97,16 +99,21 @@ class Mixture:
         return np.logaddexp.reduce(self.component_logpdf(points), axis=0)
 
     def sample(self, count: int, rng: np.random.Generator, shared_axes: Sequence[int]) -> np.ndarray:
-        """Draw points, shape (count, size), from components in proportion to their shares."""
+        """Draw points, shape (count, size), from components in proportion to their shares.
+
+        With `shared_axes`, in groups that share their values there, all of one size if that divides `count`.
+        """
+        group = _GROUP if len(shared_axes) else 1
+        groups = -(-count // group)
+        ends = (np.cumsum(self.shares)[:-1] * groups + rng.random()).astype(int)
+        numbers = np.diff(ends, prepend=0, append=groups)
         parts = []
-        for component, number in zip(self.components, rng.multinomial(count, self.shares), strict=True):
+        for component, number in zip(self.components, numbers, strict=True):
             if number and len(shared_axes):
-                # A value serves about 40 points, whose matrices are then made at once.
-                values = max(12, number // 40)
-                parts.append(component.sample_shared(number, shared_axes, values, rng))
+                parts.append(component.sample_shared(number * group, shared_axes, number, rng))
             elif number:
                 parts.append(component.sample(number, rng))
-        return np.concatenate(parts)
+        return np.concatenate(parts)[:count]
 
     def widened(self, share: float, factor: float) -> "Mixture":
         """Return the mixture with a share of it spread wider, its scales multiplied: safe in the tails."""

@@ -37,7 +37,7 @@ class LawStandard:
         loss = model.law_loss(values, model.ratios)
         self.gradient = ((np.log(loss[1:]) - np.log(loss[0])) / _STEP).T  # (run, coordinate)
         self.slope = 1 - np.broadcast_to(model.floor(values), loss.shape)[0] / loss[0]
-        self.squares = (self.gradient[:, :, None] * self.gradient[:, None]).reshape(len(self.slope), -1)
+        self.information = self.gradient.T @ self.gradient
         bends, axes = np.linalg.eigh(np.nan_to_num(-hessian(self._log_prior, at, _PRIOR_STEP)))
         self.prior = (axes * np.maximum(bends, _LEAST_PRIOR_INFORMATION)) @ axes.T
 
@@ -46,8 +46,11 @@ class LawStandard:
         return self.model.law_log_prior(sampled.values, sampled.logs) + sampled.log_jacobian
 
     def _root(self, theta: np.ndarray, basis: Basis) -> np.ndarray:
-        """Return the lower factor R of the information R R', given the scales in theta; C is R'^-1."""
-        model = self.model
+        """Return the lower factor R of the information R R', given the scales in theta; C is R'^-1.
+
+        As if all runs had the same noise: the coordinates need not be better than that.
+        """
+        model, size = self.model, len(self.at)
         variance = model.noise_variance(theta)
         if model.noise == "student-t":
             df = model.scale(theta, "noise_df")[:, None]
@@ -55,14 +58,19 @@ class LawStandard:
         if model.group is not None:
             # As if every run had an offset of its own: too wide, which costs less than too narrow.
             variance = variance + model.scale(theta, "group_sd")[:, None] ** 2
-        precision = np.broadcast_to(1 / variance, (len(theta), len(self.slope)))
-        size = len(self.at)
-        information = self.prior + (precision @ self.squares).reshape(-1, size, size)
+        precision = (1 / variance).mean(axis=1)
+        information = self.prior + precision[:, None, None] * self.information
         if model.discrepancy is not None:
-            amplitude = model.scale(theta, "discrepancy_sd")[:, None, None]
-            block = np.eye(basis.size) + amplitude**2 * basis.gram(precision * self.slope**2)
-            cross = amplitude * basis.crossed(precision * self.slope, self.gradient)
-            information = information - cross.mT @ solve(block, cross)
+            ratio = basis.by_group(precision * model.scale(theta, "discrepancy_sd") ** 2)[..., None]
+            lost = (
+                basis.by_group(precision)[..., None]
+                * ratio
+                / (1 + ratio * np.maximum(basis.information, 0)[:, None])
+            )
+            effects = basis.whole.mT @ (self.slope[:, None] * self.gradient)  # (group, weight, coordinate)
+            squares = (effects[..., None] * effects[..., None, :]).reshape(*effects.shape[:2], -1)
+            information = information - (lost @ squares).reshape(-1, size, size)
+        information[~np.isfinite(information).all(axis=(1, 2))] = np.eye(size)  # as in `Basis`
         return cholesky(information)
 
     def to_theta(self, u: np.ndarray, basis: Basis) -> tuple[np.ndarray, np.ndarray]:

@@ -99,32 +99,6 @@ class Discrepancy:
         weights = solve_upper(factor.mT, projected + standard[..., None], xp)[..., 0]
         return weights, -log_diagonal(factor, xp)
 
-    def standardised(
-        self,
-        weights: np.ndarray,
-        basis: np.ndarray,
-        tau: np.ndarray,
-        target: np.ndarray,
-        precision: np.ndarray,
-    ) -> np.ndarray:
-        """Inverse of `weights`, in NumPy, where points share a basis: the coordinates of given weights.
-
-        Parameters
-        ----------
-        weights : array, shape (point, weight)
-            The weights.
-        basis : array, shape (run, weight)
-            At tau = 1.
-        tau : array, shape (point, 1)
-            Scales of the discrepancy.
-        target, precision : array, shape (point, run)
-            As in `weights`.
-        """
-        gram = (tau**2 * precision @ _row_products(basis, basis, np)).reshape(-1, self.size, self.size)
-        factor = cholesky(gram + np.eye(self.size), np)
-        projected = solve_lower(factor, (tau * precision * target @ basis)[..., None], np)
-        return (factor.mT @ weights[..., None] - projected)[..., 0]
-
     def unexplained(self, axes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Return a square root of what the knots leave unexplained, (draw, point, point), at tau = 1."""
         kernel = np.ones((len(lengths), axes.shape[1], axes.shape[1]))

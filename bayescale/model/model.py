@@ -69,6 +69,9 @@ class Model:
         In which the law's parameters are sampled.
     start : array, optional
         Law coordinates about which chains start.
+    standard_weights : bool
+        Whether discrepancy weights are sampled in coordinates that the losses leave about standard normal, as
+        NUTS needs, or as they are.
     """
 
     law: Law
@@ -83,6 +86,7 @@ class Model:
     all_scale_priors: Mapping[str, Prior]
     coordinates: Coordinates
     start: np.ndarray | None = None
+    standard_weights: bool = True
 
     @cached_property
     def centred(self) -> CentredLaw:
@@ -114,7 +118,7 @@ class Model:
         sizes = {"law_coordinates": len(self.coordinates.names)}
         sizes |= dict.fromkeys(self.scale_priors, 1)
         if self.discrepancy is not None:
-            sizes["discrepancy_standard"] = self.discrepancy.size
+            sizes["discrepancy_coordinates"] = self.discrepancy.size
         if self.group is not None:
             sizes["group_offsets"] = len(self.group_names)
         ends = np.cumsum(list(sizes.values())).tolist()
@@ -134,6 +138,10 @@ class Model:
     def law_only(self) -> "Model":
         """Return the same model without discrepancy and group effect."""
         return replace(self, discrepancy=None, group=None, group_names=(), start=None)
+
+    def with_plain_weights(self) -> "Model":
+        """Return the same model with discrepancy weights that are sampled as they are."""
+        return replace(self, standard_weights=False)
 
     def ratios_at(self, inputs: Mapping[str, Any]) -> np.ndarray:
         """Return log-ratios to the centre, shape (input, point), of inputs by symbol."""
@@ -164,7 +172,7 @@ class Model:
         self,
         law_coordinates: Any,
         scales: Mapping[str, Any],
-        discrepancy_standard: Any,
+        discrepancy_coordinates: Any,
         log_loss: Any,
         xp: Any = np,
     ) -> "Point":
@@ -176,8 +184,8 @@ class Model:
             The law's coordinates.
         scales : mapping
             The parameters of `scale_priors`, each of shape (...).
-        discrepancy_standard : array, shape (..., weight)
-            Standardised discrepancy weights; ignored without a discrepancy.
+        discrepancy_coordinates : array, shape (..., weight)
+            Of the discrepancy's weights; ignored without a discrepancy.
         log_loss : array, shape (run,)
             Logarithms of the losses, about which coordinates are standardised.
         xp : module
@@ -189,10 +197,12 @@ class Model:
             return Point(sampled.values, sampled.logs, loss, None, sampled.log_jacobian)
         basis = self.discrepancy.basis(self.axes, self.lengths(scales), xp)
         basis = basis * scales["discrepancy_sd"][..., None, None]
-        seen = self._seen_misfit(sampled.values, scales, loss, log_loss, xp)
-        weights, log_jacobian = self.discrepancy.weights(discrepancy_standard, basis, *seen, xp)
+        weights, log_jacobian = discrepancy_coordinates, sampled.log_jacobian
+        if self.standard_weights:
+            seen = self._seen_misfit(sampled.values, scales, loss, log_loss, xp)
+            weights, bend = self.discrepancy.weights(discrepancy_coordinates, basis, *seen, xp)
+            log_jacobian = log_jacobian + bend
         loss = self.with_misfit(loss, sampled.values, (basis @ weights[..., None])[..., 0], xp)
-        log_jacobian = log_jacobian + sampled.log_jacobian
         return Point(sampled.values, sampled.logs, loss, weights, log_jacobian)
 
     def lengths(self, scales: Mapping[str, Any]) -> Any:
@@ -211,46 +221,37 @@ class Model:
         variance = scales["noise_sd"][..., None] ** 2 + self.known_noise**2
         return target, slope**2 / variance
 
-    def standardised(self, z: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return the standard coordinates of discrepancy weights, shape (point, weight), at points z.
+    def groups(self, z: np.ndarray) -> np.ndarray:
+        """Return indices, shape (group, member), of points z whose group shares discrepancy lengths.
 
-        The points share one length. Of z only law coordinates and scales are read. Inverse of the map in
-        `point`.
+        Groups have as many members as points share lengths on average; where there are fewer, the last is
+        repeated. Neighbouring groups have similar lengths.
         """
-        assert self.discrepancy is not None
-        scales = {n: self.scale(z, n) for n in self.scale_priors}
-        values = self.coordinates.to_sampled(z[:, self.layout["law_coordinates"]], np).values
-        target, precision = self._seen_misfit(
-            values, scales, self.law_loss(values, self.ratios), self.log_loss, np
-        )
-        basis = self.discrepancy.basis(self.axes, self.lengths(scales)[0], np)
-        return self.discrepancy.standardised(
-            weights, basis, scales["discrepancy_sd"][:, None], target, precision
-        )
-
-    def blocks(self, z: np.ndarray) -> list[np.ndarray]:
-        """Split points z into blocks: the indices of points that share discrepancy lengths, and so a basis.
-
-        Without a discrepancy, into blocks whose temporaries fit the cache.
-        """
-        if self.discrepancy is None:
-            return _chunks(len(z), BLOCK)
-        lengths = z[:, self.shape_axes]
-        order = np.lexsort(lengths.T)
-        return np.split(order, np.flatnonzero(np.diff(lengths[order], axis=0).any(axis=1)) + 1)
-
-    def blocks_or_chunks(self, z: np.ndarray, size: int) -> list[np.ndarray]:
-        """Split points z as `blocks` does where many share lengths, and else into chunks of some size."""
-        blocks = self.blocks(z)
-        return blocks if len(blocks) <= len(z) / 10 else _chunks(len(z), size)
+        shapes = z[:, self.shape_axes]
+        order = np.lexsort(shapes.T[::-1]) if shapes.size else np.arange(len(z))
+        starts = np.flatnonzero(np.append(True, np.diff(shapes[order], axis=0).any(axis=1)))
+        ends = np.append(starts[1:], len(z))
+        members = min(len(z) // len(starts), BLOCK)
+        pieces = -(-(ends - starts) // members)
+        nth = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        first = np.repeat(starts, pieces) + members * nth
+        return order[np.minimum(first[:, None] + np.arange(members), np.repeat(ends - 1, pieces)[:, None])]
 
     def point_at(self, z: np.ndarray) -> "Point":
         """Return `point` at unconstrained points z, shape (point, size), in NumPy."""
         scales = {n: self.scale(z, n) for n in self.scale_priors}
-        standard = z[:, self.layout["discrepancy_standard"]] if self.discrepancy else None
-        if self.discrepancy and (z[:, self.shape_axes] == z[:1, self.shape_axes]).all():
-            scales |= {n: scales[n][:1] for n in SHAPE_SCALES if n in scales}  # one basis for all
-        return self.point(z[:, self.layout["law_coordinates"]], scales, standard, self.log_loss)
+        weights = z[:, self.layout["discrepancy_coordinates"]] if self.discrepancy else None
+        if (z[:, self.shape_axes] == z[:1, self.shape_axes]).all():  # one basis for all
+            scales |= {n: scales[n][:1] for n in SHAPE_SCALES if n in scales}
+        return self.point(z[:, self.layout["law_coordinates"]], scales, weights, self.log_loss)
+
+    def parameters_at(self, z: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """Return the law's parameters and the discrepancy's weights (or None) at points z, (point, size)."""
+        if self.discrepancy is not None and self.standard_weights:
+            point = self.point_at(z)
+            return point.values, point.weights
+        values = self.coordinates.to_sampled(z[:, self.layout["law_coordinates"]], np).values
+        return values, z[:, self.layout["discrepancy_coordinates"]] if self.discrepancy else None
 
     def log_density(self, z: np.ndarray) -> np.ndarray:
         """Return the log posterior density, up to the evidence, at points z, shape (point, size).
@@ -264,7 +265,7 @@ class Model:
                 offsets = self.scale(z, "group_sd")[:, None] * z[:, self.layout["group_offsets"]]
                 log_mean = log_mean + offsets[:, self.group]
             total = self._log_prior(z, point) + point.log_jacobian
-            total = total + self.log_likelihood(z, log_mean).sum(axis=-1)
+            total = total + self.total_log_likelihood(z, log_mean)
         return np.where(np.isfinite(total), total, -np.inf)
 
     def law_log_prior(self, values: Mapping[str, Any], logs: Mapping[str, Any], xp: Any = np) -> Any:
@@ -304,8 +305,19 @@ class Model:
         if self.noise == "normal":
             return -0.5 * (squared + np.log(variance) + np.log(2 * np.pi))
         df = self.scale(z, "noise_df")[:, None]
-        constant = _log_gamma((df + 1) / 2) - _log_gamma(df / 2) - 0.5 * np.log(df * np.pi)
-        return constant - 0.5 * np.log(variance) - (df + 1) / 2 * np.log1p(squared / df)
+        return _student_constant(df) - 0.5 * np.log(variance) - (df + 1) / 2 * np.log1p(squared / df)
+
+    def total_log_likelihood(self, z: np.ndarray, log_mean: np.ndarray) -> np.ndarray:
+        """Return the sum of `log_likelihood` over runs, shape (point,), in half the time."""
+        variance = self.noise_variance(z)
+        squared = (self.log_loss - log_mean) ** 2 / variance
+        runs = len(self.log_loss)
+        log_sd = 0.5 * np.log(variance).sum(axis=1) * (runs / variance.shape[1])
+        if self.noise == "normal":
+            return -0.5 * squared.sum(axis=1) - log_sd - 0.5 * runs * np.log(2 * np.pi)
+        df = self.scale(z, "noise_df")
+        tails = (df + 1) / 2 * _sum_of_log1p(squared / df[:, None])
+        return runs * _student_constant(df) - log_sd - tails
 
     def scale(self, z: np.ndarray, name: str) -> np.ndarray:
         """Return a positive parameter (``noise_sd``, ...) at points z, shape (point,)."""
@@ -324,6 +336,24 @@ class Model:
 _log_gamma = np.vectorize(math.lgamma, otypes=[float])
 
 
+def _student_constant(df: np.ndarray) -> np.ndarray:
+    return _log_gamma((df + 1) / 2) - _log_gamma(df / 2) - 0.5 * np.log(df * np.pi)
+
+
+def _sum_of_log1p(x: np.ndarray) -> np.ndarray:
+    """Return the sum of log(1 + x) over the last axis, as logs of products: most of the logs are saved."""
+    factors = 1 + x
+    for _ in range(3):  # products of eight: squared residuals of 10^30 sds do not overflow
+        half, odd = divmod(factors.shape[-1], 2)
+        if not half:
+            break
+        rest = factors[..., 2 * half :]
+        factors = factors[..., :half] * factors[..., half : 2 * half]
+        if odd:
+            factors[..., :1] *= rest
+    return np.log(factors).sum(axis=-1)
+
+
 def pointed_misfit(log_loss: Any, floor: Any, reducible: Any, xp: Any) -> tuple[Any, Any]:
     """Return the misfit that each run points at, and the derivative of its log loss in the misfit there.
 
@@ -340,10 +370,6 @@ def pointed_misfit(log_loss: Any, floor: Any, reducible: Any, xp: Any) -> tuple[
     # A floor above a run's loss has no log; such points are far from the posterior.
     seen = xp.maximum(observed - floor, 0.01 * observed)
     return xp.log(seen / reducible), seen / observed
-
-
-def _chunks(points: int, size: int) -> list[np.ndarray]:
-    return np.split(np.arange(points), range(size, points, size))
 
 
 class Point(NamedTuple):

@@ -49,8 +49,8 @@ def _loss(model: Model, scales: dict[str, Any], log_loss: Any) -> Any:
     # Flat coordinates, with the priors of what they stand for and the Jacobian as a potential.
     z = pm.Flat("law_coordinates", dims="coordinate", initval=model.start)
     size = model.discrepancy.size if model.discrepancy else 0
-    standard = pm.Flat("discrepancy_standard", shape=size) if model.discrepancy else None
-    point = model.point(z, scales, standard, log_loss, pt)
+    weights = pm.Flat("discrepancy_coordinates", shape=size) if model.discrepancy else None
+    point = model.point(z, scales, weights, log_loss, pt)
     log_prior = model.law_log_prior(point.values, point.logs, pt) + point.log_jacobian
     if model.discrepancy:
         log_prior = log_prior - 0.5 * (point.weights**2).sum() - 0.5 * size * np.log(2 * np.pi)

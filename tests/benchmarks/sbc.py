@@ -43,7 +43,7 @@ def one(number):
         sampled = sample_fast(replace(model, log_loss=log_loss), draws=999, seed=number)
     except Exception as error:
         return None, str(error)
-    draws = parameters_at(model, sampled.z)
+    draws = parameters_at(model.with_plain_weights(), sampled.z)
     ranks = {name: int((draws[name] < value[0]).sum()) for name, value in truth.items()}
     return ranks, sampled.k_hat < MAX_K_HAT and sampled.ess > MIN_ESS_FAST
 
