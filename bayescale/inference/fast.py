@@ -121,7 +121,7 @@ def _sample(model: Model, draws: int, seed: int, on_blocks: Callable[..., Iterab
             "data: see `bayescale.prior_predictive`"
         )
     found = time.perf_counter()
-    density = partial(_in_chunks, model, on_blocks) if latent is None else latent.log_marginal
+    density = partial(_in_chunks, model.log_density) if latent is None else latent.log_marginal
     theta, hidden, log_weights = _importance_sample(density, modes, latent, rng)
     smooth, k_hat = smoothed_weights(log_weights)
     evidence, weights = _evidence(smooth)
@@ -132,10 +132,9 @@ def _sample(model: Model, draws: int, seed: int, on_blocks: Callable[..., Iterab
     return FastDraws(z[where], evidence, k_hat, _effective(weights), seconds)
 
 
-def _in_chunks(model: Model, on_blocks: Callable[..., Iterable], points: np.ndarray) -> np.ndarray:
-    # A chunk's temporaries fit the cache.
-    chunks = [points[i : i + 250] for i in range(0, len(points), 250)]
-    return np.concatenate(list(on_blocks(model.log_density, chunks)))
+def _in_chunks(function: LogDensity, points: np.ndarray) -> np.ndarray:
+    # A chunk's temporaries fit the cache; chunks so small are not worth a thread.
+    return np.concatenate([function(points[i : i + 250]) for i in range(0, len(points), 250)])
 
 
 def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) -> list[Mode]:
