@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from bayescale.fitting import prepare
 from bayescale.laws import BUILTIN, CentredLaw
@@ -94,6 +95,18 @@ def test_discrepancy_weights_map_has_its_jacobian():
     law_only = model.coordinates.to_sampled(z[:, model.layout["law_coordinates"]], np).log_jacobian
     expected = np.linalg.slogdet(jacobian)[1] + law_only[0]
     assert model.point_at(z).log_jacobian[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_log_likelihood_is_scipys_and_sums_to_its_total():
+    model = make_model(simulated_table(rows=70), BUILTIN["chinchilla"], discrepancy=False)
+    rng = np.random.default_rng(3)
+    z = rng.standard_normal((50, model.size))
+    z[:, model.layout["noise_df"].start] = rng.uniform(-6, 9, 50)
+    log_mean = model.log_loss + 0.1 * rng.standard_t(2, (50, 70))
+    sd, df = np.exp(z[:, [model.layout[n].start for n in ("noise_sd", "noise_df")]]).T[..., None]
+    expected = stats.t.logpdf(model.log_loss, df, log_mean, sd)
+    np.testing.assert_allclose(model.log_likelihood(z, log_mean), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(model.total_log_likelihood(z, log_mean), expected.sum(axis=1), rtol=1e-9)
 
 
 def test_evidence_of_a_two_parameter_law_by_quadrature():
