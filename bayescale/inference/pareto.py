@@ -38,7 +38,8 @@ def smoothed_weights(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     if not math.isfinite(k):
         return log_weights, math.inf
     quantile = (np.arange(tail) + 0.5) / tail
-    smooth = cutoff + scale * np.expm1(-k * np.log1p(-quantile)) / k
+    with np.errstate(over="ignore"):  # none may exceed the largest raw weight
+        smooth = cutoff + scale * np.expm1(-k * np.log1p(-quantile)) / k
     out = log_weights.copy()
     out[order[1:]] = np.minimum(np.log(smooth), 0.0) + top
     return out, k
