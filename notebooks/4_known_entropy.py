@@ -65,11 +65,11 @@ print("diagnostics passed:", fit.diagnostics.passed)
 # %% [markdown]
 # ## A longer ladder
 #
-# Ladders of 35 and 45 runs are bundled, trained the same way: on this source, and on a harder one with
-# more facts to learn.
+# Ladders of 35 and 45 runs are bundled, trained the same way: on this source, and on one that asks for its
+# facts more unequally.
 
 # %%
-for name in ("zipf-facts", "zipf-facts-hard"):
+for name in ("zipf-facts", "zipf-facts-steep"):
     table = bs.load(name)
     for how in (True, False):
         fit = bs.fit(table, discrepancy=how, seed=1)
@@ -85,7 +85,7 @@ for name in ("zipf-facts", "zipf-facts-hard"):
 # %% [markdown]
 # This is the uncomfortable part of having the truth at hand: the law alone is sure of a floor that lies
 # below it. In ladders this small the truth bends away from the additive law; a discrepancy knows that a law
-# can be wrong, and its interval, twice as wide, holds the rate. Ladders without small models trained long
+# can be wrong, and its interval, wider, holds the rate. Ladders without small models trained long
 # put even that interval too low. A floor is the hardest thing to learn from a scaling law, and for text
 # that people wrote there is no truth to notice it by.
 #
