@@ -116,6 +116,7 @@ class Fit:
         from bayescale.priorconflicts import prior_conflicts
 
         found = [f"do not rely on this fit: {reason}" for reason in self.diagnostics.failures]
+        found += self.diagnostics.cautions
         found += map(str, prior_conflicts(self))
         if self.model.discrepancy is None:
             found.append("no discrepancy: bands ignore misfit of the law and are too narrow")
@@ -355,7 +356,13 @@ def _fit_fast(table: RunTable, model: Model, options: dict[str, Any]) -> Fit:
 
     chains, draws = options["chains"], options["draws"]
     sampled = sample_fast(model, draws=chains * draws, seed=options["seed"])
-    diagnostics = Diagnostics("fast", sampled.ess, k_hat=sampled.k_hat, seconds=sampled.seconds)
+    diagnostics = Diagnostics(
+        "fast",
+        sampled.ess,
+        k_hat=sampled.k_hat,
+        latent_variance=sampled.latent_variance,
+        seconds=sampled.seconds,
+    )
     options = options | {"method": "fast", "versions": _versions("bayescale", "numpy")}
     z = sampled.z.reshape(chains, draws, -1)
     return Fit(table, model.with_plain_weights(), z, diagnostics, options, sampled.evidence)

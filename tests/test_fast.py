@@ -61,7 +61,7 @@ def test_latents_are_integrated_out_of_the_models_own_density(options):
     u = latent.standardised(theta[None])
     log_jacobian = np.linalg.slogdet([_slope(latent, u, i) for i in range(u.shape[1])])[1]
     many = np.repeat(u, 4000, axis=0)
-    log_estimates, drawn = latent.integrate(many, rng)
+    log_estimates, drawn, _ = latent.integrate(many, rng)
     log_estimates -= log_jacobian
     # The same integral with the model's density as the target and a wide Gaussian over its own latents.
     z = latent.unconstrained(many, drawn)
@@ -221,6 +221,14 @@ def test_the_stretch_is_learned(along):
     fitted = bs.fit(bent, method="fast", seed=1)
     stretch = np.median(fitted.parameters["discrepancy_stretch"])
     assert stretch > 2 if along == "ratio" else stretch < 0.8
+
+
+def test_a_rough_fit_says_so():
+    """On some tables the discrepancy's weights are far from Gaussian given all else."""
+    rough, smooth = (bs.fit(bs.load(n), method="fast") for n in ("zipf-facts-hard", "zipf-facts"))
+    assert rough.diagnostics.latent_variance > 5 * smooth.diagnostics.latent_variance
+    assert any("rough" in warning for warning in rough.warnings)
+    assert not any("rough" in warning for warning in smooth.warnings)
 
 
 def test_noise_of_next_to_nothing_gives_a_marked_fit_and_no_crash():

@@ -14,6 +14,8 @@ MIN_ESS = 400.0
 # Draws of importance sampling are independent: fewer of them do.
 MIN_ESS_FAST = 200.0
 MAX_K_HAT = 0.7
+# On published tables beyond this, and only there, the fast path differs from NUTS by more than .1 sd.
+_MUCH_LATENT_VARIANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Diagnostics:
         Modes of at least 1% of the mass that no chain visited.
     k_hat : float or None
         Tail of the importance weights (arXiv:1507.02646); of the fast path.
+    latent_variance : float or None
+        Relative variance of the importance weights that integrate discrepancy and offsets out; of the fast
+        path.
     seconds : dict
         Wall-clock seconds by stage.
     """
@@ -47,6 +52,7 @@ class Diagnostics:
     divergences: int = 0
     unvisited_modes: int = 0
     k_hat: float | None = None
+    latent_variance: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -66,6 +72,16 @@ class Diagnostics:
         if self.unvisited_modes:
             reasons.append(f"{self.unvisited_modes} other mode(s) that no chain visited")
         return reasons
+
+    @property
+    def cautions(self) -> list[str]:
+        """One sentence for whatever fails no gate, but bears on what the draws are good for."""
+        if self.latent_variance is None or not self.latent_variance > _MUCH_LATENT_VARIANCE:
+            return []
+        return [
+            "the fast path is rough on this table: the scale of the noise may be a quarter of its sd off, "
+            "and its interval a quarter too narrow, all else less; --method nuts tells it better, in minutes"
+        ]
 
     @property
     def passed(self) -> bool:

@@ -21,7 +21,7 @@ import numpy as np
 from bayescale.errors import FitError
 from bayescale.inference.diagnostics import MAX_K_HAT
 from bayescale.inference.evidence import Evidence
-from bayescale.inference.latent import LatentNormals
+from bayescale.inference.latent import Integrals, LatentNormals
 from bayescale.inference.modes import MIN_SHARE, LogDensity, Mode, climb, find_modes, shares
 from bayescale.inference.pareto import smoothed_weights
 from bayescale.inference.proposal import Mixture, StudentT
@@ -63,6 +63,8 @@ class FastDraws:
         The log marginal likelihood.
     k_hat, ess : float
         Shape of the weights' tail, and effective number of draws.
+    latent_variance : float
+        Relative variance of the importance weights that integrate the latents out, on average over draws.
     seconds : dict
         Wall-clock seconds by stage.
     """
@@ -71,6 +73,7 @@ class FastDraws:
     evidence: Evidence
     k_hat: float
     ess: float
+    latent_variance: float
     seconds: dict[str, float]
 
 
@@ -122,14 +125,14 @@ def _sample(model: Model, draws: int, seed: int, on_blocks: Callable[..., Iterab
         )
     found = time.perf_counter()
     density = partial(_in_chunks, model.log_density) if latent is None else latent.log_marginal
-    theta, hidden, log_weights = _importance_sample(density, modes, latent, rng)
+    theta, (_, hidden, variances), log_weights = _importance_sample(density, modes, latent, rng)
     smooth, k_hat = smoothed_weights(log_weights)
     evidence, weights = _evidence(smooth)
     distinct, where = np.unique(_resample(weights, draws, rng), return_inverse=True)
     z = theta[distinct] if latent is None else latent.unconstrained(theta[distinct], hidden[distinct])
     done = time.perf_counter()
     seconds = {"modes": found - started, "sample": done - found}
-    return FastDraws(z[where], evidence, k_hat, _effective(weights), seconds)
+    return FastDraws(z[where], evidence, k_hat, _effective(weights), float(weights @ variances), seconds)
 
 
 def _in_chunks(function: LogDensity, points: np.ndarray) -> np.ndarray:
@@ -159,8 +162,8 @@ def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) 
 
 def _importance_sample(
     density: LogDensity, modes: list[Mode], latent: LatentNormals | None, rng: np.random.Generator
-) -> tuple[np.ndarray, ...]:
-    """Return points, latents and log weights of the round that counts.
+) -> tuple[np.ndarray, Integrals, np.ndarray]:
+    """Return points, their integrals over the latents, and log weights of the round that counts.
 
     The rounds that move the proposal take Laplace's approximation of what the latents contribute: it costs
     less than an estimate, and its error moves no weight of the round that counts.
@@ -182,11 +185,11 @@ def _importance_sample(
         safe = proposal.widened(_WIDE_SHARE, _WIDE_FACTOR)
         theta = rounds.draw(safe, count)
         if latent is None:
-            log_p, hidden = density(theta), np.empty((count, 0))
+            found = Integrals(density(theta), np.empty((count, 0)), np.zeros(count))
         else:
-            log_p, hidden = latent.integrate(theta, rng)
-        rounds.add(log_p)
-        log_weights = log_p - safe.logpdf(theta)
+            found = latent.integrate(theta, rng)
+        rounds.add(found.log_estimate)
+        log_weights = found.log_estimate - safe.logpdf(theta)
         smooth, k_hat = smoothed_weights(log_weights)
         if k_hat < MAX_K_HAT and _effective(_evidence(smooth)[1]) > _ENOUGH:
             break
@@ -194,7 +197,7 @@ def _importance_sample(
             proposal = proposal.refitted(*rounds.weighted())
         else:
             proposal = proposal.split(*rounds.weighted(), _COMPONENTS, rng)
-    return theta, hidden, log_weights
+    return theta, found, log_weights
 
 
 def _about(modes: list[Mode]) -> Mixture:

@@ -54,6 +54,18 @@ class Latents(NamedTuple):
         return -0.5 * squares - 0.5 * size * math.log(2 * math.pi)
 
 
+class Integrals(NamedTuple):
+    """Unbiased estimates of p(losses, u), in logs, with a draw of the latents at each point.
+
+    `latents`, shape (point, latent), holds discrepancy weights, then group offsets; `relative_variance` is
+    that of the importance weights of the draws that an estimate is the mean of.
+    """
+
+    log_estimate: np.ndarray
+    latents: np.ndarray
+    relative_variance: np.ndarray
+
+
 class LatentNormals:
     """Integrates a model's discrepancy weights and group offsets out.
 
@@ -106,29 +118,24 @@ class LatentNormals:
             out[groups.ravel()] = log_marginal
         return np.where(np.isfinite(out), out, -np.inf)
 
-    def integrate(self, u: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return unbiased estimates of p(losses, u), in logs, and a draw of the latents at each point.
+    def integrate(self, u: np.ndarray, rng: np.random.Generator) -> Integrals:
+        """Estimate p(losses, u), and draw the latents, at points u."""
 
-        Returns
-        -------
-        log_estimate : array, shape (point,)
-        latents : array, shape (point, latent)
-            Discrepancy weights, then group offsets.
-        """
-
-        def of(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        def of(groups: np.ndarray, rng: np.random.Generator) -> Integrals:
             with np.errstate(all="ignore"):
                 conditional, log_jacobian = self._conditional(u, groups, every=False)
-                log_estimate, latents = conditional.integrate(rng)
+                log_estimate, latents, relative_variance = conditional.integrate(rng)
             weights = conditional.basis.all_weights(latents.weights, rng)
-            return log_estimate + log_jacobian, np.concatenate([weights, latents.offsets], axis=1)
+            latent = np.concatenate([weights, latents.offsets], axis=1)
+            return Integrals(log_estimate + log_jacobian, latent, relative_variance)
 
-        out, drawn = np.empty(len(u)), np.empty((len(u), self.model.size - self.size))
         blocks = self._blocks(u)
         found = self.on_blocks(of, blocks, rng.spawn(len(blocks)))
-        for groups, (log_estimate, latents) in zip(blocks, found, strict=True):
-            out[groups.ravel()], drawn[groups.ravel()] = log_estimate, latents
-        return np.where(np.isfinite(out), out, -np.inf), drawn
+        out = Integrals(np.empty(len(u)), np.empty((len(u), self.model.size - self.size)), np.empty(len(u)))
+        for groups, part in zip(blocks, found, strict=True):
+            for whole, values in zip(out, part, strict=True):
+                whole[groups.ravel()] = values
+        return out._replace(log_estimate=np.where(np.isfinite(out.log_estimate), out.log_estimate, -np.inf))
 
     def _blocks(self, u: np.ndarray) -> list[np.ndarray]:
         """Split the groups of points u into blocks."""
@@ -187,8 +194,8 @@ class _Conditional:
         log_det = self._matrix(*self._curvature(mode)).log_det
         return self.log_joint(mode) + 0.5 * size * math.log(2 * math.pi) - log_det
 
-    def integrate(self, rng: np.random.Generator) -> tuple[np.ndarray, Latents]:
-        """Return unbiased log estimates of p(losses, theta), and one draw of the latents each.
+    def integrate(self, rng: np.random.Generator) -> tuple[np.ndarray, Latents, np.ndarray]:
+        """Return unbiased log estimates of p(losses, theta), a draw of the latents each, relative variances.
 
         From antithetic pairs of draws, which cancel the skewness of the conditional.
         """
@@ -208,7 +215,9 @@ class _Conditional:
         # The largest of logs with Gumbel noise is each with the probability of its weight.
         chosen = (logs + rng.gumbel(size=logs.shape)).argmax(axis=0), np.arange(points)
         one_each = Latents(*(np.stack(parts)[chosen] for parts in zip(*drawn, strict=True)))
-        return np.logaddexp.reduce(logs, axis=0) - math.log(len(logs)), one_each
+        total = np.logaddexp.reduce(logs, axis=0)
+        relative_variance = len(logs) * np.exp(2 * (logs - total)).sum(axis=0) - 1
+        return total - math.log(len(logs)), one_each, np.nan_to_num(relative_variance)
 
     def mode(self) -> Latents:
         """Return the mode of the latents, by iteratively reweighted least squares."""

@@ -3,8 +3,8 @@
     .venv/bin/python -m tests.benchmarks.fast_path ../shared/published [TABLE ...]
 
 First, within a minute or two for all tables, for the law alone and with discrepancy: median seconds of a fast
-fit (5 seeds, after one to warm up), how many stand, k-hat and effective draws. Where vpnls is installed
-(arXiv:2603.22339, a point fit of the law alone), its default fit is timed in turn with ours.
+fit (5 seeds, after one to warm up), how many stand, k-hat, effective draws and latent variance. Where vpnls
+is installed (arXiv:2603.22339, a point fit of the law alone), its default fit is timed in turn with ours.
 
 Then, minutes a table, the largest differences from 4 x 2000 draws of NUTS among parameters (positive ones as
 logs), of means in NUTS sd and of sds as ratios: for the fits that stand taken together, which shows bias, and
@@ -67,7 +67,7 @@ def timed(table: bs.RunTable, discrepancy: bool) -> tuple[list[bs.Fit], dict[str
     if peer:
         row["vpnls s"] = float(np.median(peer[1:]))
     row["stand"] = sum(f.diagnostics.passed for f in fits[1:])
-    for name in ("k_hat", "min_ess"):
+    for name in ("k_hat", "min_ess", "latent_variance"):
         row[name] = float(np.median([getattr(f.diagnostics, name) for f in fits[1:]]))
     return fits[1:], row
 
