@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 import bayescale as bs
 from bayescale.inference.fast import sample_fast
 from bayescale.inference.latent import LatentNormals, Latents, _Blocks
+from bayescale.inference.matrices import cholesky
 from bayescale.inference.modes import find_modes
 from bayescale.inference.pareto import smoothed_weights
 from bayescale.inference.proposal import Mixture, StudentT
@@ -85,6 +86,14 @@ def test_a_singular_matrix_does_not_stop_the_others():
     np.testing.assert_allclose(solved.weights[0], 0.5)
     assert np.isfinite(solved.weights[1]).all()
     assert np.isfinite(blocks.log_det).all()
+
+
+def test_nor_does_a_negative_one():
+    """Information in which huge precisions cancelled."""
+    many = np.stack([4 * np.eye(3), -np.eye(3), np.zeros((3, 3)), np.diag([1e30, -1e16, 1.0])])
+    factors = cholesky(many)
+    np.testing.assert_allclose(factors[0], 2 * np.eye(3))
+    assert np.isfinite(factors).all()
 
 
 def test_a_point_beyond_all_numbers_does_not_stop_the_others():

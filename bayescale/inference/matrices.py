@@ -1,9 +1,9 @@
-"""Batches of small symmetric matrices, of which some may be singular to rounding."""
+"""Batches of small symmetric matrices, of which some may be singular to rounding, or worse."""
 
 import numpy as np
 
-# Rounding of huge precisions leaves singular matrices. Such points lie far from the posterior, and must only
-# not stop the others.
+# Rounding of huge precisions leaves matrices that are singular or negative. Such points lie far from the
+# posterior, and must only not stop the others.
 
 
 def solve(matrices: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -26,4 +26,5 @@ def cholesky(matrices: np.ndarray) -> np.ndarray:
 
 def _eigen(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, vectors = np.linalg.eigh(matrices)
-    return np.maximum(values, 1e-10 * values[:, -1:]), vectors
+    least = 1e-10 * np.abs(values).max(axis=1, keepdims=True)
+    return np.maximum(values, np.maximum(least, np.finfo(float).tiny)), vectors
