@@ -143,26 +143,27 @@ class LatentNormals:
         rows = max(1, _NUMBERS // (groups.shape[1] * len(self.model.log_loss)))
         return [groups[start : start + rows] for start in range(0, len(groups), rows)]
 
+    def _basis(self, theta: np.ndarray, groups: np.ndarray, *, every: bool) -> Basis:
+        return basis_of(self.model, theta, groups, self.standard.slope, every=every)
+
     def _conditional(
         self, u: np.ndarray, groups: np.ndarray, *, every: bool
     ) -> "tuple[_Conditional, np.ndarray]":
-        basis = basis_of(self.model, u, groups, self.standard.slope, every=every)
+        basis = self._basis(u, groups, every=every)
         theta, log_jacobian = self.standard.to_theta(u[groups.ravel()], basis)
         return _Conditional(self.model, theta, basis, self.known_squares), log_jacobian
 
     def standardised(self, theta: np.ndarray) -> np.ndarray:
         """Return points u of theta, each of shape (point, size)."""
         alone = np.arange(len(theta))[:, None]
-        return self.standard.from_theta(
-            theta, basis_of(self.model, theta, alone, self.standard.slope, every=True)
-        )
+        return self.standard.from_theta(theta, self._basis(theta, alone, every=True))
 
     def unconstrained(self, u: np.ndarray, latents: np.ndarray) -> np.ndarray:
         """Return points of `Model.with_plain_weights`, shape (point, model.size)."""
         z = np.concatenate([u, latents], axis=1)
         for groups in self._blocks(u):
-            basis, block = basis_of(self.model, u, groups, self.standard.slope, every=True), groups.ravel()
-            z[block, : self.size] = self.standard.to_theta(u[block], basis)[0]
+            block = groups.ravel()
+            z[block, : self.size] = self.standard.to_theta(u[block], self._basis(u, groups, every=True))[0]
         return z
 
 
