@@ -14,8 +14,8 @@ MIN_ESS = 400.0
 # Draws of importance sampling are independent: fewer of them do.
 MIN_ESS_FAST = 200.0
 MAX_K_HAT = 0.7
-# On published tables beyond this, and only there, the fast path differs from NUTS by more than .1 sd.
-_MUCH_LATENT_VARIANCE = 0.2
+# Where the weights that integrate the latents out vary more than this, their posterior is far from Gaussian.
+MAX_LATENT_VARIANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Diagnostics:
         Tail of the importance weights (arXiv:1507.02646); of the fast path.
     latent_variance : float or None
         Relative variance of the importance weights that integrate discrepancy and offsets out; of the fast
-        path.
+        path, which anneals them where it is large.
     seconds : dict
         Wall-clock seconds by stage.
     """
@@ -76,11 +76,11 @@ class Diagnostics:
     @property
     def cautions(self) -> list[str]:
         """One sentence for whatever fails no gate, but bears on what the draws are good for."""
-        if self.latent_variance is None or not self.latent_variance > _MUCH_LATENT_VARIANCE:
+        if self.latent_variance is None or not self.latent_variance > MAX_LATENT_VARIANCE:
             return []
         return [
-            "the fast path is rough on this table: the scale of the noise may be a quarter of its sd off, "
-            "and its interval a quarter too narrow, all else less; --method nuts tells it better, in minutes"
+            "the misfit of this table has a posterior far from Gaussian: the fast path may have the scale of "
+            "the noise a quarter of its sd off, all else less; --method nuts checks it, in minutes"
         ]
 
     @property

@@ -4,8 +4,9 @@ Student-t proposals about the modes are moved to the weighted draws round by rou
 the mixture of all proposals (Cornuet et al. 2012, arXiv:0907.1254). Then comes the round that counts: its
 proposal knows nothing of its draws, so that the evidence is unbiased (with all rounds counted it came out
 .1 nat low). Discrepancy weights and group offsets are integrated out at every draw
-(`bayescale.inference.latent`). k-hat and the effective sample size decide whether the draws stand. Nothing
-here imports PyMC.
+(`bayescale.inference.latent`); where their posterior is far from Gaussian the round is done again, with the
+latents annealed (`bayescale.inference.annealing`). k-hat and the effective sample size decide whether the
+draws stand. Nothing here imports PyMC.
 """
 
 import math
@@ -14,12 +15,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bayescale.errors import FitError
-from bayescale.inference.diagnostics import MAX_K_HAT
+from bayescale.inference.diagnostics import MAX_K_HAT, MAX_LATENT_VARIANCE
 from bayescale.inference.evidence import Evidence
 from bayescale.inference.latent import Integrals, LatentNormals
 from bayescale.inference.modes import MIN_SHARE, LogDensity, Mode, climb, find_modes, shares
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 _MOVING_ROUNDS = (300, 300, 504, 504, 1008, 1008, 2004, 2004, 4008)
 _LEAST_ROUNDS = 3
 _MOVED = 300.0
-# Draws in the round that counts: the first of these that promises enough effective ones, the next where it
-# breaks that promise.
-_COUNTED_ROUNDS = (1008, 2004, 4008, 8004)
+# Draws in the round that counts: the first of these that promises enough effective ones; where it breaks that
+# promise the next comes on top or, if its k-hat failed, instead.
+_COUNTED_ROUNDS = (1008, 2004, 4008, 8004, 8004)
 _ENOUGH = 350.0
 # Of the share that the moved proposal promises this is left once latents are estimated.
 _KEPT_PROMISE = 0.75
@@ -125,11 +126,11 @@ def _sample(model: Model, draws: int, seed: int, on_blocks: Callable[..., Iterab
         )
     found = time.perf_counter()
     density = partial(_in_chunks, model.log_density) if latent is None else latent.log_marginal
-    theta, (_, hidden, variances), log_weights = _importance_sample(density, modes, latent, rng)
+    points, (_, hidden, variances), log_weights = _importance_sample(density, modes, latent, rng)
     smooth, k_hat = smoothed_weights(log_weights)
     evidence, weights = _evidence(smooth)
     distinct, where = np.unique(_resample(weights, draws, rng), return_inverse=True)
-    z = theta[distinct] if latent is None else latent.unconstrained(theta[distinct], hidden[distinct])
+    z = points[distinct] if latent is None else latent.unconstrained(points[distinct], hidden[distinct])
     done = time.perf_counter()
     seconds = {"modes": found - started, "sample": done - found}
     return FastDraws(z[where], evidence, k_hat, _effective(weights), float(weights @ variances), seconds)
@@ -160,44 +161,80 @@ def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) 
     return found
 
 
+class _Counted(NamedTuple):
+    """Points that count, their integrals over the latents, and their log weights."""
+
+    points: np.ndarray
+    integrals: Integrals
+    log_weights: np.ndarray
+
+    def and_also(self, other: "_Counted") -> "_Counted":
+        """Return the points of both rounds: each is weighted by its own proposal, without bias."""
+        both = zip(self.integrals, other.integrals, strict=True)
+        return _Counted(
+            np.concatenate([self.points, other.points]),
+            Integrals(*(np.concatenate(pair) for pair in both)),
+            np.concatenate([self.log_weights, other.log_weights]),
+        )
+
+
 def _importance_sample(
     density: LogDensity, modes: list[Mode], latent: LatentNormals | None, rng: np.random.Generator
-) -> tuple[np.ndarray, Integrals, np.ndarray]:
-    """Return points, their integrals over the latents, and log weights of the round that counts.
+) -> _Counted:
+    """Return the points that count.
 
     The rounds that move the proposal take Laplace's approximation of what the latents contribute: it costs
-    less than an estimate, and its error moves no weight of the round that counts.
+    less than an estimate, and its error moves no weight of the rounds that count.
     """
     rounds = _Rounds(latent.shared_axes if latent is not None else [], rng)
     proposal = _about(modes)
-    for number, count in enumerate(_MOVING_ROUNDS, start=1):
-        theta = rounds.draw(proposal, count)
-        rounds.add(density(theta))
-        theta, weights = rounds.weighted()
-        proposal = proposal.refitted(theta, weights)
+    for number, size in enumerate(_MOVING_ROUNDS, start=1):
+        rounds.add(density(rounds.draw(proposal, size)))
+        points, weights = rounds.weighted()
+        proposal = proposal.refitted(points, weights)
         if number >= _LEAST_ROUNDS and _effective(weights) > _MOVED:
             break
-    share = _effective(weights) / len(weights)
-    if latent is not None:
-        proposal = proposal.split(theta, weights, _COMPONENTS, rng)
-        share *= _KEPT_PROMISE
-    for count in [n for n in _COUNTED_ROUNDS[:-1] if n * share > _ENOUGH] + [_COUNTED_ROUNDS[-1]]:
-        safe = proposal.widened(_WIDE_SHARE, _WIDE_FACTOR)
-        theta = rounds.draw(safe, count)
+    share = _effective(weights) / len(weights) * (1.0 if latent is None else _KEPT_PROMISE)
+    sizes = [n for n in _COUNTED_ROUNDS[:-1] if n * share > _ENOUGH] + [_COUNTED_ROUNDS[-1]]
+    kept: _Counted | None = None
+    annealed = False
+    while True:
         if latent is None:
-            found = Integrals(density(theta), np.empty((count, 0)), np.zeros(count))
+            proposal = proposal.refitted(points, weights)
         else:
-            found = latent.integrate(theta, rng)
-        rounds.add(found.log_estimate)
-        log_weights = found.log_estimate - safe.logpdf(theta)
-        smooth, k_hat = smoothed_weights(log_weights)
-        if k_hat < MAX_K_HAT and _effective(_evidence(smooth)[1]) > _ENOUGH:
-            break
-        if latent is None:
-            proposal = proposal.refitted(*rounds.weighted())
-        else:
-            proposal = proposal.split(*rounds.weighted(), _COMPONENTS, rng)
-    return theta, found, log_weights
+            proposal = proposal.split(points, weights, _COMPONENTS, rng)
+        counted = _counted_round(rounds, proposal, sizes[0], density, latent, annealed=annealed)
+        kept = counted if kept is None else kept.and_also(counted)
+        smooth, k_hat = smoothed_weights(kept.log_weights)
+        found = _evidence(smooth)[1]
+        rough = not annealed and found @ kept.integrals.relative_variance > MAX_LATENT_VARIANCE
+        if not rough and (len(sizes) == 1 or (k_hat < MAX_K_HAT and _effective(found) > _ENOUGH)):
+            return kept
+        if rough or not k_hat < MAX_K_HAT:
+            kept = None
+        if not rough:
+            sizes = sizes[1:]
+        annealed = annealed or rough
+        points, weights = rounds.weighted()
+
+
+def _counted_round(
+    rounds: "_Rounds",
+    proposal: Mixture,
+    size: int,
+    density: LogDensity,
+    latent: LatentNormals | None,
+    *,
+    annealed: bool,
+) -> _Counted:
+    safe = proposal.widened(_WIDE_SHARE, _WIDE_FACTOR)
+    points = rounds.draw(safe, size)
+    if latent is None:
+        found = Integrals(density(points), np.empty((size, 0)), np.zeros(size))
+    else:
+        found = latent.integrate(points, rounds.rng, annealed=annealed)
+    rounds.add(found.log_estimate)
+    return _Counted(points, found, found.log_estimate - safe.logpdf(points))
 
 
 def _about(modes: list[Mode]) -> Mixture:
