@@ -14,7 +14,7 @@ from bayescale.inference.matrices import cholesky, solve
 from bayescale.model.model import Model, pointed_misfit
 
 # Steps from the first guess towards the mode: of climbs, which do not yet know outliers, and of draws.
-_CLIMBING_STEPS, _STEPS = 2, 1
+_CLIMBING_STEPS, _STEPS = 6, 1
 # Steps are this much too long: they still cannot overshoot (majorisation allows 2), and converge in fewer.
 _RELAXATION = 1.4
 # Pairs of draws of the latents. A second costs a tenth of a fit's time, and rids it of wild estimates, which

@@ -15,7 +15,7 @@ MIN_ESS = 400.0
 MIN_ESS_FAST = 200.0
 MAX_K_HAT = 0.7
 # Where the weights that integrate the latents out vary more than this, their posterior is far from Gaussian.
-MAX_LATENT_VARIANCE = 0.2
+MAX_LATENT_VARIANCE = 0.25
 
 
 @dataclass(frozen=True)

@@ -196,26 +196,37 @@ def _importance_sample(
             break
     share = _effective(weights) / len(weights) * (1.0 if latent is None else _KEPT_PROMISE)
     sizes = [n for n in _COUNTED_ROUNDS[:-1] if n * share > _ENOUGH] + [_COUNTED_ROUNDS[-1]]
-    kept: _Counted | None = None
+    return _rounds_that_count(rounds, proposal, sizes, density, latent)
+
+
+def _rounds_that_count(
+    rounds: "_Rounds", proposal: Mixture, sizes: list[int], density: LogDensity, latent: LatentNormals | None
+) -> _Counted:
+    """Return the points of as many of the rounds of some sizes as it takes."""
+    kept = plain = None
     annealed = False
     while True:
+        weighted = rounds.weighted()
         if latent is None:
-            proposal = proposal.refitted(points, weights)
+            proposal = proposal.refitted(*weighted)
         else:
-            proposal = proposal.split(points, weights, _COMPONENTS, rng)
+            proposal = proposal.split(*weighted, _COMPONENTS, rounds.rng)
         counted = _counted_round(rounds, proposal, sizes[0], density, latent, annealed=annealed)
         kept = counted if kept is None else kept.and_also(counted)
         smooth, k_hat = smoothed_weights(kept.log_weights)
-        found = _evidence(smooth)[1]
-        rough = not annealed and found @ kept.integrals.relative_variance > MAX_LATENT_VARIANCE
-        if not rough and (len(sizes) == 1 or (k_hat < MAX_K_HAT and _effective(found) > _ENOUGH)):
-            return kept
+        weights = _evidence(smooth)[1]
+        stands = k_hat < MAX_K_HAT and _effective(weights) > _ENOUGH
+        rough = not annealed and weights @ kept.integrals.relative_variance > MAX_LATENT_VARIANCE
+        if not rough and (stands or len(sizes) == 1):
+            # Of many latents that are well known, annealing may only make weights noisier.
+            return kept if stands or plain is None else plain
+        if rough and stands:
+            plain = kept
         if rough or not k_hat < MAX_K_HAT:
             kept = None
         if not rough:
             sizes = sizes[1:]
         annealed = annealed or rough
-        points, weights = rounds.weighted()
 
 
 def _counted_round(
