@@ -14,8 +14,8 @@ MIN_ESS = 400.0
 # Draws of importance sampling are independent: fewer of them do.
 MIN_ESS_FAST = 200.0
 MAX_K_HAT = 0.7
-# Where the weights that integrate the latents out vary more than this, their posterior is far from Gaussian.
-MAX_LATENT_VARIANCE = 0.25
+# Published tables where the fast path differs from NUTS by more than .15 sd have more than this.
+_MUCH_LATENT_VARIANCE = 0.15
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,12 @@ class Diagnostics:
     @property
     def cautions(self) -> list[str]:
         """One sentence for whatever fails no gate, but bears on what the draws are good for."""
-        if self.latent_variance is None or not self.latent_variance > MAX_LATENT_VARIANCE:
+        if self.latent_variance is None or not self.latent_variance > _MUCH_LATENT_VARIANCE:
             return []
         return [
             "the misfit of this table has a posterior far from Gaussian: the fast path may have the scale of "
-            "the noise a quarter of its sd off, all else less; --method nuts checks it, in minutes"
+            "the noise a quarter of its sd off, and its interval as much too narrow, all else less; --method "
+            "nuts checks it, in minutes"
         ]
 
     @property

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bayescale.errors import FitError
-from bayescale.inference.diagnostics import MAX_K_HAT, MAX_LATENT_VARIANCE
+from bayescale.inference.diagnostics import MAX_K_HAT
 from bayescale.inference.evidence import Evidence
 from bayescale.inference.latent import Integrals, LatentNormals
 from bayescale.inference.modes import MIN_SHARE, LogDensity, Mode, climb, find_modes, shares
@@ -42,6 +42,8 @@ _COUNTED_ROUNDS = (1008, 2004, 4008, 8004, 8004)
 _ENOUGH = 350.0
 # Of the share that the moved proposal promises this is left once latents are estimated.
 _KEPT_PROMISE = 0.75
+# Where the weights that integrate the latents out vary more than this, the latents are annealed.
+_ROUGH = 0.25
 # Of their draws this share comes from the proposal spread wider: it halves the fits whose k-hat fails.
 _WIDE_SHARE, _WIDE_FACTOR = 0.2, 3.0
 # Of the proposal of the round that counts, with latents: that posterior is skewed, one Student-t is not.
@@ -216,7 +218,7 @@ def _rounds_that_count(
         smooth, k_hat = smoothed_weights(kept.log_weights)
         weights = _evidence(smooth)[1]
         stands = k_hat < MAX_K_HAT and _effective(weights) > _ENOUGH
-        rough = not annealed and weights @ kept.integrals.relative_variance > MAX_LATENT_VARIANCE
+        rough = not annealed and weights @ kept.integrals.relative_variance > _ROUGH
         if not rough and (stands or len(sizes) == 1):
             # Of many latents that are well known, annealing may only make weights noisier.
             return kept if stands or plain is None else plain
