@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from threadpoolctl import threadpool_limits
 
@@ -17,6 +18,7 @@ from bayescale.inference.proposal import Mixture, StudentT
 from bayescale.laws import BUILTIN
 from bayescale.model.model import make_model
 from bayescale.runs import make_table
+from tests.benchmarks.curves import read_curves, split
 from tests.conftest import simulated_table
 
 
@@ -251,6 +253,17 @@ def test_latents_far_from_gaussian_are_annealed_and_said_to_be():
     assert rough.diagnostics.latent_variance > 5 * smooth.diagnostics.latent_variance
     assert any("far from Gaussian" in warning for warning in rough.warnings)
     assert not any("far from Gaussian" in warning for warning in smooth.warnings)
+
+
+def test_climbs_find_the_main_mode_from_a_law_that_takes_many_runs_for_outliers(published):
+    """Too few steps to the latents' mode ended climbs 70 nats below it, at tails as heavy as Cauchy's."""
+    curves = dict(read_curves(published))
+    known, _ = split(curves["IC / bird_25 / MiX/L/16"], "outer")
+    frame = pd.DataFrame({"seen_examples": known["Seen Examples"], "loss": known["Loss"]}, dtype=float)
+    table = make_table(frame.reset_index(drop=True), bs.TableMeta(name="curve", loss_step=0.0))
+    fitted = bs.fit(table, "curve-m2", method="fast", draws=100)
+    assert fitted.diagnostics.passed
+    assert np.median(fitted.parameters["noise_df"]) > 3
 
 
 def test_noise_of_next_to_nothing_gives_a_marked_fit_and_no_crash():
