@@ -133,9 +133,14 @@ class Conditional:
 
     def gradient(self, latents: Latents) -> Latents:
         """Return the gradient of the log posterior of the latents, to single precision."""
-        log_mean, slope = self._log_mean(latents, np.float32)
+        return self._pulled(latents, np.float32)[0]
+
+    def _pulled(self, latents: Latents, dtype: type = np.float64) -> tuple[Latents, np.ndarray, np.ndarray]:
+        """Return the gradient, and the precision and slope, (point, run), of a step by least squares."""
+        log_mean, slope = self._log_mean(latents, dtype)
         residual = self.model.log_loss - log_mean
-        return self._back(self._majorising(residual**2) * residual, slope) + latents.times(-1.0)
+        precision = self._majorising(residual**2)
+        return self._back(precision * residual, slope) + latents.times(-1.0), precision, slope
 
     def information(self) -> Latents:
         """Return what the losses are expected to tell of each latent alone, at this noise."""
@@ -150,12 +155,8 @@ class Conditional:
         """Return the mode of the latents, by iteratively reweighted least squares."""
         at = self._first_guess()
         for _ in range(_CLIMBING_STEPS if self.known_squares is None else _STEPS):
-            log_mean, slope = self._log_mean(at)
-            residual = self.model.log_loss - log_mean
-            precision = self._majorising(residual**2)
-            step = self._matrix(precision, slope).solve(
-                self._back(precision * residual, slope) + at.times(-1.0)
-            )
+            gradient, precision, slope = self._pulled(at)
+            step = self._matrix(precision, slope).solve(gradient)
             at = at + step.times(_RELAXATION)
         return at
 
