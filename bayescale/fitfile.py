@@ -24,7 +24,7 @@ from bayescale.model.coordinates import Coordinates, LogParameters, Whitened
 from bayescale.model.model import make_model
 from bayescale.runs import RunTable, TableMeta
 
-_FORMAT = 4
+_FORMAT = 5
 _ATTRIBUTE = "bayescale"
 
 

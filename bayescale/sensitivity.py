@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bayescale.errors import FitError
 from bayescale.inference.evidence import Evidence
-from bayescale.laws import Gamma, LogNormal, Normal, Prior
+from bayescale.laws import Either, Gamma, LogNormal, Normal, Prior
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -76,6 +76,8 @@ def widened(prior: Prior, factor: float) -> Prior:
             return Normal(mean, sd * factor)
         case Gamma(shape, rate):
             return Gamma(shape / factor**2, rate / factor**2)
+        case Either(first, second):
+            return Either(widened(first, factor), widened(second, factor))
     raise FitError(f"prior {prior} has no width that is known here; expected LogNormal, Normal or Gamma")
 
 

@@ -12,7 +12,7 @@ from bayescale import comparison
 from bayescale.comparison import Comparison
 from bayescale.errors import FitError
 from bayescale.inference.evidence import Evidence
-from bayescale.laws import BUILTIN, Gamma, LogNormal, Normal
+from bayescale.laws import BUILTIN, Either, Gamma, LogNormal, Normal
 from bayescale.nesting import separate, separation
 from bayescale.sensitivity import refit, settings_beside, widened
 from tests.conftest import simulated_table
@@ -90,6 +90,8 @@ def test_widened_priors_keep_their_centre():
         narrow, wide = prior.sample(rng, 200_000), widened(prior, 2).sample(rng, 200_000)
         assert width(wide) / width(narrow) == pytest.approx(2, rel=0.02)
     assert np.mean(widened(Gamma(2, 0.1), 2).sample(rng, 200_000)) == pytest.approx(20, rel=0.03)
+    joined = Either(LogNormal(0.07, 0.7), LogNormal(0.003, 1))
+    assert widened(joined, 2) == Either(LogNormal(0.07, 1.4), LogNormal(0.003, 2))
 
 
 def with_evidence(compared, logs, elsewhere):

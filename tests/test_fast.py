@@ -234,6 +234,18 @@ def test_fit_many_is_fit_of_each():
     assert many == alone
 
 
+def test_a_table_tells_whether_its_law_is_right():
+    """Prior odds are even; a bend several times the noise leaves no doubt, and its absence some."""
+    straight = simulated_table(rows=80, noise_sd=0.002)
+    ratio = np.log10(straight.column("tokens") / straight.column("params"))
+    bent = make_table(
+        straight.frame.assign(loss=straight.frame["loss"] * np.exp(0.02 * np.sin(3 * ratio))), straight.meta
+    )
+    right, wrong = (bs.fit(t, method="fast", seed=1).parameters["discrepancy_sd"] for t in (straight, bent))
+    assert (right < 0.015).mean() > 0.6
+    assert (wrong < 0.015).mean() < 0.01
+
+
 @pytest.mark.parametrize("along", ["ratio", "compute"])
 def test_the_stretch_is_learned(along):
     """A misfit alike at every size reaches far along compute; one alike at every ratio does not."""

@@ -8,6 +8,7 @@ from bayescale.errors import LawError
 from bayescale.laws import (
     BUILTIN,
     CentredLaw,
+    Either,
     Law,
     LogNormal,
     find_law,
@@ -100,6 +101,24 @@ def test_priors_print_as_they_are_read(median, sigma):
     assert parse_prior(str(prior)) == prior
 
 
+@given(medians=st.tuples(*2 * [st.floats(1e-3, 1e3)]), sigma=st.floats(1e-2, 5))
+def test_so_do_two_that_are_joined(medians, sigma):
+    prior = Either(*(LogNormal(float(f"{m:g}"), float(f"{sigma:g}")) for m in medians))
+    assert parse_prior(str(prior)) == prior
+
+
+def test_two_joined_priors_have_even_odds():
+    prior = parse_prior("LogNormal(0.07, 0.7) or LogNormal(0.003, 1)")
+    parts = stats.lognorm(0.7, scale=0.07), stats.lognorm(1, scale=0.003)
+    x = np.geomspace(1e-4, 1, 9)
+    expected = np.mean([part.pdf(x) for part in parts], axis=0)
+    np.testing.assert_allclose(np.exp(prior.logpdf(x, np.log(x), np)), expected)
+    drawn = prior.sample(np.random.default_rng(0), 100_000)
+    for at in x:
+        share = np.mean([part.cdf(at) for part in parts])
+        assert abs((drawn < at).mean() - share) < 4 * np.sqrt(share * (1 - share) / 1e5) + 1e-12
+
+
 @pytest.mark.parametrize(
     ("law", "match"),
     [
@@ -114,7 +133,18 @@ def test_unusable_laws_say_what_to_do(law, match):
         find_law(law)
 
 
-@pytest.mark.parametrize("text", ["Beta(1, 2)", "LogNormal(1)", "LogNormal(-1, 1)", "Normal(0, 0)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Beta(1, 2)",
+        "LogNormal(1)",
+        "LogNormal(-1, 1)",
+        "Normal(0, 0)",
+        "LogNormal(1, 1) or",
+        "LogNormal(1, 1) or Normal(0, 1)",
+        "LogNormal(1, 1) or LogNormal(alpha, 1)",
+    ],
+)
 def test_unusable_priors_are_errors(text):
     with pytest.raises(LawError, match="prior"):
         parse_prior(text)

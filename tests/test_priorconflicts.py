@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import bayescale as bs
-from bayescale.laws.priors import Gamma, LogNormal, Normal
+from bayescale.laws.priors import Either, Gamma, LogNormal, Normal
 from tests.conftest import simulated_table
 from tests.test_cli import run
 
@@ -24,6 +24,15 @@ def test_sds_are_those_of_the_quantile(prior, same):
     for level in (0.01, 0.2, 0.5, 0.99):
         # The cube root of a gamma variable is Normal to a tenth of an sd.
         assert prior.sds_from_middle(same.ppf(level)) == pytest.approx(stats.norm.ppf(level), abs=0.12)
+
+
+def test_sds_of_joined_priors_are_those_of_their_quantile():
+    prior = Either(LogNormal(0.07, 0.7), LogNormal(0.003, 1.0))
+    drawn = np.sort(prior.sample(np.random.default_rng(0), 100_000))
+    for level in (0.01, 0.2, 0.5, 0.99):
+        found = stats.norm.cdf(prior.sds_from_middle(drawn[int(level * len(drawn))]))
+        assert found == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 1e5))
+    assert prior.sds_from_middle(1e9) == -prior.sds_from_middle(1e-12) == pytest.approx(37, abs=0.1)
 
 
 def test_a_table_from_the_prior_has_no_conflict():

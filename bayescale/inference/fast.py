@@ -49,9 +49,9 @@ _WIDE_SHARE, _WIDE_FACTOR = 0.2, 3.0
 # Of the proposal of the round that counts, with latents: that posterior is skewed, one Student-t is not.
 _COMPONENTS = 3
 
-# Tables often have two explanations, a good law with noise and a poor one with a large discrepancy: a climb
-# starts towards each.
-_STARTS: tuple[dict[str, float], ...] = ({}, {"discrepancy_sd": 3.0, "discrepancy_length": 0.6})
+# Tables often have two explanations, a good law with noise and a poor one with a large discrepancy: climbs
+# start from the middles of priors, and from there with the discrepancy so many times as large and as long.
+_LARGE = {"discrepancy_sd": 3.0, "discrepancy_length": 0.6}
 
 
 @dataclass(frozen=True)
@@ -147,13 +147,13 @@ def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) 
     """Climb on from the bare law's modes, with latents integrated out by Laplace's approximation."""
     bare = model.law_only()
     kept = [m for m, share in zip(modes, shares(modes), strict=True) if share > MIN_SHARE]
-    starts = np.empty((len(_STARTS), len(kept), latent.size))
+    scales = _starting_scales(model)
+    starts = np.empty((len(scales), len(kept), latent.size))
     for name, block in model.layout.items():
         if name in bare.layout:
             starts[..., block] = [m.point[bare.layout[name]] for m in kept]
         elif block.stop <= latent.size:
-            typical = np.median(model.scale_priors[name].sample(np.random.default_rng(0), 999))
-            starts[..., block] = np.log([typical * s.get(name, 1.0) for s in _STARTS])[:, None, None]
+            starts[..., block] = np.log([at[name] for at in scales])[:, None, None]
     spread = np.full(latent.size, 0.1)
     spread[model.layout["law_coordinates"]] = 1.0
     standardised = latent.standardised(starts.reshape(-1, latent.size))
@@ -161,6 +161,15 @@ def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) 
     if found:
         latent.learn_outliers(found[0].point)
     return found
+
+
+def _starting_scales(model: Model) -> list[dict[str, float]]:
+    middles = {name: prior.middles() for name, prior in model.scale_priors.items()}
+    middle = {name: of_prior[0] for name, of_prior in middles.items()}
+    if model.discrepancy is None:
+        return [middle]
+    starts = [middle | {"discrepancy_sd": sd} for sd in middles["discrepancy_sd"]]
+    return [*starts, middle | {name: middle[name] * factor for name, factor in _LARGE.items()}]
 
 
 class _Counted(NamedTuple):

@@ -7,12 +7,13 @@ from bayescale.errors import LawError
 from bayescale.laws.builtin import BUILTIN
 from bayescale.laws.centred import CentredLaw
 from bayescale.laws.law import INPUT_COLUMNS, Law, Parameter, law_from_formula
-from bayescale.laws.priors import Gamma, LogNormal, Normal, Prior, parse_prior, sample_priors
+from bayescale.laws.priors import Either, Gamma, LogNormal, Normal, Prior, parse_prior, sample_priors
 
 __all__ = [
     "BUILTIN",
     "INPUT_COLUMNS",
     "CentredLaw",
+    "Either",
     "Gamma",
     "Law",
     "LogNormal",

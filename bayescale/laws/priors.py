@@ -5,13 +5,15 @@ priors travel through command lines, TOML and saved fits as text. `logpdf` takes
 work in (NumPy or ``pytensor.tensor``): one definition serves every engine.
 
 A log-normal prior may lie about another parameter of its law: ``beta = LogNormal(alpha, 0.2)``. `Prior.given`
-turns it into one about a number, or an array of them.
+turns it into one about a number, or an array of them. Two of positive parameters may be joined, at even odds:
+``LogNormal(0.07, 0.7) or LogNormal(0.003, 1)``.
 """
 
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from statistics import NormalDist
 from typing import Any, ClassVar
 
 import numpy as np
@@ -52,6 +54,10 @@ class Prior:
         """Return how many standard deviations `x` lies from the median, where the prior is made Normal."""
         raise NotImplementedError
 
+    def middles(self) -> tuple[float, ...]:
+        """Return the median, of each of the priors that are joined."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class LogNormal(Prior):
@@ -78,6 +84,9 @@ class LogNormal(Prior):
     def sds_from_middle(self, x: float) -> float:
         return math.log(x / self.median) / self.sigma
 
+    def middles(self) -> tuple[float, ...]:
+        return (self.median,)
+
 
 @dataclass(frozen=True)
 class Gamma(Prior):
@@ -93,10 +102,13 @@ class Gamma(Prior):
     def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
         return rng.gamma(self.shape, 1 / self.rate, size)
 
+    # The cube root of a gamma variable is nearly Normal (Wilson & Hilferty 1931).
     def sds_from_middle(self, x: float) -> float:
-        # The cube root of a gamma variable is nearly Normal (Wilson & Hilferty 1931).
         spread = 1 / (9 * self.shape)
         return (math.cbrt(x * self.rate / self.shape) - (1 - spread)) / math.sqrt(spread)
+
+    def middles(self) -> tuple[float, ...]:
+        return (self.shape / self.rate * max(1 - 1 / (9 * self.shape), 0.1) ** 3,)
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,37 @@ class Normal(Prior):
 
     def sds_from_middle(self, x: float) -> float:
         return (x - self.mean) / self.sd
+
+    def middles(self) -> tuple[float, ...]:
+        return (self.mean,)
+
+
+@dataclass(frozen=True)
+class Either(Prior):
+    """One of two priors of a positive parameter, at even odds."""
+
+    first: Prior
+    second: Prior
+
+    def __str__(self) -> str:
+        return f"{self.first} or {self.second}"
+
+    def logpdf(self, x: Any, log_x: Any, xp: Any) -> Any:
+        both = xp.logaddexp(self.first.logpdf(x, log_x, xp), self.second.logpdf(x, log_x, xp))
+        return both - math.log(2)
+
+    def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        return np.where(rng.random(size) < 0.5, self.first.sample(rng, size), self.second.sample(rng, size))
+
+    def sds_from_middle(self, x: float) -> float:
+        normal = NormalDist()
+        sds = self.first.sds_from_middle(x), self.second.sds_from_middle(x)
+        below, above = (sum(normal.cdf(sign * z) for z in sds) / 2 for sign in (1, -1))
+        # From the nearer tail: in the other a share of one is all that is left of it.
+        return normal.inv_cdf(max(below, 1e-300)) if below < above else -normal.inv_cdf(max(above, 1e-300))
+
+    def middles(self) -> tuple[float, ...]:
+        return self.first.middles() + self.second.middles()
 
 
 def sample_priors(priors: Mapping[str, Prior], rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
@@ -146,7 +189,7 @@ _WRITTEN = re.compile(r"^\s*(\w+)\s*\(\s*([^,()]+)\s*,\s*([^,()]+)\s*\)\s*$")
 
 
 def parse_prior(text: str) -> Prior:
-    """Read a prior such as ``LogNormal(0.4, 0.35)``.
+    """Read a prior such as ``LogNormal(0.4, 0.35)``, or two that are joined by "or".
 
     Raises
     ------
@@ -159,12 +202,27 @@ def parse_prior(text: str) -> Prior:
     LogNormal(median=0.4, sigma=0.35)
     >>> parse_prior("LogNormal(alpha, 0.2)").about
     'alpha'
+    >>> parse_prior("LogNormal(0.07, 0.7) or LogNormal(0.003, 1)").middles()
+    (0.07, 0.003)
     """
+    first, joined, second = text.partition(" or ")
+    if not joined:
+        return _parse_one(text)
+    both = Either(_parse_one(first), _parse_one(second))
+    if not all(part.positive and not part.about for part in (both.first, both.second)):
+        raise LawError(
+            f"prior {text!r}: only two priors of a positive parameter about numbers can be joined; expected "
+            "such as LogNormal(0.07, 0.7) or LogNormal(0.003, 1)"
+        )
+    return both
+
+
+def _parse_one(text: str) -> Prior:
     match = _WRITTEN.match(text)
     if not match or match[1] not in _FAMILIES:
         raise LawError(
             f"prior {text!r} cannot be read; expected LogNormal(median, sigma), Gamma(shape, rate) "
-            "or Normal(mean, sd)"
+            "or Normal(mean, sd), or two of the former joined by 'or'"
         )
     other = match[2].strip()
     about = match[1] == "LogNormal" and other.isidentifier() and other.lower() not in ("inf", "nan")

@@ -6,7 +6,7 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from bayescale.laws import Gamma, LogNormal, Normal, Prior
+from bayescale.laws import Either, Gamma, LogNormal, Normal, Prior
 from bayescale.laws.priors import in_order
 from bayescale.model.model import Model
 
@@ -72,12 +72,21 @@ def _naive_loss(model: Model, scales: dict[str, Any]) -> Any:
 
 
 def _variable(name: str, prior: Prior) -> Any:
+    kind, numbers = _in_pymc(prior)
+    return kind(name, *numbers)
+
+
+def _in_pymc(prior: Prior) -> tuple[Any, tuple]:
+    """Return the distribution and what it takes."""
     match prior:
         case LogNormal(median, sigma):
             log_median = np.log(median) if isinstance(median, int | float) else pt.log(median)
-            return pm.LogNormal(name, log_median, sigma)
+            return pm.LogNormal, (log_median, sigma)
         case Gamma(shape, rate):
-            return pm.Gamma(name, shape, rate)
+            return pm.Gamma, (shape, rate)
         case Normal(mean, sd):
-            return pm.Normal(name, mean, sd)
+            return pm.Normal, (mean, sd)
+        case Either(first, second):
+            parts = [kind.dist(*numbers) for kind, numbers in map(_in_pymc, (first, second))]
+            return pm.Mixture, ([0.5, 0.5], parts)
     raise TypeError(f"prior {prior} has no PyMC counterpart")

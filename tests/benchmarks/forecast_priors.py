@@ -2,10 +2,11 @@
 
     .venv/bin/python -m tests.benchmarks.forecast_priors ../shared/published
 
-For every pair of the discrepancy's priors, for several on how much further it reaches along compute than
-along tokens per parameter, and for several on how near the exponents lie to each other, the splits of
-`tests.benchmarks.coverage` are forecast (fast path only, since this takes hundreds of fits). A table's own
-scores are then those of the priors with the best interval score on all other tables: leave one table out.
+For several priors on whether the law is right at all, for every pair of the discrepancy's other priors, for
+several on how much further it reaches along compute than along tokens per parameter, and for several on how
+near the exponents lie to each other, the splits of `tests.benchmarks.coverage` are forecast (fast path only,
+since this takes hundreds of fits). A table's own scores are then those of the priors with the best interval
+score on all other tables: leave one table out.
 """
 
 import sys
@@ -43,7 +44,20 @@ STRETCH = (
     "LogNormal(2, 0.6)",
     "LogNormal(2, 1)",
 )
+# Laws that are wrong, or wrong or right; the first was the default before the second.
+EITHER = (
+    "LogNormal(0.07, 0.7)",
+    "LogNormal(0.07, 0.7) or LogNormal(0.003, 1)",
+    "LogNormal(0.07, 0.7) or LogNormal(0.001, 0.5)",
+    "LogNormal(0.07, 0.7) or LogNormal(0.01, 1)",
+    "LogNormal(0.05, 0.7) or LogNormal(0.003, 1)",
+    "LogNormal(0.1, 0.7) or LogNormal(0.003, 1)",
+    "LogNormal(0.07, 1.5)",
+    "LogNormal(0.05, 1)",
+    "Gamma(0.5, 6)",
+)
 FAMILIES = {
+    "either": [{"discrepancy_sd": sd} for sd in EITHER],
     "stretches": [{"discrepancy_stretch": stretch} for stretch in STRETCH],
     "ties": [{"beta": beta} for beta in BETA],
     "pairs": [{"discrepancy_sd": sd, "discrepancy_length": length} for sd, length in product(SD, LENGTH)],
