@@ -52,6 +52,9 @@ _COMPONENTS = 3
 # Tables often have two explanations, a good law with noise and a poor one with a large discrepancy: climbs
 # start from the middles of priors, and from there with the discrepancy so many times as large and as long.
 _LARGE = {"discrepancy_sd": 3.0, "discrepancy_length": 0.6}
+# Where the law alone has so many nats less mass than the law with a discrepancy, no climb is made at
+# discrepancies too small to matter.
+_RIVAL = 8.0
 
 
 @dataclass(frozen=True)
@@ -147,29 +150,36 @@ def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) 
     """Climb on from the bare law's modes, with latents integrated out by Laplace's approximation."""
     bare = model.law_only()
     kept = [m for m, share in zip(modes, shares(modes), strict=True) if share > MIN_SHARE]
-    scales = _starting_scales(model)
-    starts = np.empty((len(scales), len(kept), latent.size))
-    for name, block in model.layout.items():
-        if name in bare.layout:
-            starts[..., block] = [m.point[bare.layout[name]] for m in kept]
-        elif block.stop <= latent.size:
-            starts[..., block] = np.log([at[name] for at in scales])[:, None, None]
     spread = np.full(latent.size, 0.1)
     spread[model.layout["law_coordinates"]] = 1.0
-    standardised = latent.standardised(starts.reshape(-1, latent.size))
-    found = climb(partial(latent.log_marginal, smooth=True), standardised, np.diag(spread), step=1e-2)
+
+    def climbed(scales: list[dict[str, float]]) -> list[Mode]:
+        starts = np.empty((len(scales), len(kept), latent.size))
+        for name, block in model.layout.items():
+            if name in bare.layout:
+                starts[..., block] = [m.point[bare.layout[name]] for m in kept]
+            elif block.stop <= latent.size:
+                starts[..., block] = np.log([at[name] for at in scales])[:, None, None]
+        standardised = latent.standardised(starts.reshape(-1, latent.size))
+        return climb(partial(latent.log_marginal, smooth=True), standardised, np.diag(spread), step=1e-2)
+
+    misfits, hidden = _starting_scales(model)
+    found = climbed(misfits)
+    if hidden and (not found or modes[0].log_mass > found[0].log_mass - _RIVAL):
+        found = sorted(found + climbed(hidden), key=lambda m: -m.log_mass)
     if found:
         latent.learn_outliers(found[0].point)
     return found
 
 
-def _starting_scales(model: Model) -> list[dict[str, float]]:
-    middles = {name: prior.middles() for name, prior in model.scale_priors.items()}
-    middle = {name: of_prior[0] for name, of_prior in middles.items()}
+def _starting_scales(model: Model) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """Return scales to start from, and smaller discrepancies, where there is a mode if the law is right."""
+    middles = {name: sorted(prior.middles()) for name, prior in model.scale_priors.items()}
+    middle = {name: of_prior[-1] for name, of_prior in middles.items()}
     if model.discrepancy is None:
-        return [middle]
-    starts = [middle | {"discrepancy_sd": sd} for sd in middles["discrepancy_sd"]]
-    return [*starts, middle | {name: middle[name] * factor for name, factor in _LARGE.items()}]
+        return [middle], []
+    large = middle | {name: middle[name] * factor for name, factor in _LARGE.items()}
+    return [middle, large], [middle | {"discrepancy_sd": sd} for sd in middles["discrepancy_sd"][:-1]]
 
 
 class _Counted(NamedTuple):
