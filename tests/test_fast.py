@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 import bayescale as bs
 from bayescale.inference.conditional import Latents, _Blocks
-from bayescale.inference.fast import sample_fast
+from bayescale.inference.fast import _effective, _tempered, sample_fast
 from bayescale.inference.latent import LatentNormals
 from bayescale.inference.matrices import cholesky
 from bayescale.inference.modes import find_modes
@@ -168,6 +168,16 @@ def test_smoothed_weights_are_those_of_arviz(seed):
     assert k_hat == pytest.approx(float(their_k), abs=0.02)
     normalised = smooth - np.logaddexp.reduce(smooth)
     np.testing.assert_allclose(np.exp(normalised), np.exp(np.asarray(theirs)), atol=2e-3)
+
+
+def test_weights_of_a_few_points_are_tempered():
+    rng = np.random.default_rng(0)
+    logs = 30 * rng.standard_normal(600)
+    weights = _tempered(logs)
+    assert _effective(weights) == pytest.approx(150, rel=0.02)
+    assert (np.argsort(weights) == np.argsort(logs)).all()
+    enough = rng.standard_normal(600)
+    np.testing.assert_allclose(_tempered(enough), np.exp(enough) / np.exp(enough).sum())
 
 
 @pytest.mark.parametrize("discrepancy", [False, True])

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _MOVING_ROUNDS = (300, 300, 504, 504, 1008, 1008, 2004, 2004, 4008)
 _LEAST_ROUNDS = 3
 _MOVED = 300.0
+# What a proposal is moved to counts for so many draws at least, or for this share of them if that is less.
+_LEAST_EFFECTIVE, _LEAST_SHARE = 200.0, 0.25
 # Draws in the round that counts: the first of these that promises enough effective ones; where it breaks that
 # promise the next comes on top or, if its k-hat failed, instead.
 _COUNTED_ROUNDS = (1008, 2004, 4008, 8004, 8004)
@@ -296,12 +298,28 @@ class _Rounds:
         self.log_densities.append(log_density)
 
     def weighted(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return all points, and weights by the mixture of all proposals, smoothed, that sum to one."""
+        """Return all points, and weights by the mixture of all proposals, tempered, that sum to one."""
         theta, log_p = np.concatenate(self.points), np.concatenate(self.log_densities)
         parts = zip(self.points, self.proposals, strict=True)
         logs = [math.log(len(points) / len(theta)) + q.logpdf(theta) for points, q in parts]
         smooth, _ = smoothed_weights(log_p - np.logaddexp.reduce(logs, axis=0))
-        return theta, _evidence(smooth)[1]
+        return theta, _tempered(smooth)
+
+
+def _tempered(log_weights: np.ndarray) -> np.ndarray:
+    """Return weights that sum to one, to the largest power up to one at which enough are effective.
+
+    Where a few points hold all the weight, a proposal moved to them would see no others again.
+    """
+    least = min(_LEAST_EFFECTIVE, _LEAST_SHARE * len(log_weights))
+    low, high = 0.0, 1.0
+    weights = _evidence(log_weights)[1]
+    if _effective(weights) < least:
+        for _ in range(12):
+            power = (low + high) / 2
+            weights = _evidence(power * log_weights)[1]
+            low, high = (power, high) if _effective(weights) > least else (low, power)
+    return weights
 
 
 def _effective(weights: np.ndarray) -> float:
