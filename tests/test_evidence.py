@@ -104,7 +104,8 @@ def test_bridge_agrees_with_discrepancy_and_groups():
     fast = bs.fit(table, method="fast", **options)
     nuts = bs.fit(table, method="nuts", draws=1000, **options)
     bridged = log_evidence(nuts.model, nuts.z)
-    assert bridged.error < 0.05
+    # NUTS seldom crosses between a misfit of some per cent and one hidden by noise.
+    assert bridged.error < 0.1
     assert abs(bridged.log - fast.evidence.log) < 3 * math.hypot(bridged.error, fast.evidence.error)
 
 

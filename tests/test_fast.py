@@ -277,6 +277,17 @@ def test_latents_far_from_gaussian_are_annealed_and_said_to_be():
     assert not any("far from Gaussian" in warning for warning in smooth.warnings)
 
 
+def test_climbs_find_a_discrepancy_that_changes_fast():
+    """On these runs the mode at a length of .4 decades is twelve nats above that of some decades."""
+    runs = bs.load("chinchilla")
+    dear = [2, 20, 21, 102, 126, 144, 147, 184, 185, 202, 204]
+    chosen = runs.column("compute") < 4e19
+    chosen[dear] = True
+    fitted = bs.fit(runs.where(chosen), method="fast", draws=100)
+    assert fitted.diagnostics.passed
+    assert fitted.evidence.log == pytest.approx(375.98, abs=4 * fitted.evidence.error)
+
+
 def test_climbs_find_the_main_mode_from_a_law_that_takes_many_runs_for_outliers(published):
     """Too few steps to the latents' mode ended climbs 70 nats below it, at tails as heavy as Cauchy's."""
     curves = dict(read_curves(published))

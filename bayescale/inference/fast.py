@@ -51,9 +51,12 @@ _WIDE_SHARE, _WIDE_FACTOR = 0.2, 3.0
 # Of the proposal of the round that counts, with latents: that posterior is skewed, one Student-t is not.
 _COMPONENTS = 3
 
-# Tables often have two explanations, a good law with noise and a poor one with a large discrepancy: climbs
-# start from the middles of priors, and from there with the discrepancy so many times as large and as long.
-_LARGE = {"discrepancy_sd": 3.0, "discrepancy_length": 0.6}
+# Tables often have several explanations: a good law with noise, a poor one with a large discrepancy, a
+# discrepancy that changes fast. Climbs start from the middles of priors, and from so many times these.
+_ELSEWHERE: tuple[dict[str, float], ...] = (
+    {"discrepancy_sd": 3.0, "discrepancy_length": 0.6},
+    {"discrepancy_length": 0.2, "discrepancy_stretch": 3.0},
+)
 # Where the law alone has so many nats less mass than the law with a discrepancy, no climb is made at
 # discrepancies too small to matter.
 _RIVAL = 8.0
@@ -180,8 +183,8 @@ def _starting_scales(model: Model) -> tuple[list[dict[str, float]], list[dict[st
     middle = {name: of_prior[-1] for name, of_prior in middles.items()}
     if model.discrepancy is None:
         return [middle], []
-    large = middle | {name: middle[name] * factor for name, factor in _LARGE.items()}
-    return [middle, large], [middle | {"discrepancy_sd": sd} for sd in middles["discrepancy_sd"][:-1]]
+    elsewhere = [{name: middle[name] * factors.get(name, 1.0) for name in middle} for factors in _ELSEWHERE]
+    return [middle, *elsewhere], [middle | {"discrepancy_sd": sd} for sd in middles["discrepancy_sd"][:-1]]
 
 
 class _Counted(NamedTuple):
