@@ -6,7 +6,8 @@ not be able to run code. Names, numbers, ``+ - * / **`` and a few functions are 
 
 import ast
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from bayescale.errors import LawError
@@ -43,6 +44,7 @@ def read_formula(formula: str) -> ast.expr:
     return tree
 
 
+@lru_cache(maxsize=1024)
 def names_in(formula: str) -> frozenset[str]:
     """Return the names of a formula's symbols."""
     tree = read_formula(formula)
@@ -64,14 +66,20 @@ def compile_formula(
     LawError
         If the text is no formula.
     """
+    functions = {name: getattr(namespace, name) for name in FUNCTIONS}
+    functions[IMPLICIT] = partial(saturated, xp=namespace)
+    code = _compiled(formula, tuple(arguments))
+    # What `read_formula` lets through can only do arithmetic.
+    return eval(code, {"__builtins__": {}} | dict(constants or {}) | functions)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(formula: str, arguments: tuple[str, ...]) -> CodeType:
     tree = _Floats().visit(read_formula(formula))
     names = [ast.arg(name) for name in arguments]
     signature = ast.arguments(posonlyargs=[], args=names, kwonlyargs=[], kw_defaults=[], defaults=[])
     body = ast.fix_missing_locations(ast.Expression(ast.Lambda(signature, tree)))
-    # What `read_formula` lets through can only do arithmetic.
-    functions = {name: getattr(namespace, name) for name in FUNCTIONS}
-    functions[IMPLICIT] = partial(saturated, xp=namespace)
-    return eval(compile(body, "<formula>", "eval"), {"__builtins__": {}} | dict(constants or {}) | functions)
+    return compile(body, "<formula>", "eval")
 
 
 def with_numbers(formula: str, numbers: Mapping[str, float]) -> str:
