@@ -101,7 +101,7 @@ def test_bridge_agrees_with_discrepancy_and_groups():
     table = simulated_table(rows=25)
     table.frame["family"] = np.arange(25) % 5
     # A law that is wrong: NUTS seldom crosses from there to a misfit hidden by noise.
-    wrong = {"discrepancy_sd": "LogNormal(0.07, 0.7)"}
+    wrong = {"discrepancy_sd": "LogNormal(0.05, 0.7)"}
     options = {"group_effect": "family", "seed": 1, "priors": wrong}
     fast = bs.fit(table, method="fast", **options)
     nuts = bs.fit(table, method="nuts", draws=1000, **options)

@@ -6,7 +6,7 @@ work in (NumPy or ``pytensor.tensor``): one definition serves every engine.
 
 A log-normal prior may lie about another parameter of its law: ``beta = LogNormal(alpha, 0.2)``. `Prior.given`
 turns it into one about a number, or an array of them. Two of positive parameters may be joined, at even odds:
-``LogNormal(0.07, 0.7) or LogNormal(0.003, 1)``.
+``LogNormal(0.05, 0.7) or LogNormal(0.003, 1)``.
 """
 
 import math
@@ -202,8 +202,8 @@ def parse_prior(text: str) -> Prior:
     LogNormal(median=0.4, sigma=0.35)
     >>> parse_prior("LogNormal(alpha, 0.2)").about
     'alpha'
-    >>> parse_prior("LogNormal(0.07, 0.7) or LogNormal(0.003, 1)").middles()
-    (0.07, 0.003)
+    >>> parse_prior("LogNormal(0.05, 0.7) or LogNormal(0.003, 1)").middles()
+    (0.05, 0.003)
     """
     first, joined, second = text.partition(" or ")
     if not joined:
@@ -212,7 +212,7 @@ def parse_prior(text: str) -> Prior:
     if not all(part.positive and not part.about for part in (both.first, both.second)):
         raise LawError(
             f"prior {text!r}: only two priors of a positive parameter about numbers can be joined; expected "
-            "such as LogNormal(0.07, 0.7) or LogNormal(0.003, 1)"
+            "such as LogNormal(0.05, 0.7) or LogNormal(0.003, 1)"
         )
     return both
 

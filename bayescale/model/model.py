@@ -30,7 +30,7 @@ BLOCK = 500
 SCALE_PRIORS: dict[str, Prior] = {
     "noise_sd": LogNormal(0.01, 1.0),
     "noise_df": Gamma(2.0, 0.1),
-    "discrepancy_sd": Either(LogNormal(0.07, 0.7), LogNormal(0.003, 1.0)),
+    "discrepancy_sd": Either(LogNormal(0.05, 0.7), LogNormal(0.003, 1.0)),
     "discrepancy_length": LogNormal(3.0, 0.5),
     "discrepancy_stretch": LogNormal(1.5, 0.6),
     "group_sd": LogNormal(0.005, 1.0),

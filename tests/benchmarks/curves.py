@@ -29,7 +29,7 @@ from bayescale.runs import make_table
 
 ALONE: dict[str, Any] = {"discrepancy": False}
 # Laws that are wrong: that they may be right is for fits of laws alone to say, which mixtures weigh beside.
-WRONG: dict[str, Any] = {"priors": {"discrepancy_sd": "LogNormal(0.07, 0.7)"}}
+WRONG: dict[str, Any] = {"priors": {"discrepancy_sd": "LogNormal(0.05, 0.7)"}}
 FITS = {
     "M1": ("curve-m1", ALONE),
     "M2": ("curve-m2", ALONE),
