@@ -288,15 +288,29 @@ def test_climbs_find_a_discrepancy_that_changes_fast():
     assert fitted.evidence.log == pytest.approx(375.98, abs=4 * fitted.evidence.error)
 
 
+def curve_table(published, name, which):
+    """Return the known points of a learning curve, by split."""
+    known, _ = split(dict(read_curves(published))[name], which)
+    frame = pd.DataFrame({"seen_examples": known["Seen Examples"], "loss": known["Loss"]}, dtype=float)
+    return make_table(frame.reset_index(drop=True), bs.TableMeta(name="curve", loss_step=0.0))
+
+
 def test_climbs_find_the_main_mode_from_a_law_that_takes_many_runs_for_outliers(published):
     """Too few steps to the latents' mode ended climbs 70 nats below it, at tails as heavy as Cauchy's."""
-    curves = dict(read_curves(published))
-    known, _ = split(curves["IC / bird_25 / MiX/L/16"], "outer")
-    frame = pd.DataFrame({"seen_examples": known["Seen Examples"], "loss": known["Loss"]}, dtype=float)
-    table = make_table(frame.reset_index(drop=True), bs.TableMeta(name="curve", loss_step=0.0))
+    table = curve_table(published, "IC / bird_25 / MiX/L/16", "outer")
     fitted = bs.fit(table, "curve-m2", method="fast", draws=100)
     assert fitted.diagnostics.passed
     assert np.median(fitted.parameters["noise_df"]) > 3
+
+
+def test_proposals_are_moved_until_they_arrive(published):
+    """With a single large round at the end of their way, one to thirteen draws were effective."""
+    table = curve_table(published, "IC / bird_25 / BiT/101/3", "inner")
+    wrong = {"discrepancy_sd": "LogNormal(0.05, 0.7)"}
+    fits = [bs.fit(table, "curve-m2", priors=wrong, method="fast", draws=100, seed=s) for s in range(2)]
+    assert all(f.diagnostics.passed for f in fits)
+    first, second = (f.evidence for f in fits)
+    assert first.log == pytest.approx(second.log, abs=4 * (first.error + second.error))
 
 
 def test_noise_of_next_to_nothing_gives_a_marked_fit_and_no_crash():

@@ -32,15 +32,17 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 # Draws in the rounds that move the proposal, which end with this many effective ones; small at first, since
-# the second proposal is far better than the first.
-_MOVING_ROUNDS = (300, 300, 504, 504, 1008, 1008, 2004, 2004, 4008)
+# the second proposal is far better than the first. Where few draws are effective it has far to go.
+_MOVING_ROUNDS = (300, 300, 504, 504, 1008, 1008, 2004, 2004, *[4008] * 11)
 _LEAST_ROUNDS = 3
 _MOVED = 300.0
 # What a proposal is moved to counts for so many draws at least, or for this share of them if that is less.
 _LEAST_EFFECTIVE, _LEAST_SHARE = 200.0, 0.25
 # Draws in the round that counts: the first of these that promises enough effective ones; where it breaks that
-# promise the next comes on top or, if its k-hat failed, instead.
-_COUNTED_ROUNDS = (1008, 2004, 4008, 8004, 8004)
+# promise the next comes on top or, if its k-hat failed, instead. The largest is tried twice, and more often
+# where no latents make it dear.
+_COUNTED_ROUNDS = (1008, 2004, 4008)
+_LAST_ROUNDS, _LAST_ROUNDS_ALONE = 2 * (8004,), 6 * (8004,)
 _ENOUGH = 350.0
 # Of the share that the moved proposal promises this is left once latents are estimated.
 _KEPT_PROMISE = 0.75
@@ -221,7 +223,8 @@ def _importance_sample(
         if number >= _LEAST_ROUNDS and _effective(weights) > _MOVED:
             break
     share = _effective(weights) / len(weights) * (1.0 if latent is None else _KEPT_PROMISE)
-    sizes = [n for n in _COUNTED_ROUNDS[:-1] if n * share > _ENOUGH] + [_COUNTED_ROUNDS[-1]]
+    sizes = [n for n in _COUNTED_ROUNDS if n * share > _ENOUGH]
+    sizes.extend(_LAST_ROUNDS_ALONE if latent is None else _LAST_ROUNDS)
     return _rounds_that_count(rounds, proposal, sizes, density, latent)
 
 
