@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from threadpoolctl import threadpool_limits
 
@@ -18,7 +17,7 @@ from bayescale.inference.proposal import Mixture, StudentT
 from bayescale.laws import BUILTIN
 from bayescale.model.model import make_model
 from bayescale.runs import make_table
-from tests.benchmarks.curves import read_curves, split
+from tests.benchmarks.curves import curve_table, read_curves, split
 from tests.conftest import simulated_table
 
 
@@ -288,16 +287,14 @@ def test_climbs_find_a_discrepancy_that_changes_fast():
     assert fitted.evidence.log == pytest.approx(375.98, abs=4 * fitted.evidence.error)
 
 
-def curve_table(published, name, which):
+def known_points(published, name, which):
     """Return the known points of a learning curve, by split."""
-    known, _ = split(dict(read_curves(published))[name], which)
-    frame = pd.DataFrame({"seen_examples": known["Seen Examples"], "loss": known["Loss"]}, dtype=float)
-    return make_table(frame.reset_index(drop=True), bs.TableMeta(name="curve", loss_step=0.0))
+    return curve_table(split(dict(read_curves(published))[name], which)[0])
 
 
 def test_climbs_find_the_main_mode_from_a_law_that_takes_many_runs_for_outliers(published):
     """Too few steps to the latents' mode ended climbs 70 nats below it, at tails as heavy as Cauchy's."""
-    table = curve_table(published, "IC / bird_25 / MiX/L/16", "outer")
+    table = known_points(published, "IC / bird_25 / MiX/L/16", "outer")
     fitted = bs.fit(table, "curve-m2", method="fast", draws=100)
     assert fitted.diagnostics.passed
     assert np.median(fitted.parameters["noise_df"]) > 3
@@ -305,7 +302,7 @@ def test_climbs_find_the_main_mode_from_a_law_that_takes_many_runs_for_outliers(
 
 def test_proposals_are_moved_until_they_arrive(published):
     """With a single large round at the end of their way, one to thirteen draws were effective."""
-    table = curve_table(published, "IC / bird_25 / BiT/101/3", "inner")
+    table = known_points(published, "IC / bird_25 / BiT/101/3", "inner")
     wrong = {"discrepancy_sd": "LogNormal(0.05, 0.7)"}
     fits = [bs.fit(table, "curve-m2", priors=wrong, method="fast", draws=100, seed=s) for s in range(2)]
     assert all(f.diagnostics.passed for f in fits)

@@ -84,13 +84,16 @@ def split(curve: pd.DataFrame, which: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     return seen[early], seen[~early]
 
 
+def curve_table(known: pd.DataFrame) -> bs.RunTable:
+    """Return a curve's points as a run table."""
+    frame = pd.DataFrame({"seen_examples": known["Seen Examples"], "loss": known["Loss"]}, dtype=float)
+    meta = bs.TableMeta(name="curve", loss_unit="other", loss_step=0.0)
+    return make_table(frame.reset_index(drop=True), meta)
+
+
 def predict(known: pd.DataFrame, examples: np.ndarray, law: str, options: dict) -> Predictive:
     """Fit a curve's known points; return what is predicted at other numbers of examples."""
-    frame = pd.DataFrame({"seen_examples": known["Seen Examples"], "loss": known["Loss"]}, dtype=float)
-    table = make_table(
-        frame.reset_index(drop=True), bs.TableMeta(name="curve", loss_unit="other", loss_step=0.0)
-    )
-    fit = bs.fit(table, law, method="fast", draws=DRAWS // 4, **options)
+    fit = bs.fit(curve_table(known), law, method="fast", draws=DRAWS // 4, **options)
     at = fit.model.ratios_at({"seen_examples": examples})
     log_loss = np.log(expected_loss(fit, at, np.random.default_rng(0)))
     noise_sd, noise_df = (fit.parameters[n] for n in ("noise_sd", "noise_df"))
