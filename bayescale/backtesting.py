@@ -185,32 +185,34 @@ def log_density(draws: np.ndarray, value: np.ndarray) -> np.ndarray:
 def _score(
     method: str, train: RunTable, test: RunTable, law: Law, priors: dict[str, Prior | str], seed: int
 ) -> pd.DataFrame:
-    inputs = {c: test.column(c) for c in law.columns}
-    draws, passed = _METHODS[method](train, law, inputs, priors, seed)
+    draws, passed = _METHODS[method](train, test, law, priors, seed)
     return scored(draws, test.column("loss"), passed)
 
 
-Inputs = dict[str, np.ndarray]
 Priors = dict[str, Prior | str]
 
 
 def _bayesian(
-    train: RunTable, law: Law, inputs: Inputs, priors: Priors, seed: int, *, discrepancy: bool
+    train: RunTable, test: RunTable, law: Law, priors: Priors, seed: int, *, discrepancy: bool
 ) -> tuple[np.ndarray, bool]:
     from bayescale.fitting import fit
 
     fitted = fit(train, law, priors=priors, discrepancy=discrepancy, seed=seed)
-    draws = fitted.forecast(seed=seed, **inputs).loss
+    draws = fitted.forecast(seed=seed, known_noise=test.known_noise(), **_inputs(test, law)).loss
     return draws.reshape(-1, draws.shape[-1]), fitted.diagnostics.passed
 
 
 def _huber_bootstrap(
-    train: RunTable, law: Law, inputs: Inputs, priors: Priors, seed: int
+    train: RunTable, test: RunTable, law: Law, priors: Priors, seed: int
 ) -> tuple[np.ndarray, bool]:
     from bayescale.pointfit import point_fit
 
     fitted = point_fit(train, law, starts=20, bootstrap=400, seed=seed)
-    return fitted.forecast(seed=seed, **inputs)["loss"].values, True
+    return fitted.forecast(seed=seed, **_inputs(test, law))["loss"].values, True
+
+
+def _inputs(table: RunTable, law: Law) -> dict[str, np.ndarray]:
+    return {c: table.column(c) for c in law.columns}
 
 
 _METHODS: dict[str, Callable[..., tuple[np.ndarray, bool]]] = {

@@ -229,6 +229,33 @@ def _rounding(table: RunTable) -> Iterator[Finding]:
         )
 
 
+# Of so many steps along curves, so few may rise and so many must repeat for losses to be taken for smoothed.
+_STEPS, _MAX_RISING, _MIN_REPEATED = 20, 0.01, 0.02
+_NOT_INPUTS = frozenset({"loss", "loss_se", "loss_rounding", "compute", "seed", "outlier", "training"})
+
+
+def _smoothed(table: RunTable) -> Iterator[Finding]:
+    names = [c for c in ("group", "trunk") if c in table.frame]
+    curves = [curve for _, curve in table.frame.groupby(names)] if names else [table.frame]
+    rising = repeated = steps = 0
+    for curve in curves:
+        numbers = curve.select_dtypes("number")
+        varying = [str(c) for c in numbers if c not in _NOT_INPUTS and numbers[c].nunique() > 1]
+        if len(varying) == 1:
+            change = np.diff(numbers.sort_values(varying[0])["loss"])
+            steps += len(change)
+            rising += int((change > 0).sum())
+            repeated += int((change == 0).sum())
+    if steps >= _STEPS and rising <= _MAX_RISING * steps and repeated >= _MIN_REPEATED * steps:
+        yield Finding(
+            "smoothed",
+            f"along its curves the loss rises in {rising} of {steps} steps and repeats to the last digit in "
+            f"{repeated}: a best so far, or means; raw evaluations scatter more than these, and forecasts of "
+            "such want the noise that is known of them (`known_noise`)",
+            "arXiv:2209.06640",
+        )
+
+
 _CHECKS: tuple[Callable[[RunTable], Iterator[Finding]], ...] = (
     _collinear,
     _single_budget,
@@ -241,4 +268,5 @@ _CHECKS: tuple[Callable[[RunTable], Iterator[Finding]], ...] = (
     _ratio_range,
     _compute_convention,
     _rounding,
+    _smoothed,
 )

@@ -89,7 +89,7 @@ class Forecast:
         return table
 
 
-def forecast(fit: "Fit", *, seed: int = 0, **inputs: Any) -> Forecast:
+def forecast(fit: "Fit", *, seed: int = 0, known_noise: Any = 0.0, **inputs: Any) -> Forecast:
     """Forecast the loss at given inputs.
 
     Parameters
@@ -98,6 +98,9 @@ def forecast(fit: "Fit", *, seed: int = 0, **inputs: Any) -> Forecast:
         The fit.
     seed : int
         Of the discrepancy away from the table and of the new run's noise.
+    known_noise : float or array, shape (target,)
+        Known relative standard deviation of each new loss, beside the noise that the runs show: of an
+        evaluation on few examples, or of rounding, as `RunTable.known_noise` has it for runs of a table.
     **inputs : float or sequence of float
         By column: ``params``, ``tokens``, ``compute``, ...; broadcast against each other. Where the law
         needs one of params, tokens, compute that is not given, it is found by C = k N D.
@@ -113,7 +116,7 @@ def forecast(fit: "Fit", *, seed: int = 0, **inputs: Any) -> Forecast:
     )
     rng = np.random.default_rng(seed)
     expected = expected_loss(fit, ratios, rng)
-    new = expected * np.exp(_noise(fit, expected.shape, rng))
+    new = expected * np.exp(_noise(fit, expected.shape, known_noise, rng))
     shape = (*fit.z.shape[:2], ratios.shape[1])
     outside = decades_outside(fit, targets)
     return Forecast(
@@ -204,13 +207,13 @@ def _misfit(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> np.ndar
     return draws["discrepancy_sd"][:, None] * (known + unknown)
 
 
-def _noise(fit: "Fit", shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def _noise(fit: "Fit", shape: tuple[int, ...], known: Any, rng: np.random.Generator) -> np.ndarray:
     noise = rng.standard_normal(shape)
     if fit.model.noise == "student-t":
         # Below 2 the variance is infinite: that describes contamination of the table, not the next run.
         df = np.maximum(fit.parameters["noise_df"][:, None], 2.0)
         noise = noise / np.sqrt(rng.chisquare(np.broadcast_to(df, shape)) / df)
-    return noise * fit.parameters["noise_sd"][:, None]
+    return noise * np.hypot(fit.parameters["noise_sd"][:, None], known)
 
 
 def _warnings(fit: "Fit", outside: Mapping[str, np.ndarray]) -> list[str]:

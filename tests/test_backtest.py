@@ -100,3 +100,13 @@ def test_priors_reach_the_fits_of_a_backtest():
         for p in (None, wide)
     ]
     assert widths[1] > 3 * widths[0]
+
+
+def test_bands_of_held_out_runs_hold_the_noise_known_of_them():
+    table = simulated_table(rows=40)
+    compute = table.column("compute")
+    table.frame["loss_se"] = np.where(compute > compute.max() / 3, 0.2, np.nan)
+    scores = backtest(table, factors=[3], methods=["law-only"]).scores
+    half_widths = (scores["high_90"] - scores["low_90"]) / 2
+    # 1.64 sd, or up to 2.1 at the degrees of freedom that 30 runs leave possible; all else is under .02 nats.
+    assert ((half_widths > 1.6 * 0.2) & (half_widths < 2.2 * 0.2)).all()

@@ -50,3 +50,16 @@ def test_every_finding_cites():
     for finding in bs.check(bs.load("cerebras-gpt")):
         assert finding.citation.startswith("arXiv:")
         assert len(finding.message) > 20
+
+
+def test_smoothed_curves_are_found():
+    rng = np.random.default_rng(0)
+    seen = np.geomspace(1e6, 1e9, 60)
+    raw = 0.2 + 3 * seen**-0.2 * np.exp(0.02 * rng.standard_normal(60))
+
+    def found(loss):
+        frame = pd.DataFrame({"seen_examples": seen, "loss": loss})
+        return codes(make_table(frame, bs.TableMeta(loss_unit="other", loss_step=0.0)))
+
+    assert "smoothed" not in found(raw)
+    assert "smoothed" in found(np.minimum.accumulate(raw))

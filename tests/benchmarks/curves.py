@@ -10,6 +10,10 @@ levels.
 `inner` looks at training points only: those up to 1/2.13 of the most examples forecast the rest. Which
 mixture to use is chosen there; `outer` is the published split. Mixtures weigh laws half by evidence, half
 equally. OUT/curves.jsonl keeps a line per curve; stopped, the same command goes on.
+
+Points to fit were smoothed before release, those to forecast were not: what the first show of noise is less
+than the second have. Of image curves the number of test images is known, and with it the sampling error of
+an error rate; outer forecasts are scored without it and with it.
 """
 
 import json
@@ -54,6 +58,9 @@ INNER_CUT = 2.13
 DRAWS = 1000
 LEAST_RUNS = 5
 LEVELS = np.arange(0.05, 1.0, 0.05)
+# Test images behind an error rate, by the start of a task's name: raw rates are multiples of 1 / these.
+TEST_IMAGES = {"bird": 5792, "c": 10_000, "cal": 6080, "inet": 50_000}
+SAMPLED = ", sampling error known"
 DOMAINS = {"IC": "image classification", "BB": "BIG-Bench", "LM": "language modelling", "NMT": "translation"}
 
 
@@ -108,8 +115,13 @@ def mixed(parts: list[Predictive]) -> tuple[list[Predictive], np.ndarray]:
     return parts, 0.5 * by_evidence / by_evidence.sum() + 0.5 / len(parts)
 
 
-def scores(parts: list[Predictive], weights: np.ndarray, loss: np.ndarray) -> dict[str, float]:
-    """Score a mixture of predictives; densities are of the loss itself, not of its log."""
+def scores(
+    parts: list[Predictive], weights: np.ndarray, loss: np.ndarray, test_size: float = np.inf
+) -> dict[str, float]:
+    """Score a mixture of predictives; densities are of the loss itself, not of its log.
+
+    Losses that are error rates on `test_size` examples have a sampling error beside the curve's noise.
+    """
     per_draw = np.concatenate(
         [np.full(len(p.log_loss), w / len(p.log_loss)) for p, w in zip(parts, weights, strict=True)]
     )
@@ -117,6 +129,8 @@ def scores(parts: list[Predictive], weights: np.ndarray, loss: np.ndarray) -> di
     noise_sd, noise_df = (
         np.concatenate([getattr(p, n) for p in parts])[:, None] for n in ("noise_sd", "noise_df")
     )
+    rate = np.clip(np.exp(log_loss), 0, 1)
+    noise_sd = np.hypot(noise_sd, np.sqrt((1 - rate) / (rate * test_size)))
     noise = stats.t(noise_df, log_loss, noise_sd)
     with np.errstate(divide="ignore"):
         log_density = np.logaddexp.reduce(noise.logpdf(np.log(loss)) + np.log(per_draw)[:, None]) - np.log(
@@ -158,7 +172,15 @@ def score_curve(curve: pd.DataFrame, which: str) -> dict | None:
         parts, weights = mixed([found[n] for n in names])
         whole = {"cpu_s": sum(out[n]["cpu_s"] for n in names), "passed": all(p.passed for p in parts)}
         out[" & ".join(names)] = scores(parts, weights, loss) | whole
+        if which == "outer" and (test_size := test_images(curve)):
+            out[" & ".join(names) + SAMPLED] = scores(parts, weights, loss, test_size) | whole
     return out
+
+
+def test_images(curve: pd.DataFrame) -> int | None:
+    """Return the number of test images of an image curve."""
+    domain, task = curve[["Domain", "Task"]].iloc[0]
+    return TEST_IMAGES[task.split("_")[0]] if domain == "IC" else None
 
 
 def main(folder: Path, out: Path, which: str) -> None:
