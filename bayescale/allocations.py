@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _RATIO_RANGE = (1e-2, 1e6)
 _GRID = 65
 _MAX_DRAWS = 1000
+# Compute searched for a loss to reach, over the table's least, and points on the way.
+_REACH = (1e-6, 1e12)
+_PATH = 97
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,9 +151,11 @@ def allocate(
     at_edge = float(np.mean((ratio < edges[0] + 0.2) | (ratio > edges[1] - 0.2)))
     if at_edge > 0.01 and not closed:
         warnings.append(f"{at_edge:.0%} of the posterior has its optimum at the edge of the search")
-    most = fit.table.column("compute").max() if "compute" in fit.table.frame else np.inf
-    if (far := np.log10(_quantile(draws["compute"].values, 0.5) / most)) > 0:
-        warnings.append(f"compute lies {far:.1f} decades above the table")
+    if "compute" in fit.table.frame:
+        most = fit.table.column("compute").max()
+        middles = [_quantile(of_budget, 0.5) for of_budget in draws["compute"].values.T]
+        if (far := np.log10(max(filter(np.isfinite, middles), default=most) / most)) > 0:
+            warnings.append(f"compute lies {far:.1f} decades above the table")
     return Allocation(draws, closed, warnings)
 
 
@@ -215,9 +220,10 @@ def _reach_along_path(fit: "Fit", loss: float, seed: int) -> dict[str, np.ndarra
     optimum, so little is lost.
     """
     difference = _differences(fit)
-    start = np.log(fit.table.column("compute").min())
-    grid = np.linspace(start, start + np.log(1e12), _GRID)
-    path = np.empty((2, _GRID))
+    grid = np.log(fit.table.column("compute").min()) + np.linspace(
+        np.log(_REACH[0]), np.log(_REACH[1]), _PATH
+    )
+    path = np.empty((2, _PATH))
     for i, total in enumerate(_log_total(fit, grid)):
         losses = _law_losses(fit, (total - difference) / 2, (total + difference) / 2)
         middle = np.median(_refined_minimum(losses, difference)[0])

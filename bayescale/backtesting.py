@@ -19,6 +19,7 @@ import pandas as pd
 from bayescale.errors import FitError
 from bayescale.files import written_aside
 from bayescale.laws import Law, Prior, find_law
+from bayescale.model.model import Noise
 from bayescale.runs import RunTable
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -64,12 +65,27 @@ class Backtest:
         out.insert(0, "splits", splits.groupby(list(by)).size())
         return out
 
+    def failures(self) -> list[dict[str, Any]]:
+        """Return table, factor and method of every fit whose diagnostics failed."""
+        failed = self.scores.loc[~self.scores["passed"].astype(bool), ["table", "factor", "method"]]
+        return [{str(k): v for k, v in row.items()} for row in failed.drop_duplicates().to_dict("records")]
+
+    def warnings(self) -> list[str]:
+        """Say which splits' scores are not to be relied on."""
+        return [
+            f"do not rely on {split['method']} at factor {split['factor']:g} of {split['table']}: its "
+            "diagnostics failed"
+            for split in self.failures()
+        ]
+
 
 def backtest(
     table: RunTable,
     law: str | Law = "chinchilla",
     *,
     priors: Mapping[str, Prior | str] | None = None,
+    noise: Noise = "student-t",
+    group_effect: str | None = None,
     factors: Sequence[float] = FACTORS,
     methods: Sequence[str] = ("discrepancy", "law-only", "huber-bootstrap"),
     seed: int = 0,
@@ -84,7 +100,7 @@ def backtest(
         The runs; needs compute.
     law : str or Law
         The law.
-    priors : mapping, optional
+    priors, noise, group_effect
         As in `bayescale.fit`; of the Bayesian methods.
     factors : sequence of float
         Train on runs with C <= C_max / factor. Factors that leave under 12 runs, or no run to score, are
@@ -106,14 +122,14 @@ def backtest(
     if unknown := set(methods) - _METHODS.keys():
         raise FitError(f"method {sorted(unknown)[0]!r} is unknown; expected some of {', '.join(_METHODS)}")
     found = find_law(law, columns=list(map(str, table.frame.columns)))
-    how = dict(priors or {})
+    how: dict[str, Any] = {"priors": dict(priors or {}), "noise": noise, "group_effect": group_effect}
     parts = []
     for factor, train, test in splits_of(table, factors):
         for method in methods:
             runs = f"{len(train)} runs up to C_max/{factor:g}, {len(test)} to score"
             progress(f"{table.name}: {method} on {runs}")
             make = partial(_score, method, train, test, found, how, seed)
-            written = {name: str(prior) for name, prior in how.items()}
+            written = how | {"priors": {name: str(prior) for name, prior in how["priors"].items()}}
             part = _kept(folder, train, test, [found.to_dict(), written, method, seed], make)
             parts.append(part.assign(table=table.name, factor=factor, method=method))
     return Backtest(pd.concat(parts, ignore_index=True))
@@ -183,27 +199,24 @@ def log_density(draws: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def _score(
-    method: str, train: RunTable, test: RunTable, law: Law, priors: dict[str, Prior | str], seed: int
+    method: str, train: RunTable, test: RunTable, law: Law, how: dict[str, Any], seed: int
 ) -> pd.DataFrame:
-    draws, passed = _METHODS[method](train, test, law, priors, seed)
+    draws, passed = _METHODS[method](train, test, law, how, seed)
     return scored(draws, test.column("loss"), passed)
 
 
-Priors = dict[str, Prior | str]
-
-
 def _bayesian(
-    train: RunTable, test: RunTable, law: Law, priors: Priors, seed: int, *, discrepancy: bool
+    train: RunTable, test: RunTable, law: Law, how: dict[str, Any], seed: int, *, discrepancy: bool
 ) -> tuple[np.ndarray, bool]:
     from bayescale.fitting import fit
 
-    fitted = fit(train, law, priors=priors, discrepancy=discrepancy, seed=seed)
+    fitted = fit(train, law, discrepancy=discrepancy, seed=seed, **how)
     draws = fitted.forecast(seed=seed, known_noise=test.known_noise(), **_inputs(test, law)).loss
     return draws.reshape(-1, draws.shape[-1]), fitted.diagnostics.passed
 
 
 def _huber_bootstrap(
-    train: RunTable, test: RunTable, law: Law, priors: Priors, seed: int
+    train: RunTable, test: RunTable, law: Law, how: dict[str, Any], seed: int
 ) -> tuple[np.ndarray, bool]:
     from bayescale.pointfit import point_fit
 

@@ -148,6 +148,8 @@ def noise_variance(fit: "Fit") -> np.ndarray:
         # The Fisher information of a Student-t about its location is (df + 1) / (df + 3) / scale^2.
         df = fit.parameters["noise_df"]
         variance = variance * (df + 3) / (df + 1)
+    if fit.model.group is not None:  # a new run is of a new group
+        variance = variance + fit.parameters["group_sd"] ** 2
     return variance
 
 

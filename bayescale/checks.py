@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from bayescale.runs import RunTable
 
@@ -229,31 +230,38 @@ def _rounding(table: RunTable) -> Iterator[Finding]:
         )
 
 
-# Of so many steps along curves, so few may rise and so many must repeat for losses to be taken for smoothed.
+# A curve of so many steps of which so few rise and so many repeat is taken for smoothed.
 _STEPS, _MAX_RISING, _MIN_REPEATED = 20, 0.01, 0.02
-_NOT_INPUTS = frozenset({"loss", "loss_se", "loss_rounding", "compute", "seed", "outlier", "training"})
+_NOT_INPUTS = frozenset({"loss", "loss_se", "loss_rounding", "seed", "outlier", "training"})
 
 
 def _smoothed(table: RunTable) -> Iterator[Finding]:
-    names = [c for c in ("group", "trunk") if c in table.frame]
+    if table.meta.loss_step:  # rounding, too, makes losses repeat
+        return
+    names = [c for c in ("group", "trunk", "training") if c in table.frame]
     curves = [curve for _, curve in table.frame.groupby(names)] if names else [table.frame]
-    rising = repeated = steps = 0
-    for curve in curves:
-        numbers = curve.select_dtypes("number")
-        varying = [str(c) for c in numbers if c not in _NOT_INPUTS and numbers[c].nunique() > 1]
-        if len(varying) == 1:
-            change = np.diff(numbers.sort_values(varying[0])["loss"])
-            steps += len(change)
-            rising += int((change > 0).sum())
-            repeated += int((change == 0).sum())
-    if steps >= _STEPS and rising <= _MAX_RISING * steps and repeated >= _MIN_REPEATED * steps:
+    smooth = [curve for curve in curves if _never_rises(curve)]
+    if smooth:
+        which = "the loss" if len(curves) == 1 else f"the loss of {len(smooth)} of {len(curves)} curves"
         yield Finding(
             "smoothed",
-            f"along its curves the loss rises in {rising} of {steps} steps and repeats to the last digit in "
-            f"{repeated}: a best so far, or means; raw evaluations scatter more than these, and forecasts of "
-            "such want the noise that is known of them (`known_noise`)",
+            f"{which} hardly ever rises and repeats to the last digit: a best so far, or means; raw "
+            "evaluations scatter more than these, and forecasts of such want the noise that is known of them "
+            "(`known_noise`)",
             "arXiv:2209.06640",
         )
+
+
+def _never_rises(curve: pd.DataFrame) -> bool:
+    """Whether runs lie along one way through the inputs, and their losses are too orderly for raw ones."""
+    numbers = curve.select_dtypes("number")
+    varying = [str(c) for c in numbers if c not in _NOT_INPUTS and numbers[c].nunique() > 1]
+    ordered = numbers.sort_values(varying) if varying else numbers
+    one_way = all(ordered[c].is_monotonic_increasing for c in varying)
+    if not varying or not one_way or len(curve) <= _STEPS:
+        return False
+    change = np.diff(ordered["loss"])
+    return bool((change > 0).mean() <= _MAX_RISING and (change == 0).mean() >= _MIN_REPEATED)
 
 
 _CHECKS: tuple[Callable[[RunTable], Iterator[Finding]], ...] = (

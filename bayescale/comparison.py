@@ -171,6 +171,12 @@ class Comparison:
                 for n, (_, reasons) in there.items()
                 for r in reasons
             ]
+        if self.heldout is not None:
+            failed = self.heldout["heldout_failed"]
+            found += [
+                f"do not rely on the scores of {n} on hidden runs: diagnostics failed in {k} of its fits"
+                for n, k in failed[failed > 0].items()
+            ]
         for name, loo in self.loo.items():
             if high := int((loo.pareto_k > loo.good_k).sum()):
                 share = f"{high} of {len(self.table)} runs"
@@ -375,9 +381,14 @@ def _heldout(fits: "Mapping[str, Fit]", progress: Callable[[str], None]) -> pd.D
     rows = {}
     for name, fit in fits.items():
         how = "discrepancy" if fit.options["discrepancy"] else "law-only"
-        result = backtest(fit.table, fit.law, methods=[how], seed=fit.options["seed"], progress=progress)
+        result = backtest(
+            fit.table, fit.law, priors=fit.priors, noise=fit.options["noise"],
+            group_effect=fit.options["group_effect"], methods=[how], seed=fit.options["seed"],
+            progress=progress,
+        )  # fmt: skip
         scores = result.summary().loc[how]
         rows[name] = {"heldout_crps_%": scores["crps_%"], "heldout_coverage_90%": scores["coverage_90%"]}
+        rows[name]["heldout_failed"] = len(result.failures())
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -107,6 +107,7 @@ def posterior_tree(fit: Fit) -> xr.DataTree:
 
 def _rebuild(tree: xr.DataTree, header: Mapping[str, Any]) -> Fit:
     frame = tree["run_table"].to_dataset().to_dataframe().reset_index(drop=True)
+    frame = frame.replace("", np.nan)  # as missing text is written
     table = RunTable(frame, TableMeta(**header["table"]))
     options = header["options"]
     model = make_model(

@@ -68,6 +68,11 @@ class Fit:
         """The law."""
         return self.model.law
 
+    @property
+    def priors(self) -> dict[str, Prior | str]:
+        """Every prior by name: given to another fit, they keep its table's own from coming in."""
+        return {**{p.name: p.prior for p in self.law.parameters}, **self.options["scale_priors"]}
+
     @cached_property
     def parameters(self) -> dict[str, np.ndarray]:
         """Draws of every parameter, shape (sample, ...), chains one after the other."""

@@ -37,7 +37,8 @@ class Forecast:
     expected_loss : array, shape (chain, draw, target)
         Expected loss of the training recipe, nats/token.
     loss : array, shape (chain, draw, target)
-        Loss of one new run, noise added, nats/token.
+        Loss of one new run, with noise and, of models with a group effect, the offset of a new group,
+        nats/token.
     law, table : str
         What was fitted to what.
     outside : mapping
@@ -116,7 +117,7 @@ def forecast(fit: "Fit", *, seed: int = 0, known_noise: Any = 0.0, **inputs: Any
     )
     rng = np.random.default_rng(seed)
     expected = expected_loss(fit, ratios, rng)
-    new = expected * np.exp(_noise(fit, expected.shape, known_noise, rng))
+    new = expected * np.exp(_noise(fit, expected.shape, known_noise, rng) + _offset(fit, expected.shape, rng))
     shape = (*fit.z.shape[:2], ratios.shape[1])
     outside = decades_outside(fit, targets)
     return Forecast(
@@ -133,17 +134,14 @@ def forecast(fit: "Fit", *, seed: int = 0, known_noise: Any = 0.0, **inputs: Any
 def expected_loss(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw the expected loss at log-ratios of shape (input, target); shape (draws, target).
 
-    Includes the discrepancy, with the part that the runs leave unknown drawn jointly over all targets, and
-    the offset of a new group.
+    Includes the discrepancy, with the part that the runs leave unknown drawn jointly over all targets.
+    Offsets of groups are no part of it: of two new groups neither is expected to do better.
     """
     model, draws = fit.model, fit.parameters
     values = {n: draws[n] for n in model.centred.names}
     loss = np.array(model.law_loss(values, ratios)) * np.ones((1, ratios.shape[1]))
     if model.discrepancy is not None:
         loss = model.with_misfit(loss, values, _misfit(fit, ratios, rng))
-    if model.group is not None:
-        offset = rng.standard_normal(loss.shape) * draws["group_sd"][:, None]
-        loss = loss * np.exp(offset)
     return loss
 
 
@@ -214,6 +212,13 @@ def _noise(fit: "Fit", shape: tuple[int, ...], known: Any, rng: np.random.Genera
         df = np.maximum(fit.parameters["noise_df"][:, None], 2.0)
         noise = noise / np.sqrt(rng.chisquare(np.broadcast_to(df, shape)) / df)
     return noise * np.hypot(fit.parameters["noise_sd"][:, None], known)
+
+
+def _offset(fit: "Fit", shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Draw the offset of log loss of a new group for every target."""
+    if fit.model.group is None:
+        return np.zeros(shape)
+    return rng.standard_normal(shape) * fit.parameters["group_sd"][:, None]
 
 
 def _warnings(fit: "Fit", outside: Mapping[str, np.ndarray]) -> list[str]:

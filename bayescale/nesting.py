@@ -37,12 +37,12 @@ class Separation:
         Such as ``alpha - beta``: zero where the special case holds.
     median, low, high : float
         Posterior median and 90% interval, in `unit`.
-    rope : float
-        Half-width of the region of practical equivalence, in `unit`.
-    inside : float
+    rope : float or None
+        Half-width of the region of practical equivalence, in `unit`; known of losses and exponents alone.
+    inside : float or None
         Posterior probability that the parameter lies in the region.
     unit : str
-        Empty, or nats/token.
+        The parameter's; empty for exponents.
     """
 
     law: str
@@ -51,17 +51,18 @@ class Separation:
     median: float
     low: float
     high: float
-    rope: float
-    inside: float
+    rope: float | None
+    inside: float | None
     unit: str
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
         band = f"{self.low:.3g} to {self.high:.3g}, 90%"
-        return (
-            f"{self.parameter} in {self.law} is {self.median:.3g} ({band}){unit}; "
-            f"within {self.rope:g} of 0, where {self.special_case} holds, with probability {self.inside:.2g}"
-        )
+        found = f"{self.parameter} in {self.law} is {self.median:.3g} ({band}){unit}; "
+        if self.rope is None:
+            return f"{found}at 0 {self.special_case} holds"
+        near = f"within {self.rope:g} of 0, where {self.special_case} holds, with probability "
+        return f"{found}{near}{self.inside:.2g}"
 
 
 def separation(law: Law, special_case: Law) -> sp.Expr | None:
@@ -92,16 +93,26 @@ def separate(fit: "Fit", special_case: Law) -> Separation | None:
     draws, parameter = fit.parameters, str(found)
     if found.is_Symbol:
         # A term is judged by what it adds at the table's centre, not at one parameter or one token.
-        parameter = f"{parameter}_centre" if f"{parameter}_centre" in draws else parameter
-        values, rope, unit = draws[parameter], ROPE_LOSS, "nats/token"
+        centred = f"{parameter}_centre"
+        rope, unit = _scale_of(fit.law, parameter, centred in draws)
+        parameter = centred if centred in draws else parameter
+        values = draws[parameter]
     else:
         one, other = parameter.split(" - ")
         values, rope, unit = draws[one] - draws[other], ROPE_EXPONENT, ""
     low, median, high = np.quantile(values, [0.05, 0.5, 0.95])
-    inside = float((np.abs(values) < rope).mean())
+    inside = None if rope is None else float((np.abs(values) < rope).mean())
     return Separation(
         fit.law.name, special_case.name, parameter, float(median), float(low), float(high), rope, inside, unit
     )
+
+
+def _scale_of(law: Law, name: str, is_amplitude: bool) -> tuple[float | None, str]:
+    """Return what of a parameter is next to nothing, if that is known, and its unit."""
+    unit = next(p.unit for p in law.parameters if p.name == name)
+    if name == law.floor or is_amplitude:
+        return ROPE_LOSS, "nats/token"
+    return (None if unit else ROPE_EXPONENT), unit
 
 
 def _plain(expression: sp.Expr) -> sp.Expr:

@@ -9,6 +9,7 @@ import pandas as pd
 from bayescale.candidates import candidate_grid, candidate_pool, cost, noise_variance
 from bayescale.comparison import Comparison
 from bayescale.design import Draws, belief_from
+from bayescale.errors import FitError
 from bayescale.model.model import SHAPE_SCALES
 from bayescale.proposals import MOST_SEEDS, Proposal, positive_budget, propose, warnings_of
 from bayescale.targets import MAX_DRAWS, Target, band, joint_draws, parse_target, table_target
@@ -104,6 +105,11 @@ def plan(
     fits = _weighted(posterior)
     best = next(iter(fits.values()))[0]
     target, budget = _target(best, target), positive_budget(budget)
+    if len({target.is_allocation(fit) for fit, _ in fits.values()}) > 1:
+        raise FitError(
+            f"target {target} is an allocation for laws in params N and tokens D, and a loss for others; "
+            f"there are both among {', '.join(fits)}: plan from laws of one kind"
+        )
     pool, notes = _candidates(fits, target, budget, candidates)
     laws = _draws(fits, target, pool, seed)
     times = MOST_SEEDS if candidates is None else 1
@@ -180,7 +186,7 @@ def _candidates(
     if candidates is not None:
         return candidate_pool(candidates, laws, budget)
     table = next(iter(fits.values()))[0].table
-    dearest = target.inputs.get("compute", np.inf)
+    dearest = float(np.max(target.inputs.get("compute", np.inf)))
     if target.inputs.keys() >= {"params", "tokens"}:
         dearest = 0.999 * float(np.max(cost(table, target.inputs["params"], target.inputs["tokens"])))
     most = {n: float(np.max(v)) for n, v in target.inputs.items() if n in ("params", "tokens")}

@@ -18,6 +18,8 @@ from bayescale.model.model import Model, make_model
 from bayescale.runs import RunTable
 
 HUBER_DELTA = 1e-3
+# What the optimiser is told where the objective or its gradient is not finite.
+_NOT_FINITE = 1e10
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +150,7 @@ class _Huber:
             method="BFGS",
             options={"gtol": 1e-7, "maxiter": 2000},
         )
-        result.fun = result.fun / 1e4
+        result.fun = result.fun / 1e4 if result.fun < _NOT_FINITE else np.inf
         return result
 
     def objective(self, z: np.ndarray, rows: np.ndarray, scale: float) -> tuple[float, np.ndarray]:
@@ -164,5 +166,5 @@ class _Huber:
             inner = np.where(self.positive, list(values.values()), 1.0)
             gradient = inner * np.array([(outer * slope).sum() for slope in slopes])
         if not (np.isfinite(huber) and np.all(np.isfinite(gradient))):
-            return 1e10, np.zeros_like(z)
+            return _NOT_FINITE, np.zeros_like(z)
         return scale * float(huber), scale * gradient

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayescale.errors import FitError
+from bayescale.sensitivity import Setting, refit
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
+
+_ALONE = Setting("no discrepancy", "", 1.0, {"discrepancy": False})
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def lack_of_fit(fit: "Fit") -> LackOfFit | None:
     Parameters
     ----------
     fit : Fit
-        Its law is taken at the posterior's mean loss of each run, without discrepancy.
+        Its law is taken at the posterior's mean loss of each run; of a fit with discrepancy, that of the law
+        fitted alone: what a discrepancy explains, the law does not try to.
 
     Returns
     -------
@@ -78,8 +82,10 @@ def lack_of_fit(fit: "Fit") -> LackOfFit | None:
     freedom = int((counts - 1).sum())
     if freedom == 0:
         return None
-    values = {name: fit.parameters[name] for name in model.centred.names}
-    law = np.broadcast_to(model.law_loss(values, model.ratios), (len(fit.parameters["noise_sd"]), len(where)))
+    alone = refit(fit, _ALONE) if fit.options["discrepancy"] else fit
+    values = {name: alone.parameters[name] for name in model.centred.names}
+    law = model.law_loss(values, model.ratios)
+    law = np.broadcast_to(law, (len(alone.parameters["noise_sd"]), len(where)))
     expected = law.mean(axis=0)
     if not np.all(expected > 0):
         raise FitError(f"law {fit.law.name!r} has no positive loss at some run of table {fit.table.name!r}")

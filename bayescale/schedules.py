@@ -72,9 +72,10 @@ def schedule_reduction(
     out = np.zeros(len(rows))
     for i, row in enumerate(rows):
         k = dropped[dropped < row]
-        # Where the learning rate is 0 a drop has done all it can.
-        with np.errstate(divide="ignore"):
+        # A drop to 0 has done all it can as soon as there is any area behind it, and nothing before.
+        with np.errstate(divide="ignore", invalid="ignore"):
             saturation = constant * (area[row - 1] - area[k] + rates[k]) * rates[k] ** -gamma
+        saturation = np.nan_to_num(saturation, nan=0.0, posinf=np.inf)
         out[i] = (drops[k] * (1 - (1 + saturation) ** -beta)).sum()
     return out
 

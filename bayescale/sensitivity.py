@@ -58,8 +58,7 @@ def refit(fit: "Fit", setting: Setting, *, method: str = "fast") -> "Fit":
 
     kept = ("noise", "discrepancy", "group_effect", "draws", "tune", "chains", "seed")
     how = {name: fit.options[name] for name in kept} | dict(setting.options)
-    # Priors are passed by name, so that a table's own prior on the floor does not undo the change.
-    priors = {p.name: widened(p.prior, setting.widths) for p in fit.law.parameters}
+    priors = fit.priors | {p.name: widened(p.prior, setting.widths) for p in fit.law.parameters}
     return make(fit.table, fit.law, priors=priors, method="nuts" if method == "nuts" else "fast", **how)
 
 

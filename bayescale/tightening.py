@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from bayescale.catalogue import load
 from bayescale.errors import BayescaleError
@@ -95,7 +96,9 @@ def tighten(
         entry = _entry(fitted, target, number, rounds, seed)
         progress(f"round {number}: {entry['runs']} runs, 90% band {entry['width']:.4g} {entry['unit']} wide")
         proposed = None
-        if entry["width"] <= width:
+        if number and entry["runs"] == rounds[-1]["runs"]:
+            entry["stop"] = "no run of this round came to its end; runs.jsonl says what became of them"
+        elif entry["width"] <= width:
             entry["stop"] = f"the band is narrower than {width:g} {entry['unit']}"
         else:
             proposed = _plan(fitted, target, budget, entry["spent"], seed)
@@ -113,7 +116,7 @@ def tighten(
             return Tightening(rounds, _check(fitted, target, train, folder))
         assert proposed is not None
         following = read_ladder(folder / f"ladder-{number}.toml", folder)
-        following["runs"] += run_groups(proposed.runs)
+        following["runs"] += run_groups(_with_new_seeds(proposed.runs, following["runs"]))
         number += 1
         save_ladder(following, folder / f"ladder-{number}.toml")
 
@@ -151,11 +154,13 @@ def _entry(
     low, high = band(draws)
     floor = fitted.law.floor
     compute = float(fitted.table.column("compute").sum())
+    # Runs that blew up are not in the table, but were paid for.
+    planned = sum(entry["plan"]["cost"] for entry in before)
     return {
         "round": number,
         "runs": len(fitted.table),
         "compute": compute,
-        "spent": compute - (before[0]["compute"] if before else compute),
+        "spent": max(planned, compute - before[0]["compute"]) if before else 0.0,
         "target": str(target),
         "unit": target.describe(fitted)[1],
         "band": [low, high],
@@ -171,6 +176,12 @@ def _plan(fitted: Fit, target: Target, budget: float, spent: float, seed: int) -
     left = min(budget - spent, _ROUND_SHARE * budget)
     # What rounding of sizes leaves over is no round.
     return plan(fitted, target, left, seed=seed) if left > 0.02 * budget else None
+
+
+def _with_new_seeds(runs: pd.DataFrame, groups: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return runs with seeds that none of a ladder's groups has, whether or not its run is in the table."""
+    first = 1 + max((int(seed) for group in groups for seed in group.get("seeds", [0])), default=-1)
+    return runs.assign(seed=np.arange(first, first + len(runs)))
 
 
 def _check(fitted: Fit, target: Target, train: Train, folder: Path) -> dict[str, Any] | None:

@@ -110,3 +110,13 @@ def test_bands_of_held_out_runs_hold_the_noise_known_of_them():
     half_widths = (scores["high_90"] - scores["low_90"]) / 2
     # 1.64 sd, or up to 2.1 at the degrees of freedom that 30 runs leave possible; all else is under .02 nats.
     assert ((half_widths > 1.6 * 0.2) & (half_widths < 2.2 * 0.2)).all()
+
+
+def test_splits_whose_fits_fail_are_named():
+    scores = pd.DataFrame(
+        {"table": "t", "factor": [3, 3, 10], "method": "discrepancy", "passed": [True, True, False]}
+    )
+    assert Backtest(scores).failures() == [{"table": "t", "factor": 10, "method": "discrepancy"}]
+    assert Backtest(scores).warnings() == [
+        "do not rely on discrepancy at factor 10 of t: its diagnostics failed"
+    ]

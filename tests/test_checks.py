@@ -57,9 +57,14 @@ def test_smoothed_curves_are_found():
     seen = np.geomspace(1e6, 1e9, 60)
     raw = 0.2 + 3 * seen**-0.2 * np.exp(0.02 * rng.standard_normal(60))
 
-    def found(loss):
-        frame = pd.DataFrame({"seen_examples": seen, "loss": loss})
-        return codes(make_table(frame, bs.TableMeta(loss_unit="other", loss_step=0.0)))
+    def found(**columns):
+        return codes(make_table(pd.DataFrame(columns), bs.TableMeta(loss_unit="other", loss_step=0.0)))
 
-    assert "smoothed" not in found(raw)
-    assert "smoothed" in found(np.minimum.accumulate(raw))
+    assert "smoothed" not in found(seen_examples=seen, loss=raw)
+    best = np.minimum.accumulate(raw)
+    assert "smoothed" in found(seen_examples=seen, loss=best)
+    assert "smoothed" in found(step=np.arange(60), tokens=seen, params=1e8, loss=best)
+    both = {"seen_examples": np.tile(seen, 2), "loss": np.append(raw, best)}
+    assert "smoothed" in found(**both, group=np.repeat(["raw", "best"], 60))
+    rng.shuffle(best)
+    assert "smoothed" not in found(seen_examples=seen, loss=best)

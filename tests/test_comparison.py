@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayescale as bs
@@ -13,8 +14,8 @@ from bayescale.comparison import Comparison
 from bayescale.errors import FitError
 from bayescale.inference.evidence import Evidence
 from bayescale.laws import BUILTIN, Either, Gamma, LogNormal, Normal
-from bayescale.nesting import separate, separation
-from bayescale.sensitivity import refit, settings_beside, widened
+from bayescale.nesting import ROPE_EXPONENT, ROPE_LOSS, _scale_of, separate, separation
+from bayescale.sensitivity import Setting, refit, settings_beside, widened
 from tests.conftest import simulated_table
 from tests.test_cli import run
 
@@ -59,8 +60,22 @@ def test_heldout_scores_are_the_backtests(table):
         scores = bs.backtest(table, law, methods=["law-only"]).summary().loc["law-only"]
         assert summary.loc[law, "heldout_crps_%"] == pytest.approx(scores["crps_%"])
         assert summary.loc[law, "heldout_coverage_90%"] == scores["coverage_90%"]
+    assert (summary["heldout_failed"] == 0).all()
     # A law without a floor cannot forecast a table with one.
     assert summary.loc["kaplan", "heldout_crps_%"] > 2 * summary.loc["chinchilla-shared", "heldout_crps_%"]
+
+
+def test_scores_on_hidden_runs_by_fits_that_fail_are_marked(compared):
+    heldout = pd.DataFrame({"heldout_failed": [2, 0]}, index=compared.labels[:2])
+    said = [w for w in replace(compared, heldout=heldout).warnings() if "hidden runs" in w]
+    words = "do not rely on the scores of {} on hidden runs: diagnostics failed in 2 of its fits"
+    assert said == [words.format(compared.labels[0])]
+
+
+def test_a_refit_keeps_the_priors_of_noise(table):
+    fitted = bs.fit(table, method="fast", discrepancy=False, priors={"noise_sd": "LogNormal(0.1, 0.05)"})
+    again = refit(fitted, Setting("nothing else", "nothing", 1.0, {}))
+    assert again.evidence.log == pytest.approx(fitted.evidence.log, abs=1e-9)
 
 
 def test_wider_priors_cost_evidence(table):
@@ -176,6 +191,12 @@ def test_large_monte_carlo_error_is_marked(compared):
 )
 def test_separating_parameter_is_found(law, special, expected):
     assert str(separation(BUILTIN[law], BUILTIN[special])) == expected
+
+
+def test_what_is_next_to_nothing_has_the_unit_of_its_parameter():
+    assert _scale_of(BUILTIN["curve-m3"], "d", False) == (None, "examples")
+    assert _scale_of(BUILTIN["curve-bnsl-1"], "c", False) == (ROPE_EXPONENT, "")
+    assert _scale_of(BUILTIN["kaplan-floor"], "E", False) == (ROPE_LOSS, "nats/token")
 
 
 def test_nested_law_reports_its_parameter(compared):

@@ -286,6 +286,16 @@ def test_what_cannot_be_planned_is_said(small_fit, target, budget, message):
         plan(small_fit, target, budget)
 
 
+def test_an_allocation_is_not_planned_from_laws_that_have_none(small_fit):
+    bare = {"discrepancy": False, "method": "fast"}
+    fits = [bs.fit(small_fit.table, law, **bare) for law in ("chinchilla", "power-compute-floor")]
+    # Odds that drop no law, whatever the table says.
+    compared = bs.compare(fits, sensitivity=False)
+    even = replace(compared, evidences=dict.fromkeys(compared.labels, fits[0].evidence))
+    with pytest.raises(FitError, match="plan from laws of one kind"):
+        plan(even, "compute=1e21", 1e20)
+
+
 def test_failed_fits_mark_their_plans(small_fit):
     failed = replace(small_fit, diagnostics=replace(small_fit.diagnostics, k_hat=0.9))
     assert any("do not rely" in w for w in plan(failed, "E", 1e20).warnings)

@@ -127,6 +127,11 @@ def test_allocation_with_discrepancy_is_searched(full_fit):
     reach = full_fit.allocate(loss=float(allocation.draws["loss"].median())).summary()
     compute = reach.set_index("quantity")["median"]["compute"]
     assert compute == pytest.approx(1e21, rel=0.1)
+    # The worst run of the table was had for less than its dearest, too.
+    easy = full_fit.allocate(loss=float(full_fit.table.column("loss").max()))
+    assert np.isfinite(easy.draws["compute"].values).all()
+    far = full_fit.allocate(compute=[1e18, 1e19, 1e26]).warnings
+    assert any("decades above the table" in w for w in far)
 
 
 def test_saved_fits_come_back_whole(full_fit, tmp_path):

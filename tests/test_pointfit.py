@@ -46,6 +46,11 @@ def test_held_parameters_stay_and_the_rest_is_fitted():
     assert worse.objective > free.objective * 1.01
 
 
+def test_a_fit_that_is_nowhere_finite_is_an_error():
+    with pytest.raises(bs.BayescaleError, match="no finite objective"):
+        bs.point_fit(bs.load("chinchilla"), "E + A*N**-a", starts=3, bootstrap=0, fixed={"E": -1e5})
+
+
 @pytest.mark.parametrize(
     ("fixed", "match"),
     [

@@ -51,12 +51,40 @@ def test_without_replicates_there_is_nothing_to_tell():
     assert bs.lack_of_fit(bs.fit(simulated_table(rows=20), discrepancy=False)) is None
 
 
-def test_runs_of_one_trunk_share_an_offset_by_themselves():
+def test_what_a_discrepancy_explains_is_no_lack_of_fit():
+    table = repeated_table()
+    with_it, alone = (bs.lack_of_fit(bs.fit(table, method="fast", discrepancy=d)) for d in (True, False))
+    assert with_it.lack_of_fit == pytest.approx(alone.lack_of_fit, abs=NOISE / 10)
+    assert with_it.pure_error == pytest.approx(alone.pure_error)
+
+
+def trunk_table() -> bs.RunTable:
+    """Eight trunks of five runs, of which the last has no label."""
     table = simulated_table(rows=40, noise_sd=0.001)
     rng = np.random.default_rng(1)
     trunk = np.arange(40) // 5
     table.frame["trunk"] = [f"trunk {t}" if t < 7 else None for t in trunk]
     table.frame["loss"] *= np.exp(0.02 * rng.standard_normal(8)[trunk])
+    return table
+
+
+def test_no_allocation_is_the_luckiest_of_new_trunks(tmp_path):
+    fit = bs.fit(trunk_table(), method="fast")
+    best = fit.allocate(compute=1e20).draws.median("sample")
+    there = {name: float(best[name][0]) for name in ("params", "tokens")}
+    made = fit.forecast(**there)
+    assert float(best["loss"][0]) == pytest.approx(np.median(made.expected_loss), rel=0.004)
+    # A new run is of a new trunk.
+    spread = np.log(made.loss / made.expected_loss)
+    assert spread.std() > np.median(fit.parameters["group_sd"])
+    fit.save(tmp_path / "fit.nc")
+    again = bs.load_fit(tmp_path / "fit.nc")
+    assert again.model.group_names == fit.model.group_names
+    np.testing.assert_array_equal(again.forecast(**there).loss, made.loss)
+
+
+def test_runs_of_one_trunk_share_an_offset_by_themselves():
+    table = trunk_table()
     shared = bs.fit(table, discrepancy=False)
     assert shared.options["group_effect"] == "trunk"
     # Seven trunks, and five runs that share theirs with no other.

@@ -30,6 +30,13 @@ def test_reduction_is_the_double_sum_of_the_paper():
         assert found[s - 1] == pytest.approx(sum(terms), abs=1e-12)
 
 
+@pytest.mark.parametrize("after", [[], [0.02]])
+def test_a_drop_to_nothing_is_the_limit_of_drops_to_little(after):
+    rates = [[0.1, 0.1, 0.05, low, *after] for low in (1e-12, 0.0)]
+    ends = [schedule_reduction(np.arange(1, len(rate) + 1), rate)[-1] for rate in rates]
+    assert ends[1] == pytest.approx(ends[0], rel=0.01)
+
+
 def test_rows_may_be_steps_apart_and_a_warm_up_counts_as_area_alone():
     area, annealed = bs.schedule_areas([100, 200], [1.0, 1.0])
     assert area.tolist() == pytest.approx([50.5, 150.5])

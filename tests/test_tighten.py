@@ -7,15 +7,19 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
 
 from bayescale_trainer.records import MEASURED, read_records
 
+import bayescale as bs
 from bayescale.errors import BayescaleError
 from bayescale.rounds import read_tightening
-from bayescale.tightening import tighten
+from bayescale.runs import write_runs
+from bayescale.tightening import _with_new_seeds, tighten
+from tests.conftest import simulated_table
 from tests.trainer.conftest import TINY
 
 START = TINY.replace("tiny", "start") + "[[runs]]\nparams = [2e3, 6e3]\ntokens = [4e3, 8e3, 16e3]\n"
@@ -107,6 +111,28 @@ def test_a_folder_keeps_to_its_ladder_and_target(tmp_path):
     with pytest.raises(BayescaleError, match="gamma"):
         tighten(ladder, "E", 1e9, 0.1, folder, train=fails, priors={"gamma": "LogNormal(1, 1)"})
     assert not (tmp_path / "other").exists() or os.listdir(tmp_path / "other") == []
+
+
+def test_runs_that_blow_up_are_paid_for_and_end_the_loop(tmp_path):
+    ladder, folder = tmp_path / "start.toml", tmp_path / "out"
+    ladder.write_text(START)
+
+    def only_the_first_runs_end(path, place):
+        table = simulated_table(rows=12)
+        write_runs(bs.RunTable(table.frame.assign(seed=0), table.meta), place / "runs.csv")
+        return 1
+
+    how = {"train": only_the_first_runs_end, "seed": 1}
+    found = tighten(ladder, "params=1e9,tokens=2e10", 1e21, 1e-4, folder, **how)
+    assert len(found.rounds) == 2
+    assert found.rounds[1]["spent"] == pytest.approx(found.rounds[0]["plan"]["cost"])
+    assert "no run of this round came to its end" in found.rounds[1]["stop"]
+
+
+def test_a_planned_run_has_the_seed_of_no_run_of_the_ladder():
+    groups = [{"params": 1e6, "tokens": 1e7, "seeds": [0, 4]}, {"params": 2e6, "tokens": 1e7}]
+    runs = pd.DataFrame({"params": [1e6, 1e6], "tokens": 1e7, "seed": [0, 1]})
+    assert _with_new_seeds(runs, groups)["seed"].tolist() == [5, 6]
 
 
 def test_a_folder_without_rounds_or_with_spoilt_ones_is_refused(tmp_path):

@@ -60,7 +60,9 @@ def report(
         backtest=run(
             fitted.table,
             fitted.law,
-            priors=fitted.options["scale_priors"],
+            priors=fitted.priors,
+            noise=fitted.options["noise"],
+            group_effect=fitted.options["group_effect"],
             seed=how.seed,
             folder=folder,
             progress=say,

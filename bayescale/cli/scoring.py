@@ -46,8 +46,7 @@ def backtest(
     )
     by_split = result.summary(("factor", "method")).reset_index()
     overall = result.summary().reset_index()
-    failed = result.scores.loc[~result.scores["passed"].astype(bool), ["factor", "method"]]
-    failures = failed.drop_duplicates().to_dict("records")
+    failures = result.failures()
     if as_json:
         data = {"table": table.name, "overall": overall.to_dict("records")}
         data |= {"splits": by_split.to_dict("records"), "failed_diagnostics": failures}
@@ -55,9 +54,7 @@ def backtest(
     else:
         print_frame(by_split, f"{table.name}, split by split (scores in % of loss)")
         print_frame(overall, "mean over splits")
-        for split in failures:
-            what = f"{split['method']} at factor {split['factor']:g}"
-            print_warnings([f"do not rely on {what}: its diagnostics failed"])
+        print_warnings(result.warnings())
     exit_by(not failures)
 
 
@@ -83,6 +80,7 @@ def scoreboard(
         "overall": overall.to_dict("records"),
         "tables": by_table.to_dict("records"),
         "left_out": board.left_out,
+        "failed_diagnostics": board.backtest.failures(),
     }
     if output:
         with written_aside(output) as aside:
@@ -90,10 +88,12 @@ def scoreboard(
             aside.write_text(json.dumps(data | {"runs": runs}, indent=1), "utf-8")
     if as_json:
         print(json.dumps(data, indent=2))
-        return
-    print_frame(by_table, "table by table (scores in % of loss, log density in nats)")
-    print_frame(overall, "mean over splits")
-    for name, reason in board.left_out.items():
-        print(f"{name} left out: {reason}")
-    if output:
-        print(f"saved to {output}")
+    else:
+        print_frame(by_table, "table by table (scores in % of loss, log density in nats)")
+        print_frame(overall, "mean over splits")
+        for name, reason in board.left_out.items():
+            print(f"{name} left out: {reason}")
+        if output:
+            print(f"saved to {output}")
+        print_warnings(board.backtest.warnings())
+    exit_by(not data["failed_diagnostics"])
