@@ -138,7 +138,13 @@ def allocate(
             ]
             closed = False
         for value, column in zip(asked, columns, strict=True):
-            if (share := float(np.mean(np.isnan(column["loss"])))) > 0:
+            share = float(np.mean(np.isnan(column["loss"])))
+            if share == 1 and value > fit.table.column("loss").max():
+                warnings.append(
+                    f"a loss of {value:g} takes less compute than was searched, which begins at "
+                    f"{_REACH[0]:g} of the table's least"
+                )
+            elif share > 0:
                 warnings.append(
                     f"{share:.0%} of the posterior does not reach a loss of {value:g}; intervals "
                     "describe the rest"

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from bayescale.errors import FitError
-from bayescale.files import written_aside
+from bayescale.files import made_folder, require_writable, written_aside
 from bayescale.laws import Law, Prior, find_law
 from bayescale.model.model import Noise
 from bayescale.runs import RunTable
@@ -121,6 +121,8 @@ def backtest(
     """
     if unknown := set(methods) - _METHODS.keys():
         raise FitError(f"method {sorted(unknown)[0]!r} is unknown; expected some of {', '.join(_METHODS)}")
+    if folder is not None:
+        made_folder(folder)
     found = find_law(law, columns=list(map(str, table.frame.columns)))
     how: dict[str, Any] = {"priors": dict(priors or {}), "noise": noise, "group_effect": group_effect}
     parts = []
@@ -143,6 +145,8 @@ def splits_of(table: RunTable, factors: Sequence[float] = FACTORS) -> list[tuple
     FitError
         If no factor does.
     """
+    if wrong := [factor for factor in factors if not 1 < factor < np.inf]:
+        raise FitError(f"factors: found {wrong[0]:g}; expected numbers above 1, such as 3, 10, 30")
     compute = table.column("compute")
     splits = []
     for factor in factors:
@@ -249,9 +253,12 @@ def _kept(
     digest.update(json.dumps([how, train.meta.model_dump(), version("bayescale")]).encode())
     path = Path(folder) / f"{digest.hexdigest()[:32]}.json"
     if path.is_file():
-        return pd.read_json(path, orient="table").reset_index(drop=True)
+        try:
+            return pd.read_json(path, orient="table").reset_index(drop=True)
+        except (ValueError, KeyError):
+            path.unlink()  # damaged: made anew
+    require_writable(path)
     scores = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         scores.to_json(aside, orient="table", index=False, double_precision=15)
     return scores

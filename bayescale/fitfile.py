@@ -6,6 +6,7 @@ All of it numbers and JSON: nothing in the file can run code, since fits are pas
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from bayescale.model.coordinates import Coordinates, LogParameters, Whitened
 from bayescale.model.model import make_model
 from bayescale.runs import RunTable, TableMeta
 
-_FORMAT = 5
+_FORMAT = 6
 _ATTRIBUTE = "bayescale"
 
 
@@ -38,6 +39,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         "diagnostics": fit.diagnostics.to_dict(),
         "evidence": fit.evidence.to_dict() if fit.evidence else None,
         "whitened": _whitening(fit.model.coordinates),
+        "sha256": _digest(fit.z, fit.model.log_loss),
     }
     tree = fit.posterior.copy()
     tree["run_table"] = xr.DataTree(_frame_to_dataset(fit.table.frame))
@@ -77,7 +79,7 @@ def load_fit(path: str | Path) -> Fit:
             )
         return _rebuild(tree, header)
     except (KeyError, TypeError, ValueError) as error:
-        raise FitError(f"{path}: its bayescale header is damaged ({error!r})") from error
+        raise FitError(f"{path}: damaged ({error}); make the fit again") from error
 
 
 def posterior_tree(fit: Fit) -> xr.DataTree:
@@ -125,15 +127,25 @@ def _rebuild(tree: xr.DataTree, header: Mapping[str, Any]) -> Fit:
         whitened = Whitened(model.coordinates, tuple(mode), tuple(map(tuple, scale)))
         model = replace(model, coordinates=whitened)
     stats = {str(name): v.values for name, v in tree["sample_stats"].data_vars.items()}
+    z = np.asarray(tree["unconstrained_posterior"].to_dataset()["z"])
+    if _digest(z, model.log_loss) != header["sha256"] or z.shape[-1] != model.size:
+        raise ValueError("its draws or losses are not those that were saved")
     return Fit(
         table,
         model,
-        np.asarray(tree["unconstrained_posterior"].to_dataset()["z"]),
+        z,
         Diagnostics(**header["diagnostics"]),
         options,
         Evidence(**header["evidence"]) if header["evidence"] else None,
         stats or None,
     )
+
+
+def _digest(z: np.ndarray, log_loss: np.ndarray) -> str:
+    """Return a checksum of draws and losses: a file may be damaged and still be read."""
+    digest = sha256(np.ascontiguousarray(z, float).tobytes())
+    digest.update(np.ascontiguousarray(log_loss, float).tobytes())
+    return digest.hexdigest()
 
 
 def _whitening(coordinates: Coordinates) -> dict[str, Any] | None:

@@ -213,7 +213,12 @@ def fit(
     """
     if method not in get_args(Method):
         raise FitError(f"method {method!r} is unknown; expected one of {', '.join(get_args(Method))}")
-    for name, value, least in (("draws", draws, 4), ("tune", tune, 1), ("chains", chains, 1)):
+    for name, value, least in (
+        ("draws", draws, 4),
+        ("tune", tune, 1),
+        ("chains", chains, 1),
+        ("seed", seed, 0),
+    ):
         if value < least:
             raise FitError(f"{name} is {value}; expected at least {least}")
     group_effect = group_effect or shared_trunks(table)

@@ -163,6 +163,7 @@ def complete_inputs(fit: "Fit", inputs: Mapping[str, Any]) -> dict[str, np.ndarr
         sizes = {name: len(values) for name, values in arrays.items()}
         raise FitError(f"inputs have unequal numbers of targets: {sizes}") from error
     targets = dict(zip(arrays, broadcast, strict=True))
+    _require_consistent(targets, fit.table.meta.flops_per_param_token)
     complete_compute(targets, fit.table.meta.flops_per_param_token)
     if missing := [c for c in fit.law.columns if c not in targets]:
         raise FitError(
@@ -170,6 +171,19 @@ def complete_inputs(fit: "Fit", inputs: Mapping[str, Any]) -> dict[str, np.ndarr
             f"cannot be found from {', '.join(given)}"
         )
     return targets
+
+
+def _require_consistent(targets: Mapping[str, np.ndarray], k: float) -> None:
+    """Raise if params, tokens and compute are all given, and compute is not about k N D."""
+    if not {"params", "tokens", "compute"} <= targets.keys():
+        return
+    ratio = targets["compute"] / (k * targets["params"] * targets["tokens"])
+    # Tables count compute in ways of their own: off by this much it is another run.
+    if np.any((ratio > 3) | (ratio < 1 / 3)):
+        worst = ratio[np.argmax(np.abs(np.log(ratio)))]
+        raise FitError(
+            f"compute is {worst:.3g} times {k:g} x params x tokens; give two of the three, or all of one run"
+        )
 
 
 def decades_outside(fit: "Fit", targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -222,7 +236,7 @@ def _offset(fit: "Fit", shape: tuple[int, ...], rng: np.random.Generator) -> np.
 
 
 def _warnings(fit: "Fit", outside: Mapping[str, np.ndarray]) -> list[str]:
-    far = {name: decades.max() for name, decades in outside.items() if decades.max() > 0}
+    far = {name: decades.max() for name, decades in outside.items() if decades.max() >= 0.05}
     return [
         *fit.warnings,
         *(f"{decades:.1f} decades outside the table's range: {name}" for name, decades in far.items()),

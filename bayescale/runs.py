@@ -8,9 +8,11 @@ import csv
 import gzip
 import re
 import tomllib
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,7 +119,7 @@ class TableMeta(pydantic.BaseModel):
     corpus: str = ""
     tokenizer: str = ""
     loss_unit: LossUnit = "nats/token"
-    tokens_per_byte: float | None = None
+    tokens_per_byte: float | None = pydantic.Field(default=None, gt=0, allow_inf_nan=False)
     params_convention: Literal["total", "non-embedding", "unknown"] = "unknown"
     flops_per_param_token: float = pydantic.Field(default=6.0, gt=0, allow_inf_nan=False)
     loss_step: float | None = pydantic.Field(default=None, ge=0, allow_inf_nan=False)
@@ -229,6 +231,7 @@ def read_runs(
         Naming file, row and column, what was found and what was expected.
     """
     path = Path(path)
+    numbered = _read_numbered(path)
     about, mapping = _read_meta(path)
     mapping = {**mapping, **(columns or {})}
     told = {"loss_unit": loss_unit, "tokens_per_byte": tokens_per_byte}
@@ -237,11 +240,10 @@ def read_runs(
     except pydantic.ValidationError as error:
         raise TableError(_explain(error, path)) from error
     check_unit(meta.loss_unit, meta.tokens_per_byte)
-    raw = _rename(read_frame(path), mapping, path)
+    raw = _rename(numbered, mapping, path)
     if loss_unit is None and "loss_unit" not in about:
         _refuse_other_unit(mapping.get("loss", "loss"), path)
-    first_row = 2 if _suffix(path) in (".csv", ".tsv") else 1  # line numbers, where files have lines
-    return make_table(raw, meta, where=str(path), drop_missing=drop_missing, first_row=first_row)
+    return make_table(raw, meta, where=str(path), drop_missing=drop_missing, rows=list(raw.index))
 
 
 def make_table(
@@ -250,7 +252,7 @@ def make_table(
     *,
     where: str = "table",
     drop_missing: bool = False,
-    first_row: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> RunTable:
     """Validate a frame whose columns have our names and whose losses are in ``meta.loss_unit``.
 
@@ -264,15 +266,16 @@ def make_table(
         How errors call it.
     drop_missing : bool
         Leave out rows in which an input or the loss is missing.
-    first_row : int
-        The number errors give to the first row.
+    rows : sequence of int, optional
+        The numbers that errors give to the rows; 1, 2, ... unless given.
 
     Raises
     ------
     TableError
         Naming row and column, what was found and what was expected.
     """
-    frame = _numbers(raw.rename_axis(None).reset_index(drop=True), where, first_row)
+    numbers = range(1, len(raw) + 1) if rows is None else rows
+    frame = _numbers(raw.set_axis(list(numbers), axis=0), where)
     needed = [c for c in ("params", "tokens", "compute", "loss") if c in frame]
     if "loss" not in frame:
         raise TableError(
@@ -283,17 +286,17 @@ def make_table(
         frame = frame[frame[needed].notna().all(axis=1)]
     if frame.empty:
         raise TableError(f"{where}: no runs; expected a row per trained model")
-    _validate(frame, needed, meta, where, first_row)
+    _validate(frame, needed, meta, where)
     for name in {"params", "tokens"} & set(frame):
         if (largest := frame[name].max()) < 1000:
             raise TableError(
                 f"{where}, column {name!r}: the largest value is {largest:g}; expected a count. If it is in "
                 f'millions or billions, say so: --columns "{name}=NAME * 1e6" (or 1e9)'
             )
+    if "outlier" in frame:
+        frame["outlier"] = _flags(frame["outlier"], where)
     frame = frame.reset_index(drop=True)
     complete_compute(frame, meta.flops_per_param_token)
-    if "outlier" in frame:
-        frame["outlier"] = frame["outlier"].astype(str).str.lower().isin(["true", "1", "1.0", "yes"])
     step = detect_step(frame["loss"].to_numpy(float)) if meta.loss_step is None else meta.loss_step
     losses = frame["loss"].to_numpy(float)
     unit, per_byte = meta.loss_unit, meta.tokens_per_byte
@@ -379,13 +382,18 @@ def _read_meta(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise TableError(f"{beside}: not a TOML file: {error}") from error
     mapping = meta.pop("columns", {})
-    if not isinstance(mapping, dict):
+    if not (isinstance(mapping, dict) and all(isinstance(theirs, str) for theirs in mapping.values())):
         raise TableError(f"{beside}: [columns] must map our names to the file's, e.g. params = 'N'")
     return {"name": path.name.split(".")[0], **meta}, mapping
 
 
 def read_frame(path: Path) -> pd.DataFrame:
     """Read a file of a type we know as it stands, refusing training logs; see `read_runs`."""
+    return _read_numbered(path).reset_index(drop=True)
+
+
+def _read_numbered(path: Path) -> pd.DataFrame:
+    """Read a file as it stands, its index the lines that rows stand in, or 1, 2, ... where there are none."""
     suffix = _suffix(path)
     readers = {
         ".csv": lambda: _read_delimited(path, ","),
@@ -393,7 +401,7 @@ def read_frame(path: Path) -> pd.DataFrame:
         ".jsonl": lambda: pd.read_json(path, lines=True, nrows=MAX_ROWS + 1, dtype=False),
         ".parquet": lambda: _read_parquet(path),
     }
-    if not path.is_file():
+    if not _is_file(path):
         raise TableError(f"{path}: no such file; expected a run table, or a name from `bayescale tables`")
     if suffix not in readers:
         raise TableError(
@@ -404,26 +412,50 @@ def read_frame(path: Path) -> pd.DataFrame:
         frame = readers[suffix]()
     except TableError:
         raise
-    except (OSError, ValueError, ArithmeticError) as error:  # pandas and pyarrow errors are these
+    except (OSError, ValueError, ArithmeticError, EOFError, zlib.error, csv.Error) as error:
+        # errors of pandas and pyarrow are the first three; the others, of damaged .gz and .csv files
         raise TableError(f"{path}: cannot be read as {suffix}: {error}") from error
     if len(frame) > MAX_ROWS:
         raise TableError(
             f"{path}: over {MAX_ROWS:,} rows; a run table has one row per trained model with its final "
             "loss. Is this a training log? Keep the last row of each run"
         )
-    return frame
+    return frame if suffix in (".csv", ".tsv") else frame.set_axis(range(1, len(frame) + 1), axis=0)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _read_delimited(path: Path, separator: str) -> pd.DataFrame:
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file, delimiter=separator), None)
-    if not header or not any(header):
+        reader = csv.reader(file, delimiter=separator)
+        rows = dict(islice(((reader.line_num, row) for row in reader if row), MAX_ROWS + 2))
+    if not rows or not any(next(iter(rows.values()))):
         raise TableError(f"{path}: the file is empty; expected a header line and a row per run")
+    first, *lines = rows
+    header = rows[first]
+    if len(header) == 1 and ";" in header[0]:
+        raise TableError(
+            f"{path}, line {first}: the file looks separated by ';'; save it with commas and decimal "
+            "points, or as .tsv"
+        )
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise TableError(f"{path}, line 1: column {twice[0]!r} stands twice; rename or remove one")
-    return pd.read_csv(path, sep=separator, nrows=MAX_ROWS + 1, encoding="utf-8-sig")
+        raise TableError(f"{path}, line {first}: column {twice[0]!r} stands twice; rename or remove one")
+    for line in lines:
+        # pandas would take the fields before the last ones for an index.
+        if len(rows[line]) > len(header):
+            raise TableError(
+                f"{path}, line {line}: found {len(rows[line])} fields, expected at most the header's "
+                f"{len(header)}; is a name missing in the header, or a comma too many in the line?"
+            )
+    frame = pd.read_csv(path, sep=separator, nrows=MAX_ROWS + 1, encoding="utf-8-sig", index_col=False)
+    return frame.set_axis(lines if len(lines) == len(frame) else range(2, len(frame) + 2), axis=0)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -431,7 +463,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
     if (rows := pq.read_metadata(path).num_rows) > MAX_ROWS:
         return pd.DataFrame(index=range(rows))  # refused by the caller, unread
-    return pd.read_parquet(path)
+    frame = pd.read_parquet(path)
+    return frame.reset_index() if any(name is not None for name in frame.index.names) else frame
 
 
 def _rename(frame: pd.DataFrame, mapping: Mapping[str, str], path: Path) -> pd.DataFrame:
@@ -445,13 +478,19 @@ def _rename(frame: pd.DataFrame, mapping: Mapping[str, str], path: Path) -> pd.D
             raise TableError(
                 f"{path}: no column {theirs!r} to read {ours} from{hint}; found {', '.join(have)}"
             )
+        close = get_close_matches(ours, [*COLUMNS], n=1, cutoff=0.8)
+        if close and ours not in COLUMNS:
+            raise TableError(
+                f"{path}: {ours!r}, to be read from column {theirs!r}, is no column of ours (did you mean "
+                f"{close[0]!r}?)"
+            )
+    frame = frame.set_axis(have, axis=1)
+    found = {
+        ours: frame[theirs] if factor == 1 else _as_numbers(frame[theirs], ours) * factor
+        for ours, (theirs, factor) in split.items()
+    }
     # A mapped column replaces one that already has our name.
-    replaced = [c for c in mapping if c in have and c not in mapping.values()]
-    frame = frame.drop(columns=replaced).rename(columns={v: k for k, v in mapping.items()})
-    for ours, (_, factor) in split.items():
-        if factor != 1:
-            frame[ours] = _as_numbers(frame[ours], ours) * factor
-    return frame
+    return frame.drop(columns=[c for c in have if c in mapping or c in mapping.values()]).assign(**found)
 
 
 def _refuse_other_unit(column: str, path: Path) -> None:
@@ -499,7 +538,20 @@ def _likely(ours: str, have: Sequence[str]) -> str | None:
     return close[0] if close else None
 
 
-def _numbers(raw: pd.DataFrame, where: str, first_row: int) -> pd.DataFrame:
+def _flags(values: pd.Series, where: str) -> np.ndarray:
+    """Return a column of yes and no as booleans; what is missing is no."""
+    text = values.astype(object).where(values.notna(), "").astype(str).str.strip().str.lower()
+    yes, no = text.isin(["true", "1", "1.0", "yes"]), text.isin(["false", "0", "0.0", "no", ""])
+    if not (yes | no).all():
+        row = int(np.flatnonzero(~(yes | no))[0])
+        raise TableError(
+            f"{where}, row {values.index[row]}, column {str(values.name)!r}: found {values.iloc[row]!r}; "
+            "expected true or false"
+        )
+    return yes.to_numpy(bool)
+
+
+def _numbers(raw: pd.DataFrame, where: str) -> pd.DataFrame:
     frame = raw.copy()
     for name in (c for c in _POSITIVE if c in frame):
         values = _as_numbers(frame[name], name)
@@ -507,7 +559,7 @@ def _numbers(raw: pd.DataFrame, where: str, first_row: int) -> pd.DataFrame:
         if text.any():
             row = int(np.flatnonzero(text)[0])
             raise TableError(
-                f"{where}, row {row + first_row}, column {name!r}: found {frame[name].iloc[row]!r}; "
+                f"{where}, row {frame.index[row]}, column {name!r}: found {frame[name].iloc[row]!r}; "
                 "expected a number"
             )
         frame[name] = values.astype(float)
@@ -524,7 +576,7 @@ def _as_numbers(values: pd.Series, name: str) -> pd.Series:
     return numbers
 
 
-def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: str, first_row: int) -> None:
+def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: str) -> None:
     """Raise for the first row with a number that is missing, out of range or implausible."""
     worst = worst_plausible(meta.loss_unit)
     problems = []
@@ -535,6 +587,8 @@ def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: st
         kinds = {"range": below | np.isinf(values)}
         if name in needed:
             kinds["missing"] = np.isnan(values)
+        if name == "loss_se" and not np.isnan(values).all():
+            kinds["missing error"] = np.isnan(values)
         if name == "loss":
             kinds["implausible"] = values > worst
         for kind, wrong in kinds.items():
@@ -544,7 +598,12 @@ def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: st
     if not problems:
         return
     row, kind, name, value, least = min(problems)
-    place = f"{where}, row {row + first_row}, column {name!r}"
+    place = f"{where}, row {frame.index[row]}, column {name!r}"
+    if kind == "missing error":
+        raise TableError(
+            f"{place}: the value is missing, and others are not; fill it in (0 for no error), or leave the "
+            "column out"
+        )
     if kind == "missing":
         missing = frame[needed].isna().any(axis=1).sum()
         raise TableError(

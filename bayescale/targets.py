@@ -74,11 +74,13 @@ def parse_target(text: str) -> Target:
     """
     if "=" not in text:
         return Target({}, text.strip())
-    inputs = {}
+    inputs: dict[str, Any] = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
         number = written_number(value, magnitudes=name.strip() in ("params", "tokens"))
-        if np.isnan(number):
+        if name.strip() in inputs:
+            raise FitError(f"target {text!r}: {name.strip()!r} stands twice; expected each input once")
+        if not 0 < number < np.inf:
             raise FitError(
                 f"target {text!r}: found {part!r}; expected inputs such as params=1B,tokens=2e10, a compute "
                 "such as compute=1e21, or a parameter such as E"
@@ -157,7 +159,7 @@ def joint_draws(
         if draws is None or draws.ndim != 1:
             have = ", ".join(n for n, d in fit.parameters.items() if d.ndim == 1)
             raise FitError(f"target {target.parameter!r} is no parameter of this fit; it has {have}")
-        return draws, expected_loss(fit, here, rng)
+        return draws, expected_loss(fit, here, rng) if here.shape[1] else np.empty((len(draws), 0))
     if target.is_allocation(fit):
         there = ratio_grid(fit, np.log(target.inputs["compute"]))
     else:

@@ -21,11 +21,13 @@ import pandas as pd
 
 from bayescale.catalogue import load
 from bayescale.errors import BayescaleError
+from bayescale.files import made_folder
 from bayescale.fitting import Fit, fit
 from bayescale.ladders import read_ladder, run_groups, save_ladder
-from bayescale.laws import Prior, find_law
+from bayescale.laws import INPUT_COLUMNS, Law, Prior, find_law
 from bayescale.model.model import SCALE_PRIORS
 from bayescale.plans import Plan, plan
+from bayescale.proposals import positive_budget
 from bayescale.rounds import Tightening, inside, read_rounds, write_check, write_rounds
 from bayescale.runs import RunTable
 from bayescale.targets import Target, band, joint_draws, parse_target
@@ -83,7 +85,9 @@ def tighten(
     if not width > 0:
         raise BayescaleError(f"width is {width:g}; expected a positive number, in the target's unit")
     # Before anything is trained, not after.
-    find_law(law, priors={n: p for n, p in (priors or {}).items() if n not in SCALE_PRIORS})
+    budget = positive_budget(budget)
+    found = find_law(law, priors={n: p for n, p in (priors or {}).items() if n not in SCALE_PRIORS})
+    _require_target(target, found)
     folder = Path(folder)
     _begin(Path(ladder), target, folder)
     rounds = read_rounds(folder)
@@ -121,6 +125,21 @@ def tighten(
         save_ladder(following, folder / f"ladder-{number}.toml")
 
 
+def _require_target(target: Target, law: Law) -> None:
+    """Raise if fits of a law will not have a target's parameter or inputs."""
+    names = [p.name for p in law.parameters]
+    known = {*names, *(f"{n}_centre" for n in names), *SCALE_PRIORS}
+    if target.parameter and target.parameter not in known:
+        raise BayescaleError(
+            f"target {target.parameter!r} is no parameter of law {law.name!r}; it has {', '.join(names)}"
+        )
+    inputs = {*INPUT_COLUMNS.values(), *law.columns}
+    if unknown := sorted(target.inputs.keys() - inputs):
+        raise BayescaleError(
+            f"target {target}: input {unknown[0]!r} is unknown; expected some of {', '.join(sorted(inputs))}"
+        )
+
+
 def _begin(ladder: Path, target: Target, folder: Path) -> None:
     """Write the first ladder, or make sure that the folder's is the same."""
     given = read_ladder(ladder, folder)
@@ -132,11 +151,7 @@ def _begin(ladder: Path, target: Target, folder: Path) -> None:
         if read_ladder(first, folder) != given or (held and held[0]["target"] != str(target)):
             raise BayescaleError(f"{folder}: holds another ladder or target; give another folder with -o")
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BayescaleError(f"{folder}: cannot be made ({error.strerror}); give another folder") from error
-    save_ladder(given, first)
+    save_ladder(given, made_folder(folder) / first.name)
 
 
 def _trained(train: Train, ladder: Path, folder: Path) -> RunTable:

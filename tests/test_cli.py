@@ -98,6 +98,34 @@ def test_forecast_and_allocate_from_a_saved_fit(fit_nc, tmp_path):
     assert "lifetime_compute" in done.stdout
 
 
+def test_a_fit_takes_no_options_of_fitting_and_a_damaged_one_is_told(fit_nc, tmp_path):
+    at = ("--params", "1e9", "--tokens", "2e10")
+    for option in (("--law", "kaplan"), ("--no-discrepancy",), ("--columns", "params=x")):
+        done = run("forecast", fit_nc, *at, *option)
+        assert done.returncode == 2
+        assert f"{option[0].replace('no-', '')}: " in done.stderr
+        assert "made already" in done.stderr
+    whole = bytearray(fit_nc.read_bytes())
+    z = bs.load_fit(fit_nc).z
+    place = whole.find(z.tobytes()[:64])
+    assert place > 0
+    whole[place : place + 8] = z[..., -1:].tobytes()[:8]
+    (tmp_path / "damaged.nc").write_bytes(whole)
+    done = run("forecast", tmp_path / "damaged.nc", *at)
+    assert done.returncode == 2
+    assert "damaged" in done.stderr
+
+
+def test_json_has_null_where_there_is_no_number():
+    done = run("fit", "chinchilla", "--no-discrepancy", "--method", "fast", "--json")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    report = json.loads(done.stdout, parse_constant=refuse)
+    assert None in report["parameters"]["noise_sd"].values()
+
+
 def test_sizes_may_be_written_as_people_write_them(fit_nc):
     plain = run("forecast", fit_nc, "--params", "70e9", "--tokens", "1.4e12", "--json")
     short = run("forecast", fit_nc, "--params", "70B", "--tokens", "1.4T", "--json")
@@ -185,6 +213,34 @@ BAD = [
     (("backtest", "good.csv", "--splits", "three"), "--splits: found 'three'; expected a number"),
     (("backtest", "good.csv", "--against", "magic"), "method 'magic' is unknown"),
     (("forecast", "good.csv", "--at", "streams"), "--at: found 'streams'"),
+    (("forecast", "good.csv", "--params", "1e9", "--at", "params=2e9"), "by --params and by --at"),
+    (("forecast", "good.csv", "--params", "1e9", "--tokens", "1e9", "--compute", "1e30"), "give two of the"),
+    (("fit", "good.csv", "-o", "good.csv"), "expected .nc"),
+    (("report", "good.nc", "-o", "good.nc"), "expected .html"),
+    (("fit", "good.csv", "--seed", "-1"), "--seed"),
+    (("fit", "good.csv", "--columns", "params=params,params=tokens"), "'params' is given twice"),
+    (("fit", "good.csv", "--law", "E + A*N**-a + log(-1)"), "is no real number"),
+    (("fit", "good.csv", "--law", "E + A*N**-a + noise_sd*D**-b"), "'noise_sd', which is the model's own"),
+    (("fit", "good.csv", "--law", "E + A*loss**-a"), "explains the loss by 'loss'"),
+    (("fit", "far.csv"), "runs span 291 decades"),
+    (("plan", "good.csv", "--budget", "1e20", "--target", "params=0,tokens=1e9"), "found 'params=0'"),
+    (
+        (
+            "plan",
+            "good.csv",
+            "--budget",
+            "1e20",
+            "--target",
+            "E",
+            "--laws",
+            "kaplan,chinchilla",
+            "--law",
+            "kaplan",
+        ),
+        "--law and --laws",
+    ),
+    (("backtest", "good.csv", "--splits", "0"), "factors: found 0"),
+    (("check", "."), "no such file"),
 ]
 
 
@@ -218,6 +274,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("bad")
     good = "params,tokens,loss\n1e8,2e9,3.51\n2e8,4e9,3.25\n4e8,8e9,3.02\n8e8,2e10,2.9\n"
     (path / "good.csv").write_text(good)
+    (path / "far.csv").write_text(good + "8e8,2e300,2.8\n")
     (path / "one.csv").write_text("params,tokens,loss\n1e8,2e9,3.51\n")
     (path / "bad.csv").write_text("params,tokens,loss\n1e8,2e9,3.51\n2e8,4e9,-3.25\n")
     (path / "cut.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))

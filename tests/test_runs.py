@@ -113,6 +113,20 @@ BAD = {
     "header twice": ("params,tokens,loss,loss\n1,2,3,4\n", "column 'loss' stands twice"),
     "text in a number": ("params,tokens,loss\n1e8,2e9,3\n2e8,12X,3\n", "row 3, column 'tokens': found '12X'"),
     "binary": ("\x00\x01\x02", "runs.csv"),
+    "a field too many": (
+        GOOD + "8e8,2e10,3.1,0.01\n",
+        "line 5: found 4 fields, expected at most the header's 3",
+    ),
+    "semicolons": ("params;tokens;loss\n1e8;2e9;3,1\n", "looks separated by ';'"),
+    "blank lines before": ("params,tokens,loss\n\n\n1e8,2e9,x\n", "row 4, column 'loss': found 'x'"),
+    "error of some": (
+        "params,tokens,loss,loss_se\n1e8,2e9,3,0.1\n2e8,2e9,3,\n",
+        "row 3, column 'loss_se': the value is missing, and others are not",
+    ),
+    "flag of no kind": (
+        "params,tokens,loss,outlier\n1e8,2e9,3,maybe\n",
+        "row 2, column 'outlier': found 'maybe'; expected true",
+    ),
 }
 
 
@@ -124,6 +138,40 @@ def test_bad_files_are_one_clear_error(tmp_path, what):
         read_runs(path)
     assert match in str(error.value)
     assert "runs.csv" in str(error.value)
+
+
+def test_rows_left_out_do_not_move_the_others(tmp_path):
+    text = "params,tokens,loss\n1e8,2e9,\n2e8,4e9,3\n4e8,8e9,-1\n"
+    with pytest.raises(TableError, match="row 4, column 'loss': found -1"):
+        read_runs(written(tmp_path, text), drop_missing=True)
+
+
+def test_the_index_of_a_parquet_is_a_column_like_others(tmp_path):
+    frame = pd.DataFrame({"params": [1e8, 2e8, 4e8], "tokens": 2e9, "loss": [3.1, 2.9, 2.7]})
+    frame.set_index("params").to_parquet(tmp_path / "runs.parquet")
+    assert read_runs(tmp_path / "runs.parquet").column("params").tolist() == [1e8, 2e8, 4e8]
+
+
+@pytest.mark.parametrize("cut", [10, 40])
+def test_a_damaged_gz_is_an_error(tmp_path, cut):
+    whole = gzip.compress(GOOD.encode() * 3)
+    (tmp_path / "runs.csv.gz").write_bytes(whole[:cut])
+    with pytest.raises(TableError, match=r"runs.csv.gz: cannot be read as .csv"):
+        read_runs(tmp_path / "runs.csv.gz")
+
+
+def test_a_column_may_be_read_twice_and_a_misspelt_name_of_ours_is_told(tmp_path):
+    path = written(tmp_path, "N,loss\n1e8,3.1\n2e8,2.9\n4e8,2.7\n")
+    table = read_runs(path, columns={"params": "N", "tokens": "N * 20"})
+    np.testing.assert_allclose(table.column("tokens"), 20 * table.column("params"))
+    with pytest.raises(TableError, match="did you mean 'params'"):
+        read_runs(path, columns={"parms": "N"})
+
+
+@pytest.mark.parametrize("name", [".", "", "/", "x" * 300 + ".csv"])
+def test_what_is_no_file_is_an_error(name):
+    with pytest.raises(TableError):
+        bs.load(name)
 
 
 def test_missing_rows_can_be_left_out(tmp_path):

@@ -108,6 +108,13 @@ def test_a_folder_keeps_to_its_ladder_and_target(tmp_path):
         tighten(ladder, "E", 1e9, 0.1, tmp_path / "other", train=fails)
     with pytest.raises(BayescaleError, match="width"):
         tighten(ladder, "E", 1e9, -1, folder, train=fails)
+    for target, budget, match in (
+        ("gamma", 1e9, "no parameter"),
+        ("E", -1, "budget"),
+        ("streams=2", 1, "streams"),
+    ):
+        with pytest.raises(BayescaleError, match=match):
+            tighten(ladder, target, budget, 0.1, folder, train=fails)
     with pytest.raises(BayescaleError, match="gamma"):
         tighten(ladder, "E", 1e9, 0.1, folder, train=fails, priors={"gamma": "LogNormal(1, 1)"})
     assert not (tmp_path / "other").exists() or os.listdir(tmp_path / "other") == []
@@ -123,6 +130,7 @@ def test_runs_that_blow_up_are_paid_for_and_end_the_loop(tmp_path):
         return 1
 
     how = {"train": only_the_first_runs_end, "seed": 1}
+    assert len(tighten(ladder, "E", 1e21, 10.0, tmp_path / "narrow", **how).rounds) == 1
     found = tighten(ladder, "params=1e9,tokens=2e10", 1e21, 1e-4, folder, **how)
     assert len(found.rounds) == 2
     assert found.rounds[1]["spent"] == pytest.approx(found.rounds[0]["plan"]["cost"])

@@ -1,6 +1,5 @@
 """`bayescale compare`: evidence between laws."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +20,7 @@ from bayescale.cli.options import (
     names,
     target_inputs,
 )
-from bayescale.cli.output import exit_by, print_frame, print_warnings, say
+from bayescale.cli.output import exit_by, print_data, print_frame, print_warnings, say
 
 if TYPE_CHECKING:
     from bayescale.comparison import Comparison
@@ -52,7 +51,10 @@ def compare(
 ) -> None:
     """Compare laws on a table: evidence, prediction, and what the verdict hangs on."""
     from bayescale.comparison import compare as run
+    from bayescale.files import require_writable
 
+    if plot:
+        require_writable(plot)
     table = reading.load(source)
     compared = run(
         table, names(laws), sensitivity=sensitivity, heldout=heldout,
@@ -70,7 +72,7 @@ def compare(
         data = compared.to_dict() | {"warnings": warnings}
         if averaged:
             data |= {"forecast": averaged.summary().to_dict("records"), "weights": dict(averaged.weights)}
-        print(json.dumps(data, indent=2))
+        print_data(data)
     else:
         _print_comparison(compared)
         if averaged:

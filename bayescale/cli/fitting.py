@@ -18,6 +18,7 @@ from bayescale.cli.options import (
     TableSource,
     TokensOption,
     pairs,
+    refuse_for_fit,
     size,
     target_inputs,
 )
@@ -39,8 +40,11 @@ def fit(
     as_json: JsonOption = False,
 ) -> None:
     """Fit a scaling law to a run table."""
+    from bayescale.files import require_writable
     from bayescale.replicates import lack_of_fit
 
+    if output:
+        require_writable(output, suffix=".nc", source=source)
     table = reading.load(source)
     fitted = _fit(table, how, output)
     summary = _with_published(fitted)
@@ -69,7 +73,11 @@ def forecast(
     as_json: JsonOption = False,
 ) -> None:
     """Forecast the loss of runs not yet trained, with bands."""
+    from bayescale.files import require_writable
+
     inputs = target_inputs(at, params=params, tokens=tokens, compute=compute)
+    if plot:
+        require_writable(plot)
     fitted = fit_of(source, reading, how)
     result = fitted.forecast(seed=how.seed, **inputs)
     if plot:
@@ -146,11 +154,13 @@ def allocate(
 
 def fit_of(source: str, reading: TableOptions, how: FitOptions) -> "Fit":
     """Load a fit, or make one of a table; those that took NUTS are kept in the cache."""
-    from bayescale.files import cache_folder
+    from bayescale.errors import FitError
+    from bayescale.files import cache_folder, made_folder
 
     if source.endswith(".nc"):
         from bayescale.fitfile import load_fit
 
+        refuse_for_fit(source, how, reading)
         return load_fit(source)
 
     table = reading.load(source)
@@ -158,24 +168,24 @@ def fit_of(source: str, reading: TableOptions, how: FitOptions) -> "Fit":
     if kept.is_file():
         from bayescale.fitfile import load_fit
 
-        return load_fit(kept)
+        try:
+            return load_fit(kept)
+        except FitError:
+            kept.unlink()  # of another version, or damaged: made anew
     fitted = _fit(table, how)
     if fitted.options["method"] == "nuts":
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        made_folder(kept.parent)
         fitted.save(kept)
     return fitted
 
 
 def _fit(table: "RunTable", how: FitOptions, output: Path | None = None) -> "Fit":
     from bayescale.errors import BayescaleError
-    from bayescale.files import require_writable
     from bayescale.fitting import fit as make
 
     method = how.method
     if method not in ("auto", "fast", "nuts"):
         raise BayescaleError(f"--method: found {method!r}; expected auto, fast or nuts")
-    if output:
-        require_writable(output)
     options: dict[str, Any] = {
         "priors": pairs(how.prior, "--prior"),
         "noise": how.noise,

@@ -1,11 +1,9 @@
 """`bayescale laws`: the catalogue of laws."""
 
-import json
-
 import typer
 
 from bayescale.cli.options import JsonOption
-from bayescale.cli.output import print_rows
+from bayescale.cli.output import print_data, print_rows
 
 laws_app = typer.Typer(help="The laws that a fit can be asked for by name.")
 
@@ -34,7 +32,7 @@ def show_law(name: str, as_json: JsonOption = False) -> None:
 
     details = law_details(name)
     if as_json:
-        print(json.dumps(details, indent=2))
+        print_data(details)
         return
     for key in ("name", "title", "formula", "latex", "citation", "nests", "published_fits", "tables"):
         value = details[key]

@@ -35,8 +35,8 @@ GroupOption = Annotated[
 MethodOption = Annotated[
     str, typer.Option("--method", help="auto, fast (importance sampling) or nuts (the reference).")
 ]
-DrawsOption = Annotated[int, typer.Option("--draws", help="Draws kept per chain.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the draws.")]
+DrawsOption = Annotated[int, typer.Option("--draws", min=4, max=1_000_000, help="Draws kept per chain.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the draws.")]
 AgainstOption = Annotated[str, typer.Option(help="Peers to score beside the default model.")]
 AtOption = Annotated[list[str] | None, typer.Option(help="Forecast: other inputs, e.g. streams=8.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -92,7 +92,8 @@ class FileOptions:
             "tokens_per_byte": self.tokens_per_byte,
             "drop_missing": self.drop_missing,
         }
-        table = load(source, outliers=True, **{k: v for k, v in options.items() if v})
+        given = {k: v for k, v in options.items() if v is not None and v is not False and v != {}}
+        table = load(source, outliers=True, **given)
         if self.drop_missing and (rows := len(read_frame(Path(source)))) > len(table):
             say(f"left out as missing an input or the loss: {rows - len(table)} of {rows} rows")
         return table
@@ -114,6 +115,21 @@ class TableOptions(FileOptions):
             left = f"{len(table) - len(kept)} of {len(table)} runs"
             say(f"left out as flagged outliers: {left} (--keep-outliers keeps them)")
         return kept
+
+
+def refuse_for_fit(source: str, *groups: Any) -> None:
+    """Raise for the first option of these groups that was given, but cannot apply to a fit made already."""
+    from bayescale.errors import BayescaleError
+
+    for group in groups:
+        for field in fields(group):
+            # A forecast or plan of a fit has a seed of its own.
+            if field.name != "seed" and (getattr(group, field.name) or None) != (field.default or None):
+                option = field.name.replace("_", "-")
+                raise BayescaleError(
+                    f"--{option}: {source} is a fit, made already; give this option to `bayescale fit`, or "
+                    "give the table in place of the fit"
+                )
 
 
 @dataclass(frozen=True)
@@ -166,6 +182,8 @@ def pairs(items: Iterable[str] | None, option: str) -> dict[str, str]:
         name, equals, value = item.partition("=")
         if not (equals and name.strip() and value.strip()):
             raise BayescaleError(f"{option}: found {item!r}; expected NAME=VALUE")
+        if name.strip() in found:
+            raise BayescaleError(f"{option}: {name.strip()!r} is given twice; expected each name once")
         found[name.strip()] = value.strip()
     return found
 
@@ -182,8 +200,14 @@ def number(text: str, option: str) -> float:
 
 def target_inputs(at: list[str] | None, **inputs: list[float] | None) -> dict[str, Any]:
     """Collect the inputs of the runs to forecast, those that were given."""
+    from bayescale.errors import BayescaleError
+
     other = {k: number(v, "--at") for k, v in pairs(at, "--at").items()}
-    return {k: v for k, v in inputs.items() if v} | other
+    given = {k: v for k, v in inputs.items() if v}
+    if twice := given.keys() & other.keys():
+        name = sorted(twice)[0]
+        raise BayescaleError(f"{name} is given by --{name} and by --at; expected one of them")
+    return given | other
 
 
 def names(text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """What commands print: rows, numbers that are never cropped, warnings, JSON."""
 
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,23 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def print_data(data: Any) -> None:
+    """Print plain data as JSON, which knows no NaN: null stands for what there is no number for."""
+    print(json.dumps(_finite(data), indent=2, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
 def print_rows(rows: list[dict[str, Any]], as_json: bool, wrap: tuple[str, ...]) -> None:
     """Print rows of text as columns, those named in `wrap` folded to the terminal's width."""
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print_data(rows)
         return
     from rich.console import Console
     from rich.table import Table
@@ -67,7 +81,7 @@ def print_json(fitted: "Fit", data: dict[str, Any], warnings: list[str] | None =
         "diagnostics": fitted.diagnostics.to_dict() | {"passed": fitted.diagnostics.passed},
         "warnings": fitted.warnings if warnings is None else warnings,
     }
-    print(json.dumps(header | data, indent=2))
+    print_data(header | data)
 
 
 def exit_by(passed: bool) -> None:

@@ -1,6 +1,5 @@
 """`bayescale plan` and `tighten`: the runs worth training next, and the loop that trains them."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +18,7 @@ from bayescale.cli.options import (
     names,
     pairs,
 )
-from bayescale.cli.output import exit_by, print_frame, print_json, print_warnings, say
+from bayescale.cli.output import exit_by, print_data, print_frame, print_json, print_warnings, say
 from bayescale.cli.training import train_ladder
 from bayescale.errors import BayescaleError
 
@@ -75,8 +74,10 @@ def plan(
         raise BayescaleError(
             "-o/--output and --ladder belong together: the runs are written to -o, on the source of --ladder"
         )
-    if output:
-        require_writable(output)
+    for path in filter(None, (output, plot)):
+        require_writable(path)
+    if laws and how.law != FitOptions.law:
+        raise BayescaleError("--law and --laws: expected one of them")
     pool = read_frame(candidates) if candidates else None
     aim: Any = read_frame(target_table) if target_table else target
     posterior = _compared(source, reading, how, laws) if laws else fit_of(source, reading, how)
@@ -195,7 +196,7 @@ def tighten(
     )  # fmt: skip
     failed = [f"do not rely on round {r['round']}: {f}" for r in result.rounds for f in r["failures"]]
     if as_json:
-        print(json.dumps({"rounds": result.rounds, "check": result.check, "warnings": failed}, indent=2))
+        print_data({"rounds": result.rounds, "check": result.check, "warnings": failed})
     else:
         print_frame(
             result.summary(), f"{result.rounds[-1]['target']}, 90% bands in {result.rounds[-1]['unit']}"

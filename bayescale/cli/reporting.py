@@ -33,7 +33,7 @@ def report(
         bool, typer.Option("--backtest", help="Score the bands on hidden runs; kept scores are used.")
     ] = False,
     laws: Annotated[
-        str | None, typer.Option(help="Compare these laws, comma-separated, on the same runs.")
+        str | None, typer.Option(help="Compare these laws alone, comma-separated, on the same runs.")
     ] = None,
     tightened: Annotated[
         Path | None, typer.Option("--tighten", help="Show the rounds in this folder of `bayescale tighten`.")
@@ -48,28 +48,33 @@ def report(
     from bayescale.reports import report as make
     from bayescale.rounds import read_tightening
 
-    require_writable(output)
+    require_writable(output, suffix=".html", source=source)
     rounds = read_tightening(tightened) if tightened else None
     asked = target_inputs(at, params=params, tokens=tokens)
     fitted = fit_of(source, reading, how)
     folder = cache_folder() / "backtests"
+    backtested = (
+        run(
+            fitted.table, fitted.law, priors=fitted.priors, noise=fitted.options["noise"],
+            group_effect=fitted.options["group_effect"], seed=how.seed, folder=folder, progress=say,
+        )
+        if with_backtest
+        else None
+    )  # fmt: skip
+    compared = (
+        compare_laws(
+            fitted.table, names(laws), method=how.method, noise=how.noise, group_effect=how.group_effect,
+            draws=how.draws, seed=how.seed, progress=say,
+        )
+        if laws
+        else None
+    )  # fmt: skip
     page = make(
         fitted,
         forecast=fitted.forecast(seed=how.seed, **asked) if asked else None,
         allocation=fitted.allocate(compute=compute) if compute else None,
-        backtest=run(
-            fitted.table,
-            fitted.law,
-            priors=fitted.priors,
-            noise=fitted.options["noise"],
-            group_effect=fitted.options["group_effect"],
-            seed=how.seed,
-            folder=folder,
-            progress=say,
-        )
-        if with_backtest
-        else None,
-        comparison=compare_laws(fitted.table, names(laws), seed=how.seed, progress=say) if laws else None,
+        backtest=backtested,
+        comparison=compared,
         tightening=rounds,
         command=shlex.join(["bayescale", *sys.argv[1:]]),
     )
@@ -77,4 +82,8 @@ def report(
         aside.write_text(page, "utf-8")
     print(f"report written to {output}")
     print_warnings(fitted.warnings)
-    exit_by(fitted.diagnostics.passed)
+    print_warnings(backtested.warnings() if backtested else [])
+    print_warnings(compared.warnings() if compared else [])
+    made = [fitted, *(compared.fits.values() if compared else ())]
+    passed = all(fit.diagnostics.passed for fit in made)
+    exit_by(passed and not (backtested and backtested.failures()))

@@ -17,7 +17,7 @@ from bayescale.cli.options import (
     names,
     number,
 )
-from bayescale.cli.output import exit_by, print_frame, print_warnings, say
+from bayescale.cli.output import exit_by, print_data, print_frame, print_warnings, say
 
 
 def backtest(
@@ -50,7 +50,7 @@ def backtest(
     if as_json:
         data = {"table": table.name, "overall": overall.to_dict("records")}
         data |= {"splits": by_split.to_dict("records"), "failed_diagnostics": failures}
-        print(json.dumps(data, indent=2))
+        print_data(data)
     else:
         print_frame(by_split, f"{table.name}, split by split (scores in % of loss)")
         print_frame(overall, "mean over splits")
@@ -87,7 +87,7 @@ def scoreboard(
             runs = board.backtest.scores.to_dict("records")
             aside.write_text(json.dumps(data | {"runs": runs}, indent=1), "utf-8")
     if as_json:
-        print(json.dumps(data, indent=2))
+        print_data(data)
     else:
         print_frame(by_table, "table by table (scores in % of loss, log density in nats)")
         print_frame(overall, "mean over splits")

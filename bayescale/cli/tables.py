@@ -1,14 +1,14 @@
 """`bayescale tables` and `bayescale check`: the run tables at hand, and their pitfalls."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bayescale.cli.options import FileOptions, JsonOption, TableSource
-from bayescale.cli.output import plain, print_rows
+from bayescale.cli.output import plain, print_data, print_rows
 from bayescale.cli.training import train_ladder
+from bayescale.errors import BayescaleError
 
 tables_app = typer.Typer(help="Run tables: bundled ones, and published ones to pull.")
 
@@ -48,7 +48,7 @@ def show_table(name: str, as_json: JsonOption = False) -> None:
             if c != "loss_rounding"
         }
     if as_json:
-        print(json.dumps(details, indent=2))
+        print_data(details)
         return
     for key, value in details.items():
         if isinstance(value, dict):
@@ -82,11 +82,13 @@ def check(
     from bayescale.checks import check as find
 
     if source.endswith(".toml"):
+        if as_json:
+            raise BayescaleError(f"--json is for run tables; {source} is a ladder, which is reported as text")
         raise typer.Exit(train_ladder([source, "--check"]))
     table = file.load_all(source)
     findings = [vars(f) for f in find(table)]
     if as_json:
-        print(json.dumps({"table": table.name, "runs": len(table), "findings": findings}, indent=2))
+        print_data({"table": table.name, "runs": len(table), "findings": findings})
     elif not findings:
         print(f"{table.name}: {len(table)} runs, no pitfalls found")
     else:

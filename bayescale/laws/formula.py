@@ -134,7 +134,10 @@ def parse_formula(formula: str, real: frozenset[str] = frozenset()) -> "sp.Expr"
         raise AssertionError(ast.dump(node))  # read_formula lets nothing else through
 
     try:
-        return convert(read_formula(formula))
+        expression = convert(read_formula(formula))
+        if expression.has(sp.I, sp.nan, sp.zoo, sp.oo, -sp.oo):
+            raise LawError(f"formula {formula!r} is no real number: SymPy makes {expression} of it")
+        return expression
     except (OverflowError, ZeroDivisionError, ValueError, TypeError) as error:
         raise LawError(f"formula {formula!r}: {error}") from error
 

@@ -284,6 +284,8 @@ def law_from_formula(
 
 
 def _require_inputs(formula: str, inputs: Iterable[str]) -> None:
+    if result := sorted({"loss", "loss_se", "loss_rounding"} & set(inputs)):
+        raise LawError(f"formula {formula!r} explains the loss by {result[0]!r}; expected inputs of a run")
     if not tuple(inputs):
         raise LawError(
             f"formula {formula!r} has no input; write N (params), D (tokens), C (compute), U (unique tokens) "
@@ -309,7 +311,7 @@ def _refuse_growth(law: Law, given: Mapping[str, Prior]) -> None:
     if len(defaults) < len(law.parameters):
         return
     at = {law.symbol(n): v for n, v in defaults.items()} | {law.symbol(i): 10 for i in law.inputs}
-    if all(law.expression.diff(law.symbol(i)).subs(at) > 0 for i in law.inputs):
+    if all(law.expression.diff(law.symbol(i)).subs(at).evalf().is_positive for i in law.inputs):
         raise LawError(
             f"formula {law.formula!r}: the loss grows with every input when exponents are positive, "
             "as they are here; write N**-a where the loss falls with N"

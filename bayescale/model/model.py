@@ -35,6 +35,9 @@ SCALE_PRIORS: dict[str, Prior] = {
     "discrepancy_stretch": LogNormal(1.5, 0.6),
     "group_sd": LogNormal(0.005, 1.0),
 }
+_TAKEN = {*SCALE_PRIORS, "discrepancy_weights", "group_offsets"}
+# No study's runs span more; knots over them would not fit the memory.
+_MOST_DECADES = 30
 # Those of them that shape the discrepancy's basis: points that share their values share a basis.
 SHAPE_SCALES = ("discrepancy_length", "discrepancy_stretch")
 
@@ -432,6 +435,10 @@ def make_model(
             f"table {table.name!r} has {len(table)} run(s); a law needs at least 3, and a useful fit more "
             f"than the {len(law.parameters)} parameters of {law.name!r}"
         )
+    if taken := sorted({p.name for p in law.parameters} & _TAKEN):
+        raise FitError(
+            f"law {law.name!r} has a parameter {taken[0]!r}, which is the model's own; give it another name"
+        )
     inputs = {}
     for symbol, column in zip(law.inputs, law.columns, strict=True):
         values = table.column(column)
@@ -440,6 +447,11 @@ def make_model(
             raise TableError(
                 f"table {table.name!r}, column {column!r}, run {row + 1}: found {values[row]:g}; law "
                 f"{law.name!r} needs positive inputs"
+            )
+        if (decades := np.log10(values.max() / values.min())) > _MOST_DECADES:
+            raise TableError(
+                f"table {table.name!r}, column {column!r}: runs span {decades:.0f} decades, {values.min():g} "
+                f"to {values.max():g}; expected at most {_MOST_DECADES}. Is a row in another unit?"
             )
         inputs[symbol] = values
     centre = {s: float(np.exp(np.mean(np.log(v)))) for s, v in inputs.items()}
