@@ -18,9 +18,14 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def json_text(data: Any, *, indent: int = 2) -> str:
+    """Write plain data as JSON, which knows no NaN: null stands for what there is no number for."""
+    return json.dumps(_finite(data), indent=indent, allow_nan=False)
+
+
 def print_data(data: Any) -> None:
-    """Print plain data as JSON, which knows no NaN: null stands for what there is no number for."""
-    print(json.dumps(_finite(data), indent=2, allow_nan=False))
+    """Print plain data as JSON."""
+    print(json_text(data))
 
 
 def _finite(data: Any) -> Any:

@@ -1,6 +1,5 @@
 """`bayescale backtest` and `scoreboard`: how often bands would have held."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +16,7 @@ from bayescale.cli.options import (
     names,
     number,
 )
-from bayescale.cli.output import exit_by, print_data, print_frame, print_warnings, say
+from bayescale.cli.output import exit_by, json_text, print_data, print_frame, print_warnings, say
 
 
 def backtest(
@@ -85,7 +84,7 @@ def scoreboard(
     if output:
         with written_aside(output) as aside:
             runs = board.backtest.scores.to_dict("records")
-            aside.write_text(json.dumps(data | {"runs": runs}, indent=1), "utf-8")
+            aside.write_text(json_text(data | {"runs": runs}, indent=1), "utf-8")
     if as_json:
         print_data(data)
     else:
