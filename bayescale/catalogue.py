@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -83,9 +84,11 @@ def load(table: str | Path, *, outliers: bool = False, **options: Any) -> RunTab
     entry = _entries().get(str(table))
     if entry is None:
         if not Path(table).suffix and not Path(table).exists():
+            close = get_close_matches(str(table), _entries(), n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
             raise TableError(
-                f"table {str(table)!r} is unknown; `bayescale tables` lists names, and a file needs its "
-                "path with .csv, .tsv, .jsonl or .parquet"
+                f"table {str(table)!r} is unknown; {hint}`bayescale tables` lists names, and a file needs "
+                "its path with .csv, .tsv, .jsonl or .parquet"
             )
         read = read_runs(table, **options)
     elif options:

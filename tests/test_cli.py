@@ -194,13 +194,14 @@ def test_interrupting_a_fit_leaves_nothing(runs_csv, tmp_path):
 BAD = [
     (("fit", "absent.csv"), "no such file"),
     (("fit", "good.csv", "--method", "smc"), "--method: found 'smc'; expected auto, fast or nuts"),
-    (("fit", "chinchila"), "`bayescale tables` lists names"),
+    (("fit", "chinchila"), "did you mean 'chinchilla'? `bayescale tables` lists names"),
+    (("fit", "curve.csv"), "which law 'chinchilla' needs; it has tokens, loss, loss_rounding. Laws of"),
     (("fit", "bad.csv"), "row 3, column 'loss'"),
     (("fit", "good.csv", "--columns", "params"), "--columns: found 'params'; expected NAME=VALUE"),
     (("fit", "good.csv", "--columns", "loss=ppl"), "no column 'ppl'"),
     (("fit", "good.csv", "--loss-unit", "nat"), "loss_unit is 'nat'"),
     (("fit", "good.csv", "--loss-unit", "bits/byte"), "tokens per byte"),
-    (("fit", "good.csv", "--law", "chinchila"), "expected one of chinchilla"),
+    (("fit", "good.csv", "--law", "chinchila"), "did you mean 'chinchilla'? expected one of"),
     (("fit", "good.csv", "--law", "E + A*N**a"), "write N**-a"),
     (("fit", "good.csv", "--prior", "E=Cauchy(1, 1)"), "prior 'Cauchy(1, 1)' cannot be read"),
     (("fit", "good.csv", "-o", "absent/fit.nc"), "cannot write here"),
@@ -274,6 +275,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("bad")
     good = "params,tokens,loss\n1e8,2e9,3.51\n2e8,4e9,3.25\n4e8,8e9,3.02\n8e8,2e10,2.9\n"
     (path / "good.csv").write_text(good)
+    (path / "curve.csv").write_text("tokens,loss\n1e9,3.51\n2e9,3.25\n4e9,3.02\n8e9,2.9\n")
     (path / "far.csv").write_text(good + "8e8,2e300,2.8\n")
     (path / "one.csv").write_text("params,tokens,loss\n1e8,2e9,3.51\n")
     (path / "bad.csv").write_text("params,tokens,loss\n1e8,2e9,3.51\n2e8,4e9,-3.25\n")

@@ -1,6 +1,7 @@
 """Scaling laws as data: formulas, parameters, priors and citations. Knows nothing of PyMC."""
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from bayescale.errors import LawError
@@ -94,8 +95,10 @@ def find_law(
     if law in BUILTIN:
         return BUILTIN[law].with_priors(priors or {})
     if not any(mark in law for mark in "+*/("):
+        close = get_close_matches(law, BUILTIN, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
         raise LawError(
-            f"law {law!r} is unknown; expected one of {', '.join(BUILTIN)}, or a formula such as "
+            f"law {law!r} is unknown; {hint}expected one of {', '.join(BUILTIN)}, or a formula such as "
             '"E + A*N**-a"'
         )
     return law_from_formula(law, columns=columns, priors=priors)

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from bayescale.errors import FitError, TableError
-from bayescale.laws import CentredLaw, Either, Gamma, Law, LogNormal, Prior
+from bayescale.laws import BUILTIN, CentredLaw, Either, Gamma, Law, LogNormal, Prior
 from bayescale.model.coordinates import Coordinates, Sampled, natural_coordinates
 from bayescale.model.discrepancy import Discrepancy, axes_of, knots_over, stretch_of
 from bayescale.runs import RunTable
@@ -36,6 +36,8 @@ SCALE_PRIORS: dict[str, Prior] = {
     "group_sd": LogNormal(0.005, 1.0),
 }
 _TAKEN = {*SCALE_PRIORS, "discrepancy_weights", "group_offsets"}
+# Laws that an error suggests.
+_FEW_LAWS = 5
 # No study's runs span more; knots over them would not fit the memory.
 _MOST_DECADES = 30
 # Those of them that shape the discrepancy's basis: points that share their values share a basis.
@@ -440,6 +442,14 @@ def make_model(
             f"law {law.name!r} has a parameter {taken[0]!r}, which is the model's own; give it another name"
         )
     inputs = {}
+    if missing := [column for column in law.columns if column not in table.frame]:
+        have = ", ".join(map(str, table.frame.columns))
+        of_these = [name for name, other in BUILTIN.items() if set(other.columns) <= set(table.frame)]
+        raise TableError(
+            f"table {table.name!r} has no column {missing[0]!r}, which law {law.name!r} needs; it has "
+            f"{have}. "
+            + (f"Laws of these: {', '.join(of_these[:_FEW_LAWS])}" if of_these else "No law here is of these")
+        )
     for symbol, column in zip(law.inputs, law.columns, strict=True):
         values = table.column(column)
         if np.any(values <= 0):
