@@ -121,8 +121,6 @@ def backtest(
     """
     if unknown := set(methods) - _METHODS.keys():
         raise FitError(f"method {sorted(unknown)[0]!r} is unknown; expected some of {', '.join(_METHODS)}")
-    if folder is not None:
-        made_folder(folder)
     found = find_law(law, columns=list(map(str, table.frame.columns)))
     how: dict[str, Any] = {"priors": dict(priors or {}), "noise": noise, "group_effect": group_effect}
     parts = []
@@ -251,7 +249,7 @@ def _kept(
         return make()
     digest = sha256((train.frame.to_csv() + test.frame.to_csv()).encode())
     digest.update(json.dumps([how, train.meta.model_dump(), version("bayescale")]).encode())
-    path = Path(folder) / f"{digest.hexdigest()[:32]}.json"
+    path = made_folder(folder) / f"{digest.hexdigest()[:32]}.json"
     if path.is_file():
         try:
             return pd.read_json(path, orient="table").reset_index(drop=True)

@@ -9,7 +9,6 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from bayescale.errors import TableError
+from bayescale.errors import TableError, did_you_mean
 from bayescale.files import cache_folder
 from bayescale.runs import RunTable, TableMeta, make_table, read_frame, read_runs, write_runs
 
@@ -84,12 +83,12 @@ def load(table: str | Path, *, outliers: bool = False, **options: Any) -> RunTab
     entry = _entries().get(str(table))
     if entry is None:
         if not Path(table).suffix and not Path(table).exists():
-            close = get_close_matches(str(table), _entries(), n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise TableError(
-                f"table {str(table)!r} is unknown; {hint}`bayescale tables` lists names, and a file needs "
-                "its path with .csv, .tsv, .jsonl or .parquet"
+            hint = did_you_mean(str(table), _entries())
+            known = (
+                "`bayescale tables` lists names, and a file needs its path with .csv, .tsv, .jsonl or "
+                ".parquet"
             )
+            raise TableError(f"table {str(table)!r} is unknown; {f'{hint} {known}' if hint else known}")
         read = read_runs(table, **options)
     elif options:
         raise TableError(

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pydantic
 
-from bayescale.errors import TableError
+from bayescale.errors import TableError, did_you_mean
 from bayescale.files import written_aside
 from bayescale.units import (
     LossUnit,
@@ -473,16 +473,14 @@ def _rename(frame: pd.DataFrame, mapping: Mapping[str, str], path: Path) -> pd.D
     mapping = {ours: theirs for ours, (theirs, _) in split.items()}
     for ours, theirs in mapping.items():
         if theirs not in have:
-            close = get_close_matches(theirs, have, n=1, cutoff=0.6)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(theirs, have)
             raise TableError(
-                f"{path}: no column {theirs!r} to read {ours} from{hint}; found {', '.join(have)}"
+                f"{path}: no column {theirs!r} to read {ours} from{f' ({hint})' if hint else ''}; "
+                f"found {', '.join(have)}"
             )
-        close = get_close_matches(ours, [*COLUMNS], n=1, cutoff=0.8)
-        if close and ours not in COLUMNS:
+        if ours not in COLUMNS and (hint := did_you_mean(ours, COLUMNS, cutoff=0.8)):
             raise TableError(
-                f"{path}: {ours!r}, to be read from column {theirs!r}, is no column of ours (did you mean "
-                f"{close[0]!r}?)"
+                f"{path}: {ours!r}, to be read from column {theirs!r}, is no column of ours ({hint})"
             )
     frame = frame.set_axis(have, axis=1)
     found = {

@@ -201,7 +201,7 @@ BAD = [
     (("fit", "good.csv", "--columns", "loss=ppl"), "no column 'ppl'"),
     (("fit", "good.csv", "--loss-unit", "nat"), "loss_unit is 'nat'"),
     (("fit", "good.csv", "--loss-unit", "bits/byte"), "tokens per byte"),
-    (("fit", "good.csv", "--law", "chinchila"), "did you mean 'chinchilla'? expected one of"),
+    (("fit", "good.csv", "--law", "chinchila"), "did you mean 'chinchilla'? expected one of chinchilla"),
     (("fit", "good.csv", "--law", "E + A*N**a"), "write N**-a"),
     (("fit", "good.csv", "--prior", "E=Cauchy(1, 1)"), "prior 'Cauchy(1, 1)' cannot be read"),
     (("fit", "good.csv", "-o", "absent/fit.nc"), "cannot write here"),
@@ -225,24 +225,11 @@ BAD = [
     (("fit", "good.csv", "--law", "E + A*loss**-a"), "explains the loss by 'loss'"),
     (("fit", "far.csv"), "runs span 291 decades"),
     (("plan", "good.csv", "--budget", "1e20", "--target", "params=0,tokens=1e9"), "found 'params=0'"),
-    (
-        (
-            "plan",
-            "good.csv",
-            "--budget",
-            "1e20",
-            "--target",
-            "E",
-            "--laws",
-            "kaplan,chinchilla",
-            "--law",
-            "kaplan",
-        ),
-        "--law and --laws",
-    ),
+    (("plan", "good.csv", "--budget", "1e20", "--target", "E", "--laws", "kaplan", "--law", "kaplan"),
+     "--law and --laws"),
     (("backtest", "good.csv", "--splits", "0"), "factors: found 0"),
     (("check", "."), "no such file"),
-]
+]  # fmt: skip
 
 
 def test_train_shows_its_plan_and_check_reads_ladders(tmp_path):

@@ -122,7 +122,7 @@ def test_two_joined_priors_have_even_odds():
 @pytest.mark.parametrize(
     ("law", "match"),
     [
-        ("chinchila", "'chinchila' is unknown; did you mean 'chinchilla'"),
+        ("chinchila", "'chinchila' is unknown; did you mean 'chinchilla'\\? expected one of chinchilla"),
         ("E + A*N**a", "write N\\*\\*-a"),
         ("E + q*tanh(w*N)", "no default prior fits 'w'"),
         ("E + A*2**-b", "no input"),

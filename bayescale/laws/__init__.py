@@ -1,10 +1,9 @@
 """Scaling laws as data: formulas, parameters, priors and citations. Knows nothing of PyMC."""
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
-from bayescale.errors import LawError
+from bayescale.errors import LawError, did_you_mean
 from bayescale.laws.builtin import BUILTIN
 from bayescale.laws.centred import CentredLaw
 from bayescale.laws.law import INPUT_COLUMNS, Law, Parameter, law_from_formula
@@ -95,10 +94,7 @@ def find_law(
     if law in BUILTIN:
         return BUILTIN[law].with_priors(priors or {})
     if not any(mark in law for mark in "+*/("):
-        close = get_close_matches(law, BUILTIN, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise LawError(
-            f"law {law!r} is unknown; {hint}expected one of {', '.join(BUILTIN)}, or a formula such as "
-            '"E + A*N**-a"'
-        )
+        hint = did_you_mean(law, BUILTIN)
+        known = f'expected one of {", ".join(BUILTIN)}, or a formula such as "E + A*N**-a"'
+        raise LawError(f"law {law!r} is unknown; {f'{hint} {known}' if hint else known}")
     return law_from_formula(law, columns=columns, priors=priors)

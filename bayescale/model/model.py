@@ -35,13 +35,14 @@ SCALE_PRIORS: dict[str, Prior] = {
     "discrepancy_stretch": LogNormal(1.5, 0.6),
     "group_sd": LogNormal(0.005, 1.0),
 }
+# Those of them that shape the discrepancy's basis: points that share their values share a basis.
+SHAPE_SCALES = ("discrepancy_length", "discrepancy_stretch")
+# Names that a law's parameters cannot have.
 _TAKEN = {*SCALE_PRIORS, "discrepancy_weights", "group_offsets"}
 # Laws that an error suggests.
 _FEW_LAWS = 5
 # No study's runs span more; knots over them would not fit the memory.
 _MOST_DECADES = 30
-# Those of them that shape the discrepancy's basis: points that share their values share a basis.
-SHAPE_SCALES = ("discrepancy_length", "discrepancy_stretch")
 
 
 @dataclass(frozen=True, eq=False)

@@ -183,7 +183,37 @@ def test_images(curve: pd.DataFrame) -> int | None:
     return TEST_IMAGES[task.split("_")[0]] if domain == "IC" else None
 
 
+def show_smoothing(curves: list[pd.DataFrame]) -> None:
+    """Print how points to fit and raw ones differ, of image curves."""
+    rows = []
+    for curve in curves:
+        examples, loss = curve["Seen Examples"].to_numpy(float), curve["Loss"].to_numpy(float)
+        known = curve["Training"].to_numpy() == 1
+        wait = np.median(np.diff(np.log(examples[known]))[-10:])
+        thinned = [np.flatnonzero(~known)[0]]
+        for point in np.flatnonzero(~known):
+            if np.log(examples[point] / examples[thinned[-1]]) >= 0.99 * wait:
+                thinned.append(point)
+        # Means are off by rounding.
+        steps, raw_steps = (np.diff(loss[points]).round(12) for points in (known, thinned))
+        counts = loss[~known] * test_images(curve)
+        rows.append(
+            {
+                "steps": len(steps),
+                "rise": (steps > 0).sum(),
+                "repeat": (steps == 0).sum(),
+                "raw steps": len(raw_steps),
+                "raw rise": (raw_steps > 0).sum(),
+                "raw, from whole images": np.abs(counts - counts.round()).max(),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    print(frame.drop(columns="raw, from whole images").sum().to_string())
+    print(f"raw error rates are whole numbers of images to {frame['raw, from whole images'].max():.2g}")
+
+
 def main(folder: Path, out: Path, which: str) -> None:
+    show_smoothing([c for _, c in read_curves(folder) if test_images(c)])
     out.mkdir(parents=True, exist_ok=True)
     path = out / "curves.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
