@@ -25,7 +25,8 @@ def build_pymc_model(model: Model, *, naive: bool = False) -> pm.Model:
     Returns
     -------
     pymc.Model
-        Observes ``log_loss`` (`pymc.Data` of that name holds it, so that other losses can be set).
+        `pymc.Data` ``log_loss_data`` holds log losses, so that others can be set. The naive model observes
+        them as ``log_loss``; in the other their log density is the potential ``log_likelihood``.
     """
     coords = {"run": np.arange(len(model.log_loss)), "coordinate": list(model.coordinates.names)}
     with pm.Model(coords=coords) as built:
@@ -38,10 +39,15 @@ def build_pymc_model(model: Model, *, naive: bool = False) -> pm.Model:
             log_mean = log_mean + scales["group_sd"] * offsets[model.group]
         scale = pt.sqrt(scales["noise_sd"] ** 2 + model.known_noise**2)
         if model.noise == "normal":
-            pm.Normal("log_loss", log_mean, scale, observed=data, dims="run")
+            noisy, about = pm.Normal, {"mu": log_mean, "sigma": scale}
         else:
-            df = scales["noise_df"]
-            pm.StudentT("log_loss", nu=df, mu=log_mean, sigma=scale, observed=data, dims="run")
+            noisy, about = pm.StudentT, {"nu": scales["noise_df"], "mu": log_mean, "sigma": scale}
+        if naive:
+            noisy("log_loss", **about, observed=data, dims="run")
+        else:
+            # PyMC rewrites what an observed variable depends on before gradients are taken; PyTensor then no
+            # longer sees that the prior of the weights needs the same factors, and all is done twice.
+            pm.Potential("log_likelihood", pm.logp(noisy.dist(**about), data).sum())
     return built
 
 
