@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from bayescale.errors import FitError
-from bayescale.forecasts import expected_loss
+from bayescale.forecasts import expected_loss, outside_range
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -118,6 +118,9 @@ def allocate(
         raise FitError(f"served_tokens is {served_tokens:g}; expected a number of tokens, 0 or more")
     if served_tokens and loss is None:
         raise FitError("served_tokens need a loss to reach: at a given compute they change nothing")
+    spent = fit.table.column("compute")
+    if compute is not None:
+        outside_range("compute", spent, asked)
     from bayescale.deadweight import deadweight
 
     closed = _has_closed_form(fit)
@@ -157,11 +160,9 @@ def allocate(
     at_edge = float(np.mean((ratio < edges[0] + 0.2) | (ratio > edges[1] - 0.2)))
     if at_edge > 0.01 and not closed:
         warnings.append(f"{at_edge:.0%} of the posterior has its optimum at the edge of the search")
-    if "compute" in fit.table.frame:
-        most = fit.table.column("compute").max()
-        middles = [_quantile(of_budget, 0.5) for of_budget in draws["compute"].values.T]
-        if (far := np.log10(max(filter(np.isfinite, middles), default=most) / most)) > 0:
-            warnings.append(f"compute lies {far:.1f} decades above the table")
+    middles = [_quantile(of_budget, 0.5) for of_budget in draws["compute"].values.T]
+    if (far := np.log10(max(filter(np.isfinite, middles), default=spent.max()) / spent.max())) > 0:
+        warnings.append(f"compute lies {far:.1f} decades above the table")
     return Allocation(draws, closed, warnings)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from bayescale.errors import FitError
 from bayescale.laws import INPUT_COLUMNS
 from bayescale.model.discrepancy import axes_of
+from bayescale.model.model import MOST_DECADES
 from bayescale.runs import complete_compute
 
 if TYPE_CHECKING:
@@ -187,17 +188,35 @@ def _require_consistent(targets: Mapping[str, np.ndarray], k: float) -> None:
 
 
 def decades_outside(fit: "Fit", targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return decades by which targets lie outside the table's range of each input and of D/N."""
+    """Return decades by which targets lie outside the table's range of each input and of D/N.
+
+    Raises
+    ------
+    FitError
+        If they lie absurdly far.
+    """
     quantities = {c: (fit.table.column(c), targets[c]) for c in fit.law.columns}
     if {"params", "tokens"} <= quantities.keys():
         (params, new_params), (tokens, new_tokens) = quantities["params"], quantities["tokens"]
         quantities["tokens per parameter"] = (tokens / params, new_tokens / new_params)
-    columns = {}
-    for name, (seen, asked) in quantities.items():
-        above = np.log10(asked / seen.max())
-        below = np.log10(seen.min() / asked)
-        columns[name] = np.maximum(0.0, np.maximum(above, below))
-    return columns
+    return {name: outside_range(name, *values) for name, values in quantities.items()}
+
+
+def outside_range(name: str, seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Return decades by which each value asked of a quantity lies outside the range of those seen.
+
+    Raises
+    ------
+    FitError
+        If one lies absurdly far.
+    """
+    decades = np.maximum(0.0, np.maximum(np.log10(asked / seen.max()), np.log10(seen.min() / asked)))
+    if (farthest := decades.max()) > MOST_DECADES:
+        raise FitError(
+            f"{name}: found {asked[decades.argmax()]:g}, {farthest:.0f} decades outside the table's "
+            f"{seen.min():.3g} to {seen.max():.3g}; expected at most {MOST_DECADES:g}"
+        )
+    return decades
 
 
 def _misfit(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> np.ndarray:

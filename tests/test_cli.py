@@ -224,6 +224,8 @@ BAD = [
     (("fit", "good.csv", "--law", "E + A*N**-a + noise_sd*D**-b"), "'noise_sd', which is the model's own"),
     (("fit", "good.csv", "--law", "E + A*loss**-a"), "explains the loss by 'loss'"),
     (("fit", "far.csv"), "runs span 291 decades"),
+    (("forecast", "good.csv", "--params", "1e300", "--tokens", "1e9"), "params: found 1e+300, 29"),
+    (("allocate", "good.csv", "--compute", "1e300"), "compute: found 1e+300, 280 decades"),
     (("plan", "good.csv", "--budget", "1e20", "--target", "params=0,tokens=1e9"), "found 'params=0'"),
     (("plan", "good.csv", "--budget", "1e20", "--target", "E", "--laws", "kaplan", "--law", "kaplan"),
      "--law and --laws"),

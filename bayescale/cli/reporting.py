@@ -53,18 +53,17 @@ def report(
     asked = target_inputs(at, params=params, tokens=tokens)
     fitted = fit_of(source, reading, how)
     folder = cache_folder() / "backtests"
+    same = {name: fitted.options[name] for name in ("noise", "group_effect")}
     backtested = (
         run(
-            fitted.table, fitted.law, priors=fitted.priors, noise=fitted.options["noise"],
-            group_effect=fitted.options["group_effect"], seed=how.seed, folder=folder, progress=say,
+            fitted.table, fitted.law, priors=fitted.priors, **same, seed=how.seed, folder=folder, progress=say
         )
         if with_backtest
         else None
     )  # fmt: skip
     compared = (
         compare_laws(
-            fitted.table, names(laws), method=how.method, noise=how.noise, group_effect=how.group_effect,
-            draws=how.draws, seed=how.seed, progress=say,
+            fitted.table, names(laws), **same, method=how.method, draws=how.draws, seed=how.seed, progress=say
         )
         if laws
         else None

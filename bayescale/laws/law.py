@@ -264,10 +264,10 @@ def law_from_formula(
     floor = next((n for n in linear if expression.diff(symbols[n]) == 1), None)
     parameters = []
     for parameter in names:
-        if parameter in given:
+        if parameter == floor:
+            prior, meaning = given.get(parameter, FLOOR_PRIOR), "irreducible loss"
+        elif parameter in given:
             prior, meaning = given[parameter], ""
-        elif parameter == floor:
-            prior, meaning = FLOOR_PRIOR, "irreducible loss"
         elif parameter in linear:
             prior, meaning = (TERM_PRIOR if floor else BARE_TERM_PRIOR), "amplitude"
         elif _only_in_exponents(expression, symbols[parameter], {symbols[i] for i in inputs}):
@@ -277,7 +277,8 @@ def law_from_formula(
                 f"formula {formula!r}: no default prior fits {parameter!r}, which is neither an "
                 f"amplitude nor an exponent; give one (--prior '{parameter}=LogNormal(1, 1)')"
             )
-        parameters.append(Parameter(parameter, prior, meaning=meaning))
+        unit = "nats/token" if parameter == floor else ""
+        parameters.append(Parameter(parameter, prior, unit, meaning))
     law = Law(name, formula, tuple(parameters), title="user's formula")
     _refuse_growth(law, given)
     return law

@@ -42,7 +42,7 @@ _TAKEN = {*SCALE_PRIORS, "discrepancy_weights", "group_offsets"}
 # Laws that an error suggests.
 _FEW_LAWS = 5
 # No study's runs span more; knots over them would not fit the memory.
-_MOST_DECADES = 30
+MOST_DECADES = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -459,10 +459,10 @@ def make_model(
                 f"table {table.name!r}, column {column!r}, run {row + 1}: found {values[row]:g}; law "
                 f"{law.name!r} needs positive inputs"
             )
-        if (decades := np.log10(values.max() / values.min())) > _MOST_DECADES:
+        if (decades := np.log10(values.max() / values.min())) > MOST_DECADES:
             raise TableError(
                 f"table {table.name!r}, column {column!r}: runs span {decades:.0f} decades, {values.min():g} "
-                f"to {values.max():g}; expected at most {_MOST_DECADES}. Is a row in another unit?"
+                f"to {values.max():g}; expected at most {MOST_DECADES}. Is a row in another unit?"
             )
         inputs[symbol] = values
     centre = {s: float(np.exp(np.mean(np.log(v)))) for s, v in inputs.items()}
