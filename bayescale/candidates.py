@@ -1,18 +1,21 @@
 """Candidates: the runs that a plan may choose from, and what each costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from bayescale.errors import FitError
+from bayescale.errors import BudgetError, FitError
 from bayescale.targets import positive
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
     from bayescale.laws import Law
     from bayescale.runs import RunTable
+
+# What a trainer would make of runs with the params and tokens of a frame: those, and compute, of each run.
+Settle = Callable[[pd.DataFrame], pd.DataFrame]
 
 # No run of a plan is cheaper than the budget (of a pool: the dearest run that it buys) over this. Laws are
 # least right on the smallest runs, and a swarm of them pulls a fit away from where it is to forecast.
@@ -29,6 +32,7 @@ def candidate_grid(
     *,
     most: Mapping[str, float] | None = None,
     dearest: float = np.inf,
+    settle: Settle | None = None,
 ) -> pd.DataFrame:
     """Return runs of a table's sizes and larger, at tokens from its least up, that a budget can buy.
 
@@ -44,6 +48,8 @@ def candidate_grid(
         Params and tokens to go up to, where that is beyond the table.
     dearest : float
         FLOP that no run may cost more than.
+    settle : callable, optional
+        What a trainer would make of these runs, if its sizes come in steps.
 
     Returns
     -------
@@ -53,7 +59,9 @@ def candidate_grid(
     Raises
     ------
     FitError
-        If a law has other inputs, the table no params and tokens, or the budget buys no run.
+        If a law has other inputs, or the table no params and tokens.
+    BudgetError
+        If the budget buys no run.
     """
     for law in laws:
         known = set(law.columns) <= {"params", "tokens", "compute"}
@@ -70,11 +78,12 @@ def candidate_grid(
     sizes = np.concatenate([sizes, _up_to(sizes[-1], most["params"])])
     lengths = np.concatenate([[tokens.min()], _up_to(tokens.min(), max(tokens.max(), most["tokens"]))])
     n, d = (g.ravel() for g in np.meshgrid(sizes, lengths, indexing="ij"))
-    pool = pd.DataFrame({"params": n, "tokens": d, "compute": cost(table, n, d)})
+    pool = pd.DataFrame({"params": n, "tokens": d})
+    pool = pool.assign(compute=cost(table, n, d)) if settle is None else settle(pool).drop_duplicates()
     least = budget / _MOST_RUNS
     pool = pool[(pool["compute"] >= least) & (pool["compute"] <= min(budget, dearest))]
     if pool.empty:
-        raise FitError(
+        raise BudgetError(
             f"no run cheaper than the target costs between {least:.3g} and {budget:.3g} FLOP "
             f"({1 / _MOST_RUNS:.0%} and all of the budget); change the budget"
         )

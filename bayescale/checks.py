@@ -87,17 +87,18 @@ def _few_rows(table: RunTable) -> Iterator[Finding]:
 
 def _near_duplicates(table: RunTable) -> Iterator[Finding]:
     names = [c for c in ("params", "tokens", "unique_tokens") if c in table.frame]
-    if len(names) < 2 or "seed" in table.frame:
+    if len(names) < 2:
         return
-    inputs = np.round(np.log(np.stack([table.column(c) for c in names], axis=1)), 3)
-    losses = np.round(np.log(table.column("loss")), 4)
-    rows = np.column_stack([inputs, losses])
-    repeats = len(rows) - len(np.unique(rows, axis=0))
-    if repeats:
+    rows = pd.DataFrame({c: np.round(np.log(table.column(c)), 3) for c in names})
+    rows["loss"] = np.round(np.log(table.column("loss")), 4)
+    seed = "without a seed column"
+    if "seed" in table.frame:
+        rows["seed"], seed = table.frame["seed"].astype(str), "and seed"
+    if repeats := int(rows.duplicated().sum()):
         yield Finding(
             "near-duplicates",
-            f"repeats of another run's inputs and loss to .1%, without a seed column: {repeats}; the same "
-            "run counted twice narrows every band",
+            f"repeats of another run's inputs and loss to .1%, {seed}: {repeats}; the same run counted twice "
+            "narrows every band",
             "arXiv:2404.10102",
         )
 

@@ -28,3 +28,7 @@ class LawError(BayescaleError):
 
 class FitError(BayescaleError):
     """A fit that cannot be made from, saved to, or loaded from what was given."""
+
+
+class BudgetError(FitError):
+    """A budget that buys none of the runs it may be spent on."""

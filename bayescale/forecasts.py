@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bayescale.errors import FitError
-from bayescale.laws import INPUT_COLUMNS
+from bayescale.laws import INPUT_COLUMNS, Law
 from bayescale.model.discrepancy import axes_of
 from bayescale.model.model import MOST_DECADES
 from bayescale.runs import complete_compute
@@ -112,7 +112,7 @@ def forecast(fit: "Fit", *, seed: int = 0, known_noise: Any = 0.0, **inputs: Any
     FitError
         If an input that the law needs is missing, unknown or not positive.
     """
-    targets = complete_inputs(fit, inputs)
+    targets = complete_inputs(fit.law, fit.table.meta.flops_per_param_token, inputs)
     ratios = fit.model.ratios_at(
         {s: targets[c] for s, c in zip(fit.law.inputs, fit.law.columns, strict=True)}
     )
@@ -146,14 +146,20 @@ def expected_loss(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> n
     return loss
 
 
-def complete_inputs(fit: "Fit", inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return every input column of the law at each target, and params and tokens where known."""
+def complete_inputs(law: Law, k: float, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return every input column of a law at each target, and params and tokens where known; C = k N D.
+
+    Raises
+    ------
+    FitError
+        If an input that the law needs is missing, unknown or not positive.
+    """
     given = {name: value for name, value in inputs.items() if value is not None}
-    known = {*INPUT_COLUMNS.values(), *fit.law.columns}
+    known = {*INPUT_COLUMNS.values(), *law.columns}
     if unknown := given.keys() - known:
         raise FitError(f"input {sorted(unknown)[0]!r} is unknown; expected some of {sorted(known)}")
     if not given:
-        raise FitError(f"no inputs given; law {fit.law.name!r} needs {', '.join(fit.law.columns)}")
+        raise FitError(f"no inputs given; law {law.name!r} needs {', '.join(law.columns)}")
     arrays = {n: np.atleast_1d(np.asarray(v, float)) for n, v in given.items()}
     for name, values in arrays.items():
         if not np.all((values > 0) & np.isfinite(values)):
@@ -164,11 +170,11 @@ def complete_inputs(fit: "Fit", inputs: Mapping[str, Any]) -> dict[str, np.ndarr
         sizes = {name: len(values) for name, values in arrays.items()}
         raise FitError(f"inputs have unequal numbers of targets: {sizes}") from error
     targets = dict(zip(arrays, broadcast, strict=True))
-    _require_consistent(targets, fit.table.meta.flops_per_param_token)
-    complete_compute(targets, fit.table.meta.flops_per_param_token)
-    if missing := [c for c in fit.law.columns if c not in targets]:
+    _require_consistent(targets, k)
+    complete_compute(targets, k)
+    if missing := [c for c in law.columns if c not in targets]:
         raise FitError(
-            f"law {fit.law.name!r} needs {', '.join(fit.law.columns)}; {missing[0]!r} is not given and "
+            f"law {law.name!r} needs {', '.join(law.columns)}; {missing[0]!r} is not given and "
             f"cannot be found from {', '.join(given)}"
         )
     return targets

@@ -58,6 +58,8 @@ def read_ladder(path: str | Path, folder: str | Path) -> dict[str, Any]:
 def run_groups(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Return runs as the [[runs]] of a ladder, one group for each pair of params and tokens.
 
+    Where a run has no number of unique tokens, all of the source's are meant.
+
     Raises
     ------
     BayescaleError
@@ -67,8 +69,8 @@ def run_groups(runs: pd.DataFrame) -> list[dict[str, Any]]:
         raise BayescaleError(f"a ladder needs runs with params and tokens; these have no {missing[0]}")
     keys = ["params", "tokens", *(["unique_tokens"] if "unique_tokens" in runs else [])]
     groups: list[dict[str, Any]] = []
-    for _, rows in runs.groupby(keys, sort=True):
-        size = {key: float(rows[key].iloc[0]) for key in keys}
+    for _, rows in runs.groupby(keys, sort=True, dropna=False):
+        size = {key: float(rows[key].iloc[0]) for key in keys if pd.notna(rows[key].iloc[0])}
         groups.append(size | {"seeds": sorted(int(s) for s in rows["seed"])})
     return groups
 

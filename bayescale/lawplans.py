@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayescale.candidates import candidate_grid, candidate_pool, noise_variance
+from bayescale.candidates import Settle, candidate_grid, candidate_pool, noise_variance
 from bayescale.discrimination import Prediction, divergence, pairs_of
 from bayescale.errors import FitError
 from bayescale.forecasts import expected_loss
@@ -61,6 +61,7 @@ def plan_between(
     budget: float,
     *,
     candidates: "RunTable | pd.DataFrame | None" = None,
+    settle: Settle | None = None,
     seed: int = 0,
 ) -> LawPlan:
     """Choose the runs that are expected to tell most, per FLOP, about which law is right.
@@ -73,6 +74,8 @@ def plan_between(
         FLOP to spend.
     candidates : RunTable or DataFrame, optional
         As in `bayescale.plan`. Without it, a grid of params and tokens, ten times beyond the table's.
+    settle : callable, optional
+        As in `bayescale.plan`.
     seed : int
         Of the discrepancy away from the table.
 
@@ -90,7 +93,7 @@ def plan_between(
             f"{best} has probability {compared.probabilities[best]:.4f}"
         )
     fits = {name: compared.fits[name] for name in probability}
-    pool, notes = _pool(fits, compared.table, budget, candidates)
+    pool, notes = _pool(fits, compared.table, budget, candidates, settle)
     total = sum(probability.values())
     laws = [_prediction(fit, probability[name] / total, pool, seed) for name, fit in fits.items()]
     times = MOST_SEEDS if candidates is None else 1
@@ -111,12 +114,13 @@ def _pool(
     table: "RunTable",
     budget: float,
     candidates: "RunTable | pd.DataFrame | None",
+    settle: Settle | None,
 ) -> tuple[pd.DataFrame, list[str]]:
     laws = [fit.law for fit in fits.values()]
     if candidates is not None:
         return candidate_pool(candidates, laws, budget)
     reach = {n: _REACH * float(table.column(n).max()) for n in ("params", "tokens") if n in table.frame}
-    return candidate_grid(table, laws, budget, most=reach), []
+    return candidate_grid(table, laws, budget, most=reach, settle=settle), []
 
 
 def _prediction(fit: "Fit", probability: float, pool: pd.DataFrame, seed: int) -> Prediction:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayescale.candidates import candidate_grid, candidate_pool, cost, noise_variance
+from bayescale.candidates import Settle, candidate_grid, candidate_pool, cost, noise_variance
 from bayescale.comparison import Comparison
 from bayescale.design import Draws, belief_from
 from bayescale.errors import FitError
@@ -77,6 +77,7 @@ def plan(
     budget: float,
     *,
     candidates: "RunTable | pd.DataFrame | None" = None,
+    settle: Settle | None = None,
     seed: int = 0,
 ) -> Plan:
     """Choose the runs that tell most about a target per FLOP.
@@ -94,6 +95,9 @@ def plan(
         Runs that could be trained: the law's inputs and ``compute``, each row at most once; those far cheaper
         than the budget allows are left out. Without it, a grid of params and tokens cheaper than the target,
         where a run may be repeated with another seed.
+    settle : callable, optional
+        Takes such runs as a frame of params and tokens, and returns those that a trainer would make of them,
+        with ``compute``.
     seed : int
         Of the discrepancy away from the table, and of the outcomes simulated.
 
@@ -105,12 +109,12 @@ def plan(
     fits = _weighted(posterior)
     best = next(iter(fits.values()))[0]
     target, budget = _target(best, target), positive_budget(budget)
-    if len({target.is_allocation(fit) for fit, _ in fits.values()}) > 1:
+    if len({target.is_allocation(fit.law) for fit, _ in fits.values()}) > 1:
         raise FitError(
             f"target {target} is an allocation for laws in params N and tokens D, and a loss for others; "
             f"there are both among {', '.join(fits)}: plan from laws of one kind"
         )
-    pool, notes = _candidates(fits, target, budget, candidates)
+    pool, notes = _candidates(fits, target, budget, candidates, settle)
     laws = _draws(fits, target, pool, seed)
     times = MOST_SEEDS if candidates is None else 1
     belief = belief_from(laws, seed=seed)
@@ -122,7 +126,7 @@ def plan(
     now = band(targets)
     runs["width"] = (now[1] - now[0]) * (1 - runs["gain"].cumsum())
     saved = None
-    if target.is_allocation(best) and len(runs):
+    if target.is_allocation(best.law) and len(runs):
         saved = _saved(fits, target, targets, float(1 - runs["gain"].sum()) ** 2, seed)
     warnings = warnings_of(
         {name: fit for name, (fit, _) in fits.items()}, runs, "the target",
@@ -181,6 +185,7 @@ def _candidates(
     target: Target,
     budget: float,
     candidates: "RunTable | pd.DataFrame | None",
+    settle: Settle | None,
 ) -> tuple[pd.DataFrame, list[str]]:
     laws = [fit.law for fit, _ in fits.values()]
     if candidates is not None:
@@ -190,7 +195,7 @@ def _candidates(
     if target.inputs.keys() >= {"params", "tokens"}:
         dearest = 0.999 * float(np.max(cost(table, target.inputs["params"], target.inputs["tokens"])))
     most = {n: float(np.max(v)) for n, v in target.inputs.items() if n in ("params", "tokens")}
-    return candidate_grid(table, laws, budget, most=most, dearest=dearest), []
+    return candidate_grid(table, laws, budget, most=most, dearest=dearest, settle=settle), []
 
 
 def _target(fit: "Fit", target: "str | Target | RunTable | pd.DataFrame") -> Target:

@@ -60,7 +60,7 @@ class Proposal:
         """Return a row per candidate chosen, most gain per FLOP first, with the number of its seeds."""
         inputs = [c for c in self.candidates if c not in _ADDED]
         kept = {c: (c, "first") for c in ("correlation",) if c in self.runs}
-        rows = self.runs.groupby([*inputs, "compute"], sort=False)
+        rows = self.runs.groupby([*inputs, "compute"], sort=False, dropna=False)
         table = rows.agg(runs=("seed", "size"), **kept, gain=("gain", "sum")).reset_index()
         table["gain_per_flop"] = table["gain"] / (table["compute"] * table["runs"])
         return table.sort_values("gain_per_flop", ascending=False, ignore_index=True)

@@ -50,16 +50,16 @@ class Target:
         """Of the runs whose losses are the target; 1 for any other target."""
         return max((np.size(v) for v in self.inputs.values()), default=1)
 
-    def is_allocation(self, fit: "Fit") -> bool:
+    def is_allocation(self, law: Law) -> bool:
         """Whether the target is the optimal split of a compute."""
-        return self.inputs.keys() == {"compute"} and fit.law.inputs == ("N", "D")
+        return self.inputs.keys() == {"compute"} and law.inputs == ("N", "D")
 
     def describe(self, fit: "Fit") -> tuple[str, str]:
         """Return what the target is, in words, and its unit."""
         if self.parameter:
             units = {p.name: p.unit for p in fit.law.parameters}
             return self.parameter, units.get(self.parameter, "")
-        if self.is_allocation(fit):
+        if self.is_allocation(fit.law):
             return f"optimal params at {self.inputs['compute']:.4g} FLOP", "decades"
         return f"expected loss at {self}", "nats/token"
 
@@ -160,13 +160,13 @@ def joint_draws(
             have = ", ".join(n for n, d in fit.parameters.items() if d.ndim == 1)
             raise FitError(f"target {target.parameter!r} is no parameter of this fit; it has {have}")
         return draws, expected_loss(fit, here, rng) if here.shape[1] else np.empty((len(draws), 0))
-    if target.is_allocation(fit):
+    if target.is_allocation(fit.law):
         there = ratio_grid(fit, np.log(target.inputs["compute"]))
     else:
         there = ratios_of(fit, {k: np.atleast_1d(v) for k, v in target.inputs.items()})
     losses = expected_loss(fit, np.concatenate([there, here], axis=1), rng)
     count = there.shape[1]
-    if target.is_allocation(fit):
+    if target.is_allocation(fit.law):
         params = optimal_params(fit, np.log(target.inputs["compute"]), losses[:, :count])
         return np.log10(params), losses[:, count:]
     return losses[:, 0] if count == 1 else losses[:, :count], losses[:, count:]
@@ -182,5 +182,5 @@ def ratios_of(fit: "Fit", inputs: dict[str, np.ndarray]) -> np.ndarray:
     """Return log-ratios of inputs by column to the table's centre, shape (input, point)."""
     if inputs and not len(next(iter(inputs.values()))):
         return np.empty((len(fit.law.inputs), 0))
-    complete = complete_inputs(fit, inputs)
+    complete = complete_inputs(fit.law, fit.table.meta.flops_per_param_token, inputs)
     return fit.model.ratios_at({s: complete[c] for s, c in zip(fit.law.inputs, fit.law.columns, strict=True)})

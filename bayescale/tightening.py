@@ -19,22 +19,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bayescale.candidates import Settle
 from bayescale.catalogue import load
-from bayescale.errors import BayescaleError
+from bayescale.errors import BayescaleError, BudgetError
 from bayescale.files import made_folder
 from bayescale.fitting import Fit, fit
+from bayescale.forecasts import complete_inputs
 from bayescale.ladders import read_ladder, run_groups, save_ladder
-from bayescale.laws import INPUT_COLUMNS, Law, Prior, find_law
+from bayescale.laws import Law, Prior, find_law
 from bayescale.model.model import SCALE_PRIORS
 from bayescale.plans import Plan, plan
 from bayescale.proposals import positive_budget
-from bayescale.rounds import Tightening, inside, read_rounds, write_check, write_rounds
-from bayescale.runs import RunTable
+from bayescale.rounds import LOG, Tightening, inside, read_rounds, write_check, write_rounds
+from bayescale.runs import RunTable, TableMeta
 from bayescale.targets import Target, band, joint_draws, parse_target
 
 # A round spends at most this share of the budget: what it teaches makes the next plan better.
 _ROUND_SHARE = 0.25
 
+_INTERRUPTED = 130
 # Trains a ladder's runs into a folder; returns the trainer's exit status.
 Train = Callable[[Path, Path], int]
 
@@ -47,6 +50,7 @@ def tighten(
     folder: str | Path,
     *,
     train: Train,
+    settle: Settle | None = None,
     law: str = "chinchilla",
     priors: Mapping[str, Prior | str] | None = None,
     seed: int = 0,
@@ -67,7 +71,9 @@ def tighten(
     folder : path
         State and results; made if need be. If it holds some of this target, they are taken up.
     train : callable
-        Trains a ladder's runs into a folder and returns 0, or 1 if some blew up.
+        Trains a ladder's runs into a folder and returns 0, 1 if some blew up, or 130 if interrupted.
+    settle : callable, optional
+        As in `bayescale.plan`: what the trainer makes of sizes.
     law, priors
         As in `bayescale.fit`.
     seed : int
@@ -78,8 +84,8 @@ def tighten(
     Raises
     ------
     BayescaleError
-        If the ladder, law or a prior cannot be used, the folder holds another target or ladder, or training
-        fails.
+        If the ladder, law or a prior cannot be used, the folder holds rounds of other ones, of another target
+        or seed, or training fails.
     """
     target = parse_target(target) if isinstance(target, str) else target
     if not width > 0:
@@ -89,15 +95,16 @@ def tighten(
     found = find_law(law, priors={n: p for n, p in (priors or {}).items() if n not in SCALE_PRIORS})
     _require_target(target, found)
     folder = Path(folder)
-    _begin(Path(ladder), target, folder)
-    rounds = read_rounds(folder)
-    number = max(int(p.stem.removeprefix("ladder-")) for p in folder.glob("ladder-*.toml"))
+    asked: dict[str, Any] = {"target": str(target), "law": law, "seed": seed}
+    asked |= {"priors": {name: str(prior) for name, prior in sorted((priors or {}).items())}}
+    rounds = _begin(Path(ladder), asked, folder)
+    number = _last_ladder(folder)
     rounds = rounds[:number]  # a line of the round itself is written anew
     while True:
         progress(f"round {number}: training")
         table = _trained(train, folder / f"ladder-{number}.toml", folder)
         fitted = fit(table, law, priors=priors, method="fast", seed=seed)
-        entry = _entry(fitted, target, number, rounds, seed)
+        entry = asked | _entry(fitted, target, number, rounds, seed)
         progress(f"round {number}: {entry['runs']} runs, 90% band {entry['width']:.4g} {entry['unit']} wide")
         proposed = None
         if number and entry["runs"] == rounds[-1]["runs"]:
@@ -105,7 +112,7 @@ def tighten(
         elif entry["width"] <= width:
             entry["stop"] = f"the band is narrower than {width:g} {entry['unit']}"
         else:
-            proposed = _plan(fitted, target, budget, entry["spent"], seed)
+            proposed = _plan(fitted, target, budget, entry["spent"], settle, seed)
             if proposed is None or not len(proposed.runs):
                 entry["stop"] = "no run that would help can be afforded with what is left of the budget"
             else:
@@ -127,35 +134,52 @@ def tighten(
 
 def _require_target(target: Target, law: Law) -> None:
     """Raise if fits of a law will not have a target's parameter or inputs."""
+    if not target.parameter:
+        if not target.is_allocation(law):
+            complete_inputs(law, TableMeta().flops_per_param_token, target.inputs)
+        return
     names = [p.name for p in law.parameters]
     known = {*names, *(f"{n}_centre" for n in names), *SCALE_PRIORS}
-    if target.parameter and target.parameter not in known:
+    if target.parameter not in known:
         raise BayescaleError(
             f"target {target.parameter!r} is no parameter of law {law.name!r}; it has {', '.join(names)}"
         )
-    inputs = {*INPUT_COLUMNS.values(), *law.columns}
-    if unknown := sorted(target.inputs.keys() - inputs):
-        raise BayescaleError(
-            f"target {target}: input {unknown[0]!r} is unknown; expected some of {', '.join(sorted(inputs))}"
-        )
 
 
-def _begin(ladder: Path, target: Target, folder: Path) -> None:
-    """Write the first ladder, or make sure that the folder's is the same."""
+def _begin(ladder: Path, asked: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Write the first ladder, or make sure that the folder holds what is asked; return its rounds."""
     given = read_ladder(ladder, folder)
     if not given.get("runs"):
         raise BayescaleError(f"{ladder}: no [[runs]]; the first fit needs some, such as 3 params x 3 tokens")
     first = folder / "ladder-0.toml"
-    if first.is_file():
-        held = read_rounds(folder)
-        if read_ladder(first, folder) != given or (held and held[0]["target"] != str(target)):
-            raise BayescaleError(f"{folder}: holds another ladder or target; give another folder with -o")
-        return
-    save_ladder(given, made_folder(folder) / first.name)
+    if not first.is_file():
+        save_ladder(given, made_folder(folder) / first.name)
+        return []
+    rounds = read_rounds(folder)
+    other = ["ladder"] if read_ladder(first, folder) != given else []
+    other += [name for name in asked if rounds and rounds[0].get(name, asked[name]) != asked[name]]
+    if other:
+        raise BayescaleError(
+            f"{folder}: holds rounds of another {other[0]}; give another folder with -o, or the options it "
+            "was begun with"
+        )
+    if len(rounds) < _last_ladder(folder):
+        raise BayescaleError(
+            f"{folder}: has ladders of {_last_ladder(folder) + 1} rounds, and {LOG} tells of {len(rounds)}; "
+            "it was changed by other hands: begin in another folder"
+        )
+    return rounds
+
+
+def _last_ladder(folder: Path) -> int:
+    return max(int(p.stem.removeprefix("ladder-")) for p in folder.glob("ladder-*.toml"))
 
 
 def _trained(train: Train, ladder: Path, folder: Path) -> RunTable:
-    if train(ladder, folder) not in (0, 1):
+    status = train(ladder, folder)
+    if status == _INTERRUPTED:
+        raise KeyboardInterrupt
+    if status not in (0, 1):
         raise BayescaleError(
             f"{ladder}: training failed; mend what the trainer said, then run the same again"
         )
@@ -176,7 +200,6 @@ def _entry(
         "runs": len(fitted.table),
         "compute": compute,
         "spent": max(planned, compute - before[0]["compute"]) if before else 0.0,
-        "target": str(target),
         "unit": target.describe(fitted)[1],
         "band": [low, high],
         "width": high - low,
@@ -187,15 +210,22 @@ def _entry(
     }
 
 
-def _plan(fitted: Fit, target: Target, budget: float, spent: float, seed: int) -> Plan | None:
+def _plan(
+    fitted: Fit, target: Target, budget: float, spent: float, settle: Settle | None, seed: int
+) -> Plan | None:
     left = min(budget - spent, _ROUND_SHARE * budget)
-    # What rounding of sizes leaves over is no round.
-    return plan(fitted, target, left, seed=seed) if left > 0.02 * budget else None
+    if left < 0.02 * budget:  # what rounding of sizes leaves over is no round
+        return None
+    try:
+        return plan(fitted, target, left, settle=settle, seed=seed)
+    except BudgetError:
+        return None
 
 
 def _with_new_seeds(runs: pd.DataFrame, groups: list[dict[str, Any]]) -> pd.DataFrame:
     """Return runs with seeds that none of a ladder's groups has, whether or not its run is in the table."""
-    first = 1 + max((int(seed) for group in groups for seed in group.get("seeds", [0])), default=-1)
+    seeds = np.concatenate([np.atleast_1d(group.get("seeds", 0)) for group in groups])
+    first = int(seeds.max()) + 1
     return runs.assign(seed=np.arange(first, first + len(runs)))
 
 
@@ -206,7 +236,8 @@ def _check(fitted: Fit, target: Target, train: Train, folder: Path) -> dict[str,
     place = folder / "check"
     place.mkdir(exist_ok=True)
     ladder = read_ladder(folder / "ladder-0.toml", place)
-    ladder["runs"] = [{**target.inputs, "seeds": [0]}]
+    sizes = {name: float(target.inputs[name]) for name in ("params", "tokens")}
+    ladder["runs"] = [sizes | {"seeds": [0]}]
     save_ladder(ladder, place / "ladder.toml")
     run = _trained(train, place / "ladder.toml", place)
     inputs = {c: run.column(c)[:1] for c in fitted.law.columns}

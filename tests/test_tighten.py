@@ -6,16 +6,23 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
 
+from bayescale_trainer.ladder import read_ladder, settled_sizes
 from bayescale_trainer.records import MEASURED, read_records
 
 import bayescale as bs
+from bayescale.cli.training import settle_with
 from bayescale.errors import BayescaleError
+from bayescale.ladders import run_groups
+from bayescale.proposals import Proposal
 from bayescale.rounds import read_tightening
 from bayescale.runs import write_runs
 from bayescale.tightening import _with_new_seeds, tighten
@@ -39,7 +46,7 @@ def state(folder):
     texts = {p.name: p.read_text() for p in folder.glob("*.toml")}
     texts |= {name: (folder / name).read_text() for name in ("rounds.jsonl", "runs.csv")}
     records = read_records(folder / "runs.jsonl")
-    assert len({r["run_id"] for r in records}) == len(records)
+    assert len((folder / "runs.jsonl").read_text().splitlines()) == len(records)
     return texts, {r["run_id"]: {k: v for k, v in r.items() if k not in MEASURED} for r in records}
 
 
@@ -97,11 +104,24 @@ def test_a_folder_keeps_to_its_ladder_and_target(tmp_path):
     with pytest.raises(BayescaleError, match="training failed"):
         tighten(ladder, "E", 1e9, 0.1, folder, train=fails)
     assert (folder / "ladder-0.toml").exists()
-    (folder / "rounds.jsonl").write_text('{"target": "E"}\n')
-    with pytest.raises(BayescaleError, match="another ladder or target"):
-        tighten(ladder, "beta", 1e9, 0.1, folder, train=fails)
+    begun = {"target": "E", "law": "chinchilla", "priors": {}, "seed": 0}
+    (folder / "rounds.jsonl").write_text(json.dumps(begun) + "\n")
+    for other, options in (
+        ("target", {"target": "beta"}),
+        ("law", {"law": "kaplan-floor"}),
+        ("priors", {"priors": {"alpha": "LogNormal(0.3, 0.2)"}}),
+        ("seed", {"seed": 1}),
+    ):
+        with pytest.raises(BayescaleError, match=f"rounds of another {other}"):
+            tighten(**({"ladder": ladder, "target": "E", "budget": 1e9, "width": 0.1, "folder": folder,
+                        "train": fails} | options))  # fmt: skip
+    (folder / "rounds.jsonl").unlink()
+    (folder / "ladder-1.toml").write_text((folder / "ladder-0.toml").read_text())
+    with pytest.raises(BayescaleError, match=r"ladders of 2 rounds, and rounds.jsonl tells of 0"):
+        tighten(ladder, "E", 1e9, 0.1, folder, train=fails)
+    (folder / "ladder-1.toml").unlink()
     ladder.write_text(START + "seeds = [0, 1]\n")
-    with pytest.raises(BayescaleError, match="another ladder or target"):
+    with pytest.raises(BayescaleError, match="another ladder"):
         tighten(ladder, "E", 1e9, 0.1, folder, train=fails)
     ladder.write_text("x = 1\n")
     with pytest.raises(BayescaleError, match="source"):
@@ -112,6 +132,8 @@ def test_a_folder_keeps_to_its_ladder_and_target(tmp_path):
         ("gamma", 1e9, "no parameter"),
         ("E", -1, "budget"),
         ("streams=2", 1, "streams"),
+        ("params=14e3", 1, "'tokens' is not given"),
+        ("params=14e3,tokens=2e5,compute=1e20", 1, "give two of the three"),
     ):
         with pytest.raises(BayescaleError, match=match):
             tighten(ladder, target, budget, 0.1, folder, train=fails)
@@ -137,10 +159,71 @@ def test_runs_that_blow_up_are_paid_for_and_end_the_loop(tmp_path):
     assert "no run of this round came to its end" in found.rounds[1]["stop"]
 
 
+def test_interrupted_training_is_no_failure_and_a_budget_that_buys_nothing_an_end(tmp_path):
+    ladder = tmp_path / "start.toml"
+    ladder.write_text(START)
+    with pytest.raises(KeyboardInterrupt):
+        tighten(ladder, "E", 1e9, 0.1, tmp_path / "out", train=lambda path, place: 130)
+
+    def trained(path, place):
+        write_runs(simulated_table(rows=12), place / "runs.csv")
+        return 0
+
+    found = tighten(ladder, "params=1e9,tokens=2e10", 1.0, 1e-4, tmp_path / "poor", train=trained)
+    assert len(found.rounds) == 1
+    assert found.rounds[0]["stop"].startswith("no run that would help can be afforded")
+
+
 def test_a_planned_run_has_the_seed_of_no_run_of_the_ladder():
     groups = [{"params": 1e6, "tokens": 1e7, "seeds": [0, 4]}, {"params": 2e6, "tokens": 1e7}]
     runs = pd.DataFrame({"params": [1e6, 1e6], "tokens": 1e7, "seed": [0, 1]})
     assert _with_new_seeds(runs, groups)["seed"].tolist() == [5, 6]
+    for path in (Path(__file__).parents[1] / "ladders").glob("*.toml"):
+        groups = tomllib.loads(path.read_text())["runs"]  # where seeds is a number or a list
+        assert _with_new_seeds(runs, groups)["seed"].min() > 0
+
+
+def test_runs_are_planned_at_sizes_that_can_be_trained(tmp_path):
+    ladder = tmp_path / "start.toml"
+    ladder.write_text(START)
+    settle = settle_with(ladder, tmp_path)
+    fitted = bs.fit(simulated_table(rows=30), method="fast", seed=1)
+    least = {"params": fitted.table.column("params").min(), "tokens": fitted.table.column("tokens").min()}
+
+    def steps(runs):  # sizes in steps of ten, and twice as dear as the table's
+        n = 10 ** np.ceil(np.log10(runs["params"]))
+        return pd.DataFrame({"params": n, "tokens": runs["tokens"], "compute": 12 * n * runs["tokens"]})
+
+    found = bs.plan(fitted, "E", 1e21, settle=steps)
+    assert len(found.runs)
+    assert np.allclose(np.log10(found.runs["params"]) % 1, 0)
+    assert np.allclose(found.runs["compute"], 12 * found.runs["params"] * found.runs["tokens"])
+    assert not found.candidates.duplicated(["params", "tokens"]).any()
+    assert least["tokens"] <= found.runs["tokens"].min()
+    asked = pd.DataFrame({"params": [2e3, 3e3], "tokens": [4e3, 4e3]})
+    assert settle(asked)["params"].tolist() == [s["params"] for s in sizes_of(ladder, tmp_path, asked)]
+    ladder.write_text(START.replace("params", "parms"))
+    with pytest.raises(BayescaleError, match=r"start.toml: \[\[runs\]\] has no option 'parms'"):
+        settle(asked)
+
+
+def sizes_of(ladder, folder, runs):
+    found = read_ladder(ladder)
+    return settled_sizes(found, found.open_source(folder), zip(runs["params"], runs["tokens"], strict=True))
+
+
+def test_a_pool_with_unique_tokens_in_some_rows_keeps_all_its_runs():
+    runs = pd.DataFrame(
+        {"params": [1e6, 2e6], "tokens": 1e7, "unique_tokens": [np.nan, 5e6], "compute": 1e13, "seed": [0, 1],
+         "gain": 0.1}
+    )  # fmt: skip
+    groups = run_groups(runs)
+    assert groups == [
+        {"params": 1e6, "tokens": 1e7, "seeds": [0]},
+        {"params": 2e6, "tokens": 1e7, "unique_tokens": 5e6, "seeds": [1]},
+    ]
+    pool = runs.drop(columns=["seed", "gain"])
+    assert len(Proposal(runs=runs, candidates=pool, warnings=[]).grouped()) == 2
 
 
 def test_a_folder_without_rounds_or_with_spoilt_ones_is_refused(tmp_path):

@@ -19,12 +19,13 @@ from bayescale.cli.options import (
     pairs,
 )
 from bayescale.cli.output import exit_by, print_data, print_frame, print_json, print_warnings, say
-from bayescale.cli.training import train_ladder
+from bayescale.cli.training import settle_with, train_ladder
 from bayescale.errors import BayescaleError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bayescale.candidates import Settle
     from bayescale.comparison import Comparison
     from bayescale.fitting import Fit
     from bayescale.lawplans import LawPlan
@@ -75,7 +76,7 @@ def plan(
             "-o/--output and --ladder belong together: the runs are written to -o, on the source of --ladder"
         )
     for path in filter(None, (output, plot)):
-        require_writable(path)
+        require_writable(path, source=str(ladder or ""))
     if laws and how.law != FitOptions.law:
         raise BayescaleError("--law and --laws: expected one of them")
     pool = read_frame(candidates) if candidates else None
@@ -83,19 +84,23 @@ def plan(
     posterior = _compared(source, reading, how, laws) if laws else fit_of(source, reading, how)
     fits = dict(posterior.fits) if isinstance(posterior, Comparison) else {posterior.law.name: posterior}
     best = next(iter(fits.values()))
-    result = _choose(posterior, aim, budget, pool, how.seed)
+    settle = settle_with(ladder, ladder.with_suffix("") / "cache") if ladder else None
+    result = _choose(posterior, aim, budget, pool, settle, how.seed)
     if plot:
         from bayescale.plots import plot_plan, save_figure
 
         save_figure(plot_plan(best, result), plot)
-    if output and ladder:
-        write_ladder(result.runs, ladder, output)
+    written = output if output and ladder and len(result.runs) else None
+    if written and ladder:
+        write_ladder(result.runs, ladder, written)
     if as_json:
         print_json(best, {"laws": list(fits), "budget": budget} | _as_data(result), result.warnings)
     else:
         _print_plan(result, budget, f"{' + '.join(fits)} on {best.table.name}")
-        if output:
-            print(f"ladder written to {output}: bayescale train {output}")
+        if written:
+            print(f"ladder written to {written}: bayescale train {written}")
+        elif output:
+            print(f"no ladder written to {output}: no run was chosen")
     exit_by(all(fit.diagnostics.passed for fit in fits.values()))
 
 
@@ -124,15 +129,20 @@ def _compared(source: str, reading: TableOptions, how: FitOptions, laws: str) ->
 
 
 def _choose(
-    posterior: "Fit | Comparison", aim: Any, budget: float, pool: "pd.DataFrame | None", seed: int
+    posterior: "Fit | Comparison",
+    aim: Any,
+    budget: float,
+    pool: "pd.DataFrame | None",
+    settle: "Settle | None",
+    seed: int,
 ) -> "Plan | LawPlan":
     from bayescale.comparison import Comparison
     from bayescale.lawplans import plan_between
     from bayescale.plans import plan as choose
 
     if isinstance(posterior, Comparison) and isinstance(aim, str) and aim == "law":
-        return plan_between(posterior, budget, candidates=pool, seed=seed)
-    return choose(posterior, aim, budget, candidates=pool, seed=seed)
+        return plan_between(posterior, budget, candidates=pool, settle=settle, seed=seed)
+    return choose(posterior, aim, budget, candidates=pool, settle=settle, seed=seed)
 
 
 def _as_data(result: "Plan | LawPlan") -> dict[str, Any]:
@@ -191,8 +201,9 @@ def tighten(
     from bayescale.tightening import tighten as run
 
     result = run(
-        ladder, target, budget, width, output, train=_train_quietly, law=law, priors=pairs(prior, "--prior"),
-        seed=seed, progress=say,
+        ladder, target, budget, width, output, train=_train_quietly,
+        settle=settle_with(ladder, output / "cache"), law=law, priors=pairs(prior, "--prior"), seed=seed,
+        progress=say,
     )  # fmt: skip
     failed = [f"do not rely on round {r['round']}: {f}" for r in result.rounds for f in r["failures"]]
     if as_json:

@@ -10,10 +10,12 @@ import pytest
 pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
 
 from bayescale_trainer.cli import main
-from bayescale_trainer.ladder import LadderError, read_ladder, tasks_of
+from bayescale_trainer.ladder import LadderError, read_ladder, settled_sizes, tasks_of
 from bayescale_trainer.recipe import RecipeError
-from bayescale_trainer.records import MEASURED, append_records, read_records
+from bayescale_trainer.records import MEASURED, append_records, mend_records, read_records
 from bayescale_trainer.train import train
+
+from tests.trainer.conftest import TINY
 
 RUNS = """
 [[runs]]
@@ -28,8 +30,8 @@ def _by_id(records):
 
 
 def _results(folder):
-    records = read_records(folder / "runs.jsonl")
-    return _by_id(records), len(records)
+    path = folder / "runs.jsonl"
+    return _by_id(read_records(path)), len(path.read_text().splitlines())
 
 
 def _runs(path, tmp_path):
@@ -69,6 +71,16 @@ def test_rows_of_a_stack_are_alike_and_no_run_is_left_out(write_ladder, tmp_path
         ('[model]\nmlp = "moe"\n' + RUNS, "mlp"),
         ("[model]\nhead_width = 12\n" + RUNS, "head_width"),
         ("not toml", "cannot be read"),
+        ("[engine]\nstack = 1.5\n" + RUNS, "stack = 1.5: expected a whole number"),
+        ("[engine]\ncheckpoint_seconds = nan\n" + RUNS, "checkpoint_seconds = nan"),
+        ("[model]\naspect = nan\n" + RUNS, "aspect = nan"),
+        ("[[runs]]\nparams = 1e300\ntokens = 1e3\n", "params = 1e.300: expected a number from"),
+        ("[[runs]]\nparams = 1e3\ntokens = 1e3\nseeds = 134217728\n", "seeds = 134217728"),
+        ("[[runs]]\nparams = 1e3\ntokens = 1e3\nunique_tokens = inf\n", "unique_tokens = inf"),
+        ("[recipe]\nreference_width = 0\n" + RUNS, "reference_width = 0"),
+        ("[recipe]\nlearning_rate = inf\n" + RUNS, "learning_rate = inf"),
+        ("[recipe]\nbeta2_half_life_tokens = nan\n" + RUNS, "beta2_half_life_tokens = nan"),
+        ("[recipe]\nwarmup_tokens_per_param = -1\n" + RUNS, "warmup_tokens_per_param = -1"),
     ],
 )
 def test_bad_ladders_are_refused_in_words(tmp_path, text, message):
@@ -102,9 +114,81 @@ def test_a_torn_last_line_is_cut_and_whole_records_kept(tmp_path):
     append_records(path, [{"run_id": "a"}, {"run_id": "b"}])
     with path.open("a") as file:
         file.write('{"run_id": "c", "lo')
+    torn = path.read_bytes()
     assert [record["run_id"] for record in read_records(path)] == ["a", "b"]
+    assert path.read_bytes() == torn  # to read is not to write
+    mend_records(path)
     append_records(path, [{"run_id": "d"}])
     assert [record["run_id"] for record in read_records(path)] == ["a", "b", "d"]
+    path.write_bytes(path.read_bytes()[:-1])  # a whole record, but for the line's end
+    assert [record["run_id"] for record in read_records(path)] == ["a", "b", "d"]
+    mend_records(path)
+    append_records(path, [{"run_id": "a"}, {"run_id": "e"}])
+    assert [record["run_id"] for record in read_records(path)] == ["a", "b", "d", "e"]
+
+
+@pytest.mark.parametrize("text", ["", '{"a": 1}\n', "[1]\n", '{"run_id": "a"}\n', "\n"])
+def test_what_holds_no_records_is_not_found_valid(tmp_path, capsys, text):
+    path = tmp_path / "runs.jsonl"
+    path.write_text(text)
+    assert main([str(path), "--check"]) == 2
+    assert main([str(tmp_path / "absent.jsonl"), "--check"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert "record" in errors[0]
+    assert "no run records" in errors[1]
+
+
+@pytest.mark.parametrize("recipe", ["", 'schedule = "trunk"\nbatch_rule = "fixed"\nbatch_tokens = 96\n'])
+def test_of_a_ladder_that_grew_only_new_runs_are_trained(write_ladder, tmp_path, capsys, recipe):
+    text = TINY.replace("[recipe]\n", f"[recipe]\n{recipe}")
+
+    def grown(seeds, tokens):
+        groups = f"[[runs]]\nparams = 2e3\ntokens = {tokens}\nseeds = {seeds}\n"
+        return write_ladder(f"stack = 4\n{groups}", text)
+
+    out = tmp_path / "out"
+    assert main([str(grown([0, 1], [4096])), "-o", str(out)]) == 0
+    first = _by_id(read_records(out / "runs.jsonl"))
+    assert "2 runs asked" not in capsys.readouterr().err
+    ladder = grown([0, 1, 2], [4096, 4097, 8192])
+    assert main([str(ladder), "-o", str(out), "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("done") == 2
+    assert main([str(ladder), "-o", str(out)]) == 0
+    printed = capsys.readouterr().err
+    assert "9 runs asked for; sizes come in steps, which makes 6 of them" in printed
+    assert "[6/6]" in printed
+    assert "[7/6]" not in printed
+    after = read_records(out / "runs.jsonl")
+    assert len(after) == 6
+    assert len((out / "runs.jsonl").read_text().splitlines()) == 6
+    assert _by_id(after).items() >= first.items()
+
+
+def test_a_folder_that_cannot_be_is_told(write_ladder, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([str(write_ladder(RUNS)), "-o", str(tmp_path / "file")]) == 2
+    assert "give a folder with --out" in capsys.readouterr().err
+
+
+def test_a_spoilt_checkpoint_is_named(write_ladder, tmp_path, capsys):
+    path, out = write_ladder(RUNS), tmp_path / "out"
+    ladder = read_ladder(path)
+    task = tasks_of(ladder.runs(ladder.open_source(tmp_path)), 1)[0]
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "checkpoints" / f"{task.id}.pt").write_bytes(b"PK")
+    assert main([str(path), "-o", str(out)]) == 2
+    assert f"{task.id}.pt is no checkpoint of this version: delete it" in capsys.readouterr().err
+
+
+def test_sizes_are_settled_as_they_are_trained(write_ladder, tmp_path):
+    ladder = read_ladder(write_ladder(RUNS))
+    source = ladder.open_source(tmp_path)
+    sizes = settled_sizes(ladder, source, [(2e3, 4e3), (2.1e3, 4e3), (6e3, 8e3)])
+    runs = {(run.shape.parameters()["total"], run.tokens) for run in ladder.runs(source)}
+    assert sizes[0] == sizes[1]
+    assert {(s["params"], s["tokens"]) for s in sizes} <= runs
+    assert all(s["compute"] > 0 for s in sizes)
 
 
 def _start(path, out):

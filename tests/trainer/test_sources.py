@@ -125,12 +125,29 @@ def test_bpe_learns_from_training_text_and_shortens_it(tmp_path):
         ({"kind": "files", "paths": ["short.bin"]}, "vocabulary is missing"),
         ({"kind": "files", "paths": ["short.bin"], "vocabulary": 10}, "raise vocabulary"),
         ({"kind": "files", "paths": ["short.txt"], "tokenizer": "words"}, "bytes"),
+        ({"kind": ["zipf-facts"]}, "use one of"),
+        ({"kind": "zipf-facts", "validation_tokens": float("inf")}, "validation_tokens = inf"),
+        ({"kind": "zipf-facts", "exponent": 200}, "exponent = 200"),
+        ({"kind": "zipf-facts", "symbols": 16.5}, "symbols = 16.5: expected a whole number"),
+        ({"kind": "zipf-bigram", "symbols": 100_000}, "symbols = 100000"),
+        ({"kind": "files", "paths": "short.txt"}, "expected a list such as"),
+        ({"kind": "files", "paths": ["short.txt", "./short.txt"]}, "short.txt is given twice"),
+        ({"kind": "files", "paths": ["short.txt"], "validation_paths": ["short.txt"]}, "is given twice"),
+        ({"kind": "files", "paths": ["short.txt"], "validation_tokens": -5}, "validation_tokens = -5"),
+        ({"kind": "files", "paths": ["short.bin"], "vocabulary": 400.0}, "vocabulary = 400.0"),
+        ({"kind": "files", "paths": ["short.bin"], "bytes_per_token": "4"}, "bytes_per_token = '4'"),
+        ({"kind": "files", "paths": ["wide.bin"], "vocabulary": 400}, "tokens of 32 bits"),
+        ({"kind": "files", "paths": ["half.jsonl"]}, "half.jsonl cannot be read"),
+        ({"kind": "files", "paths": ["bad.parquet"]}, "bad.parquet cannot be read"),
     ],
 )
 def test_bad_sources_are_refused_in_words(tmp_path, options, message):
     (tmp_path / "short.txt").write_text("short")
     (tmp_path / "bad.jsonl").write_text('{"txt": "a"}\n')
     (tmp_path / "short.bin").write_bytes(np.arange(400, dtype=np.uint16).tobytes())
+    (tmp_path / "wide.bin").write_bytes(np.full(400, 20240801, np.int32).tobytes())
+    (tmp_path / "half.jsonl").write_text('{"text": "\\ud83d"}\n')
+    (tmp_path / "bad.parquet").write_text("no parquet")
     if options["kind"] == "files":
         options = {"validation_tokens": 100, **options}
     with pytest.raises(SourceError, match=message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .run import Run
 from .sources.source import Source, Tokens, scramble
@@ -31,7 +32,7 @@ def batch(run: Run, source: Source, step: int) -> Tokens:
     return source.windows(place, "train")
 
 
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, windows: int) -> Tokens:
+@lru_cache(maxsize=64)  # two epochs of every row of a stack
+def _order(seed: int, epoch: int, windows: int) -> NDArray[np.int32]:
     counter = np.arange(windows) + np.int64(epoch) * windows
-    return np.argsort(scramble(_KEY_EPOCH + seed, counter), kind="stable")
+    return np.argsort(scramble(_KEY_EPOCH + seed, counter), kind="stable").astype(np.int32)

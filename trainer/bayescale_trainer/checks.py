@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .ladder import Ladder, read_ladder
-from .records import Record, read_records
+from .records import Record, RecordError, read_records
 from .sources import Source
 
 LONGEST_WARMUP = 0.2  # of the steps
@@ -78,7 +78,14 @@ def records_of_ladder(ladder: Ladder, source: Source) -> list[Record]:
 def check(path: Path) -> int:
     """Print the findings about a ladder (.toml) or records (.jsonl); return 1 if there are any."""
     if path.suffix == ".jsonl":
-        findings = check_records(read_records(path))
+        if not (records := read_records(path)):
+            raise RecordError("no run records: expected the runs.jsonl of a trained ladder")
+        try:
+            findings = check_records(records)
+        except (KeyError, TypeError) as error:
+            raise RecordError(
+                f"records lack what the trainer writes ({error}): they are of other make"
+            ) from None
     else:
         findings = check_ladder(read_ladder(path), path.with_suffix("") / "cache")
     for finding in findings:

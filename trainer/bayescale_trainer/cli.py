@@ -84,17 +84,20 @@ def _train(options: argparse.Namespace) -> int:
     from .executors import ExecutorError
     from .progress import print_plan
     from .records import read_records
+    from .train import CheckpointError
 
     if options.dry_run:
         place = workplace(ladder, folder)
         source = ladder.open_source(folder / "cache")
-        _, tasks = settle(ladder, source, place.device)
         done = {record["run_id"] for record in read_records(folder / "runs.jsonl")}
-        print_plan(tasks, done, source, place.device, place.workers)
+        runs, tasks = settle(ladder, source, place.device, done)
+        print_plan(runs, tasks, source, place.device, place.workers)
+        if len(runs) < ladder.asked:
+            print(ladder.says_settled(runs))
         return 0
     try:
         records = train_ladder(ladder, folder, options.executor)
-    except ExecutorError as error:
+    except (ExecutorError, CheckpointError) as error:
         raise LadderError(str(error)) from None
     failed = [record for record in records if record["status"] != "finished"]
     print(f"{len(records)} runs in {folder / 'runs.jsonl'}, as a run table in {folder / 'runs.csv'}")

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from .device import device_kind
+from .device import DeviceError, device_kind
 from .executors import EXECUTORS, Workplace
 from .ladder import Ladder, LadderError, tasks_of, workers_of
 from .progress import Display
-from .records import Record, append_records, read_records, write_table
+from .records import Record, append_records, mend_records, read_records, write_table
 from .run import Run
 from .sources import Source
 from .task import Task
+from .train import runs_of_checkpoint
 
 CUDA_STACK = 32
 
@@ -41,22 +42,23 @@ def train_ladder(ladder: Ladder, folder: Path, executor: str = "process") -> lis
         Of all the ladder's runs, those trained before included.
     """
     folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         place = workplace(ladder, folder)
-        runs, tasks = settle(ladder, ladder.open_source(folder / "cache"), place.device)
+        mend_records(folder / "runs.jsonl")
         done = {record["run_id"] for record in read_records(folder / "runs.jsonl")}
-        left = [task for task in tasks if any(run.id not in done for run in task.runs)]
+        runs, left = settle(ladder, ladder.open_source(folder / "cache"), place.device, done)
         with Display(runs, left, done, place.device) as display:
+            if len(runs) < ladder.asked:
+                display.say(ladder.says_settled(runs))
             for task, records in EXECUTORS[executor](left, place, display.progress):
-                fresh = [record for record in records if record["run_id"] not in done]
-                append_records(folder / "runs.jsonl", fresh)
+                append_records(folder / "runs.jsonl", records)
                 place.checkpoint(task).unlink(missing_ok=True)
-                done |= {record["run_id"] for record in fresh}
+                done |= {record["run_id"] for record in records}
                 display.finished(task, records)
-        # A kill between a record and here, or a worker that outlived it, leaves a checkpoint behind.
-        for task in tasks:
-            place.checkpoint(task).unlink(missing_ok=True)
+        # A kill between a record and its checkpoint's end, or a worker that outlived it, leaves one behind.
+        for checkpoint in folder.glob("checkpoints/*.pt"):
+            if runs_of_checkpoint(checkpoint) <= done:
+                checkpoint.unlink()
         wanted = {run.id for run in runs}
         records = [r for r in read_records(folder / "runs.jsonl") if r["run_id"] in wanted]
         write_table(folder / "runs.csv", records, ladder.name)
@@ -65,21 +67,31 @@ def train_ladder(ladder: Ladder, folder: Path, executor: str = "process") -> lis
 
 def workplace(ladder: Ladder, folder: Path) -> Workplace:
     """Settle where a ladder's tasks are trained on this machine."""
-    device = device_kind(ladder.engine.device)
+    try:
+        device = device_kind(ladder.engine.device)
+    except DeviceError as error:
+        raise LadderError(f"[engine] device: {error}") from None
     return Workplace(ladder, folder, device, workers_of(ladder.engine, device))
 
 
-def settle(ladder: Ladder, source: Source, device: str) -> tuple[list[Run], list[Task]]:
-    """Settle a ladder's runs and the tasks that train them on a device."""
+def settle(
+    ladder: Ladder, source: Source, device: str, done: Collection[str]
+) -> tuple[list[Run], list[Task]]:
+    """Settle a ladder's runs, and the tasks that train on a device those that are not done, by their ids."""
     runs = ladder.runs(source)
     stack = ladder.engine.stack or (CUDA_STACK if device == "cuda" else 1)
-    return runs, tasks_of(runs, stack)
+    return runs, tasks_of([run for run in runs if run.id not in done], stack)
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second ladder out of the folder; the lock ends with this process, however it ends."""
-    with (folder / ".lock").open("w") as lock:
+    """Make the folder and keep a second ladder out; the lock ends with this process, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise LadderError(f"cannot write to {folder} ({error.strerror}): give a folder with --out") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -15,6 +15,10 @@ DATASHEET_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12
 CEILING_SECONDS = 0.1
 
 
+class DeviceError(ValueError):
+    """A device that this machine lacks."""
+
+
 @dataclass(frozen=True)
 class Device:
     """A device as one process sees it.
@@ -40,7 +44,15 @@ class Device:
 
 
 def device_kind(wanted: str) -> str:
-    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda"."""
+    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda".
+
+    Raises
+    ------
+    DeviceError
+        If there is no such device.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("no CUDA GPU that PyTorch can use: take auto or cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 

@@ -11,18 +11,25 @@ Only `[source] kind` and one `[[runs]]` with params and tokens are required.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from .flops import training_flops
 from .recipe import Recipe
 from .run import Run, plan_run
 from .shape import Shape, shape_of_size
 from .sources import Source, open_source
 from .task import Task
+
+# What runs are multiplied out from, and bounds of each. Seeds deal out text: batches.py has room for so many.
+_BOUNDS = {
+    "params": (1, 1e13), "tokens": (1, 1e15), "seeds": (0, 2**27 - 1), "learning_rate_factor": (1e-6, 1e6),
+}  # fmt: skip
 
 
 class LadderError(ValueError):
@@ -75,16 +82,20 @@ class Ladder:
     engine: Engine
     groups: tuple[dict[str, Any], ...]
 
+    @property
+    def asked(self) -> int:
+        """Number of runs asked for, before rounding makes some equal."""
+        return sum(math.prod(len(group[axis]) for axis in _BOUNDS) for group in self.groups)
+
     def open_source(self, cache: Path) -> Source:
-        """Open what the ladder trains on; `cache` may keep its tokens."""
+        """Open what the ladder trains on; `cache` may keep its tokenizer."""
         return open_source(self.source_options, self.model["context"], self.path.parent, cache)
 
     def runs(self, source: Source) -> list[Run]:
         """Settle the runs; two that rounding makes equal are one."""
         found: dict[str, Run] = {}
         for group in self.groups:
-            axes = [group[axis] for axis in ("params", "tokens", "seeds", "learning_rate_factor")]
-            for params, tokens, seed, factor in itertools.product(*axes):
+            for params, tokens, seed, factor in itertools.product(*(group[axis] for axis in _BOUNDS)):
                 run = plan_run(
                     self.recipe,
                     source,
@@ -98,9 +109,25 @@ class Ladder:
                 found.setdefault(run.id, run)
         return list(found.values())
 
+    def says_settled(self, runs: Sequence[Run]) -> str:
+        """Say what became of the runs asked for."""
+        return f"{self.asked} runs asked for; sizes come in steps, which makes {len(runs)} of them"
+
     def shape(self, params: float, vocabulary: int) -> Shape:
         """Return the model whose total parameters are nearest to `params`."""
         return shape_of_size(params, vocabulary=vocabulary, **self.model)
+
+
+def settled_sizes(
+    ladder: Ladder, source: Source, sizes: Iterable[tuple[float, float]]
+) -> list[dict[str, float]]:
+    """Return `params`, `tokens` and `compute` (FLOPs) of what is trained where sizes (N, D) are asked for."""
+    found = []
+    for params, tokens in sizes:
+        run = plan_run(ladder.recipe, source, ladder.shape(params, source.vocabulary), tokens, seed=0)
+        counts, compute = run.shape.parameters(), training_flops(run.shape, run.tokens)["compute"]
+        found.append({"params": float(counts["total"]), "tokens": float(run.tokens), "compute": compute})
+    return found
 
 
 def tasks_of(runs: Sequence[Run], stack: int) -> list[Task]:
@@ -191,7 +218,7 @@ def _model(table: Mapping[str, Any]) -> dict[str, Any]:
     for option, default in known.items():
         kinds = (int, float) if isinstance(default, float) else (type(default),)
         value = model[option]
-        if type(value) not in kinds or (type(default) in (int, float) and value <= 0):
+        if type(value) not in kinds or (type(default) in (int, float) and not 0 < value < math.inf):
             raise LadderError(f"[model] {option} = {value!r}: expected such as {default!r}")
     if model["mlp"] not in ("relu2", "swiglu"):
         raise LadderError(f"[model] mlp = {model['mlp']!r}: use relu2 or swiglu")
@@ -210,8 +237,10 @@ def _engine(table: Mapping[str, Any]) -> Engine:
             )
     for option in ("workers", "stack", "checkpoint_seconds"):
         value = getattr(engine, option)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-            raise LadderError(f"[engine] {option} = {value!r}: expected a number, 0 or above")
+        kinds = (int, float) if option == "checkpoint_seconds" else (int,)
+        if type(value) not in kinds or not 0 <= value < math.inf:
+            what = "a whole number" if option != "checkpoint_seconds" else "a number"
+            raise LadderError(f"[engine] {option} = {value!r}: expected {what}, 0 or above")
     return engine
 
 
@@ -226,12 +255,14 @@ def _group(group: Any) -> dict[str, Any]:
     for option, default in defaults.items():
         value = group.get(option, default)
         values = value if isinstance(value, list) else [value]
+        least, most = _BOUNDS[option]
         kinds = (int,) if option == "seeds" else (int, float)
-        least: float = 0 if option == "seeds" else 1e-6
-        if not values or any(type(v) not in kinds or not least <= v < float("inf") for v in values):
-            raise LadderError(f"[[runs]] {option} = {value!r}: expected a positive number or a list of them")
+        if not values or any(type(v) not in kinds or not least <= v <= most for v in values):
+            raise LadderError(
+                f"[[runs]] {option} = {value!r}: expected a number from {least:g} to {most:g}, or several"
+            )
         found[option] = values
     unique = found["unique_tokens"]
-    if unique is not None and (type(unique) not in (int, float) or not unique >= 1):
+    if unique is not None and (type(unique) not in (int, float) or not 1 <= unique < math.inf):
         raise LadderError(f"[[runs]] unique_tokens = {unique!r}: expected a positive number")
     return found

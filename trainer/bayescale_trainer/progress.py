@@ -75,29 +75,23 @@ def makespan(seconds: Sequence[float], workers: int) -> float:
     return max(ends)
 
 
-def print_plan(
-    tasks: Sequence[Task], done: Collection[str], source: Source, device: str, workers: int
-) -> None:
-    """Print every run with N, D, FLOPs and time, and the totals (`--dry-run`)."""
-    seconds = forecast_seconds(tasks, source, device)
+def print_plan(runs: Sequence[Run], tasks: Sequence[Task], source: Source, device: str, workers: int) -> None:
+    """Print every run with N, D, FLOPs and time, and the totals (`--dry-run`); tasks are those not done."""
+    seconds = forecast_seconds(tasks, source, device) if tasks else {}
+    left = {run.id: seconds[task.id] / len(task.runs) for task in tasks for run in task.runs}
     table = Table("run", "params", "non-emb.", "tokens", "seed", "batch", "steps", "LR", "FLOPs", "time")
     for column in table.columns[1:]:
         column.justify = "right"
     flops = 0.0
-    for task in tasks:
-        for run in task.runs:
-            counts, compute = (
-                run.shape.parameters(),
-                training_flops(run.shape, run.tokens)["compute"],
-            )
-            flops += compute
-            table.add_row(
-                run.id, short(counts["total"]), short(counts["non_embedding"]), short(run.tokens),
-                str(run.seed), str(run.batch_tokens), str(run.steps),
-                f"{dict(run.learning_rate)['matrix']:.2g}", f"{compute:.2e}",
-                "done" if run.id in done else f"{seconds[task.id] / len(task.runs):.1f} s",
-            )  # fmt: skip
-    left = [seconds[t.id] for t in tasks if any(run.id not in done for run in t.runs)]
+    for run in runs:
+        counts, compute = run.shape.parameters(), training_flops(run.shape, run.tokens)["compute"]
+        flops += compute
+        table.add_row(
+            run.id, short(counts["total"]), short(counts["non_embedding"]), short(run.tokens),
+            str(run.seed), str(run.batch_tokens), str(run.steps),
+            f"{dict(run.learning_rate)['matrix']:.2g}", f"{compute:.2e}",
+            f"{left[run.id]:.1f} s" if run.id in left else "done",
+        )  # fmt: skip
     console = Console()
     console.print(table)
     entropy = source.entropy_rate
@@ -105,8 +99,8 @@ def print_plan(
         f"source {source.kind} {source.fingerprint}, entropy rate {entropy or 'unknown'} nats/token"
     )
     console.print(
-        f"{sum(len(task.runs) for task in tasks)} runs, {flops:.3e} FLOPs, about "
-        f"{clock(makespan(left, workers) if left else 0)} with {workers} at a time on {device}"
+        f"{len(runs)} runs, {flops:.3e} FLOPs, about {clock(makespan(list(seconds.values()), workers))} "
+        f"with {workers} at a time on {device}"
     )
 
 
@@ -152,6 +146,10 @@ class Display:
     ) -> None:
         if self._console.is_terminal:
             self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, markup=False, highlight=False)
 
     def progress(self, news: Progress) -> None:
         """Take in a look at a task in training."""

@@ -85,9 +85,15 @@ class Recipe:
         _one_of("learning_rate_rule", self.learning_rate_rule, LEARNING_RATES)
         _one_of("batch_rule", self.batch_rule, BATCHES)
         _one_of("schedule", self.schedule, SCHEDULES)
-        for name in ("learning_rate", "batch_tokens", "least_batch_tokens", "clip", "ends_at"):
-            if not getattr(self, name) > 0:
-                raise RecipeError(f"[recipe] {name} = {getattr(self, name)}: must be above 0")
+        for name in (
+            "learning_rate", "reference_width", "batch_tokens", "least_batch_tokens",
+            "beta2_half_life_tokens", "clip", "ends_at",
+        ):  # fmt: skip
+            if not 0 < getattr(self, name) < math.inf:
+                raise RecipeError(f"[recipe] {name} = {getattr(self, name)}: must be above 0, and finite")
+        if not 0 <= self.warmup_tokens_per_param < math.inf:
+            found = self.warmup_tokens_per_param
+            raise RecipeError(f"[recipe] warmup_tokens_per_param = {found}: must be 0 or above, and finite")
         for name in ("beta1", "warmup_share", "final_share", "cooldown_share", "weight_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise RecipeError(f"[recipe] {name} = {getattr(self, name)}: must be in [0, 1)")

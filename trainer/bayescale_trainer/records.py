@@ -48,20 +48,42 @@ def append_records(path: Path, records: Iterable[Record]) -> None:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read records; a torn last line, which a kill in mid-write leaves, is cut off the file."""
+    """Read records, the first of each run; a torn last line, which a kill in mid-write leaves, is none."""
     if not path.exists():
         return []
+    found: dict[str, Record] = {}
+    for number, line in enumerate(_whole(path.read_bytes()).splitlines(), 1):
+        try:
+            record = json.loads(line)
+            found.setdefault(record["run_id"], record)
+        except (ValueError, TypeError, KeyError) as error:
+            raise RecordError(
+                f"{path.name} line {number}: no run record ({error}): move the file away or mend the line"
+            ) from None
+    return list(found.values())
+
+
+def mend_records(path: Path) -> None:
+    """Cut a torn last line off a file, for others to follow; only whoever appends to it may do so."""
+    if not path.exists():
+        return
     raw = path.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    try:
-        records = [json.loads(line) for line in whole.splitlines()]
-    except json.JSONDecodeError as error:
-        raise RecordError(
-            f"{path.name}: a line is not JSON ({error}): move the file away or mend the line"
-        ) from None
+    whole = _whole(raw)
     if whole != raw:
         os.truncate(path, len(whole))
-    return records
+    elif raw and not raw.endswith(b"\n"):
+        with path.open("ab") as file:
+            file.write(b"\n")
+
+
+def _whole(raw: bytes) -> bytes:
+    """Return the lines that were written to their end, the last perhaps without a line's end."""
+    end = raw.rfind(b"\n") + 1
+    try:
+        json.loads(raw[end:])
+    except ValueError:
+        return raw[:end]
+    return raw
 
 
 def write_table(path: Path, records: Sequence[Record], name: str) -> None:

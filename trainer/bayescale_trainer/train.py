@@ -10,8 +10,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,15 @@ PROBE_EVERY = 16  # steps between looks at the gradient noise and for runs that 
 REPORT_SECONDS = 0.5
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read; the message says what to do."""
+
+
 @dataclass
 class _Position:
     """Where a task stands; what a checkpoint holds."""
 
+    runs: list[str]  # ids of the task's
     branch: int = 0
     step: int = 0
     state: Any = None  # of the stack
@@ -74,7 +80,10 @@ def train(
         One per run, in the order of `task.runs`.
     """
     stack = Stack(task.branches[0], device)
-    at = _load(checkpoint, stack) if checkpoint and checkpoint.exists() else _Position()
+    at = _Position([run.id for run in task.runs])
+    if checkpoint and checkpoint.exists():
+        at = _Position(**_read(checkpoint))
+        stack.load(at.state)
     trainer = _Trainer(task, source, stack, at, checkpoint, checkpoint_seconds, report)
     while at.branch < len(task.branches):
         trainer.train_branch()
@@ -167,11 +176,22 @@ class _Trainer:
         aside.replace(self.checkpoint)
 
 
-def _load(checkpoint: Path, stack: Stack) -> _Position:
-    # Our own file: a checkpoint holds plain lists and tensors only, so nothing in it is executed.
-    at = _Position(**torch.load(checkpoint, weights_only=True))
-    stack.load(at.state)
-    return at
+def runs_of_checkpoint(checkpoint: Path) -> set[str]:
+    """Return the ids of the runs that a checkpoint is of."""
+    return set(_read(checkpoint)["runs"])
+
+
+def _read(checkpoint: Path) -> dict[str, Any]:
+    try:
+        # A checkpoint holds plain lists and tensors only: nothing in it is executed.
+        found: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+        if isinstance(found, dict) and found.keys() == {f.name for f in fields(_Position)}:
+            return found
+    except (OSError, EOFError, RuntimeError, UnpicklingError):
+        pass
+    raise CheckpointError(
+        f"{checkpoint} is no checkpoint of this version: delete it, and its runs begin from their start"
+    )
 
 
 def _status(scored: Evaluation, run: Run) -> str:

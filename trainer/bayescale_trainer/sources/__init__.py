@@ -36,7 +36,7 @@ def open_source(options: Mapping[str, Any], context: int, folder: Path, cache: P
     """
     given = dict(options)
     kind = given.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise SourceError(f"[source] kind = {kind!r}: use one of {', '.join(KINDS)}")
     known = set(inspect.signature(KINDS[kind].__init__).parameters) - {"self", "context"}
     places = {"folder": folder, "cache": cache} if kind == "files" else {}

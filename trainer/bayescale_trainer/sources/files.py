@@ -15,11 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .source import SourceError, Split, Tokens, digest
+from .source import (
+    MOST_SYMBOLS,
+    MOST_TOKENS,
+    SourceError,
+    Split,
+    Tokens,
+    check_numbers,
+    check_whole,
+    digest,
+)
 from .tokenizer import coder_of
 
 BETWEEN_DOCUMENTS = "\n\n"
-LLM_C_MAGIC, LLM_C_HEADER_BYTES = 20240520, 1024
+LLM_C_MAGIC, LLM_C_MAGIC_OF_UINT32, LLM_C_HEADER_BYTES = 20240520, 20240801, 1024
 
 
 class Files:
@@ -34,7 +43,7 @@ class Files:
     folder : Path
         What relative paths are relative to: where the ladder lies.
     cache : Path
-        Folder for a learned tokenizer and its tokens.
+        Folder for a learned tokenizer.
     validation_tokens : int
         Tokens held out, from the end.
     validation_paths : list of str, optional
@@ -66,8 +75,17 @@ class Files:
         bytes_per_token: float | None = None,
     ) -> None:
         self.context = context
+        check_whole(1, int(MOST_TOKENS), validation_tokens=validation_tokens)
+        for option, given in (("paths", paths), ("validation_paths", validation_paths or [])):
+            if not isinstance(given, list) or not all(isinstance(path, str) for path in given):
+                raise SourceError(f'[source] {option} = {given!r}: expected a list such as ["a.txt"]')
+        if vocabulary is not None:
+            check_whole(2, MOST_SYMBOLS, vocabulary=vocabulary)
+        if bytes_per_token is not None:
+            check_numbers(1e-3, 1e3, bytes_per_token=bytes_per_token)
         found = [_existing(folder, path) for path in paths]
         held_out = [_existing(folder, path) for path in validation_paths or []]
+        _refuse_twice([*found, *held_out])
         if not found:
             raise SourceError('[source] paths is empty: name at least one file, paths = ["a.txt"]')
         if found[0].suffix == ".bin":
@@ -130,6 +148,17 @@ def _existing(folder: Path, path: str) -> Path:
     return found
 
 
+def _refuse_twice(paths: list[Path]) -> None:
+    """Refuse a file given twice: it is no new text, and what is held out must not be trained on."""
+    seen: set[Path] = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise SourceError(
+                f"[source] {path.name} is given twice, in paths or validation_paths: give it once"
+            )
+        seen.add(path.resolve())
+
+
 def _text(paths: list[Path], field: str) -> str:
     return BETWEEN_DOCUMENTS.join(document for path in paths for document in _documents(path, field))
 
@@ -150,7 +179,9 @@ def _documents(path: Path, field: str) -> Iterator[str]:
                 yield from (_field(row, field, path.name) for row in batch.to_pylist())
         else:
             raise SourceError(f"[source] {path.name}: mix no {path.suffix} with text files")
-    except (UnicodeDecodeError, json.JSONDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:  # of what is no UTF-8, no JSON, no Parquet
+        if isinstance(error, SourceError):
+            raise
         raise SourceError(f"[source] {path.name} cannot be read: {error}") from None
 
 
@@ -158,6 +189,7 @@ def _field(record: Any, field: str, where: str) -> str:
     text = record.get(field) if isinstance(record, dict) else None
     if not isinstance(text, str):
         raise SourceError(f"[source] {where}: no text in field {field!r}: set field = ...")
+    text.encode()  # half a surrogate pair is JSON, but no text
     return text
 
 
@@ -170,6 +202,8 @@ def _shards(paths: list[Path]) -> NDArray[np.uint16]:
         if path.stat().st_size % 2:
             raise SourceError(f"[source] {path.name}: an odd number of bytes is no uint16 shard")
         head = np.fromfile(path, np.int32, 1)
+        if len(head) == 1 and head[0] == LLM_C_MAGIC_OF_UINT32:
+            raise SourceError(f"[source] {path.name}: tokens of 32 bits; write a shard of uint16 tokens")
         has_header = len(head) == 1 and head[0] == LLM_C_MAGIC
         shards.append(np.fromfile(path, np.uint16, offset=LLM_C_HEADER_BYTES if has_header else 0))
     return np.concatenate(shards)

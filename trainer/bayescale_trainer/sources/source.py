@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 Split = Literal["train", "validation"]
 Tokens = NDArray[np.int64]
 
+# Bounds of what a ladder may ask of a source. At larger exponents the first few ranks have all the mass.
+MOST_TOKENS, MOST_SYMBOLS, MOST_SEED, MOST_EXPONENT = 1e9, 65_536, 2**31 - 1, 8.0
+
 
 class SourceError(ValueError):
     """A source that cannot be opened or used; the message says what to do."""
@@ -64,11 +67,20 @@ class Source(Protocol):
         ...
 
 
-def check_numbers(least: float, **options: float) -> None:
-    """Refuse options of a synthetic source that are not numbers of at least `least`."""
+def check_numbers(least: float, most: float, **options: float) -> None:
+    """Refuse options of a source that are not numbers from `least` to `most`."""
     for option, value in options.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
-            raise SourceError(f"[source] {option} = {value!r}: expected a number, {least:g} or more")
+        if type(value) not in (int, float) or not least <= value <= most:
+            raise SourceError(f"[source] {option} = {value!r}: expected a number from {least:g} to {most:g}")
+
+
+def check_whole(least: int, most: int, **options: int) -> None:
+    """Refuse options of a source that are not whole numbers from `least` to `most`."""
+    for option, value in options.items():
+        if type(value) is not int or not least <= value <= most:
+            raise SourceError(
+                f"[source] {option} = {value!r}: expected a whole number from {least} to {most}"
+            )
 
 
 def digest(*parts: Any) -> str:

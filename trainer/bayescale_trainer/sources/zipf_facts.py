@@ -26,10 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .source import (
+    MOST_EXPONENT,
+    MOST_SEED,
+    MOST_SYMBOLS,
+    MOST_TOKENS,
     SourceError,
     Split,
     Tokens,
     check_numbers,
+    check_whole,
     digest,
     scramble,
     uniform,
@@ -76,10 +81,11 @@ class ZipfFacts:
         seed: int = 0,
         validation_tokens: int = 196_608,
     ) -> None:
-        check_numbers(2, symbols=symbols)
-        check_numbers(1, key_tokens=key_tokens, value_tokens=value_tokens)
-        check_numbers(1, validation_tokens=validation_tokens)
-        check_numbers(0, exponent=exponent, seed=seed)
+        check_whole(2, MOST_SYMBOLS, symbols=symbols)
+        check_whole(1, 24, key_tokens=key_tokens, value_tokens=value_tokens)
+        check_whole(0, MOST_SEED, seed=seed)
+        check_numbers(1, MOST_TOKENS, validation_tokens=validation_tokens)
+        check_numbers(0, MOST_EXPONENT, exponent=exponent)
         self.block = key_tokens + value_tokens
         if context % self.block:
             raise SourceError(
