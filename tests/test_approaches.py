@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import bayescale as bs
-from bayescale.approaches import envelope, isoflop, isoflop_interpolated
+from bayescale.approaches import _lowest, _vertex, envelope, isoflop, isoflop_interpolated
 from bayescale.runs import make_table
 
 TRUE_EXPONENT = 0.4 / (0.3 + 0.4)
@@ -46,6 +46,27 @@ def test_a_budget_whose_loss_still_falls_at_the_edge_has_no_optimum():
     found = isoflop_interpolated(one_sided)
     assert found.left_out == pytest.approx([1e18])
     assert len(found.compute) == 4
+
+
+def test_losses_that_bend_down_or_are_lowest_at_an_end_have_no_vertex():
+    x = np.linspace(0, 2, 9)
+    assert _vertex(x, 3 + (x - 0.7) ** 2) == pytest.approx(0.7)
+    assert _vertex(x, 3 - (x - 0.7) ** 2) is None
+    assert _vertex(x, 3 + (x - 2.5) ** 2) is None
+    doubled = np.append(x, x[3])  # a size run twice counts by its mean
+    assert _lowest(doubled, np.exp(np.append((x - 0.7) ** 2, (x[3] - 0.7) ** 2))) == pytest.approx(
+        0.7, abs=0.02
+    )
+
+
+def test_a_budget_is_runs_of_one_compute_to_5_percent_and_counts_by_its_mean():
+    table = isoflop_table(decades=0.4)
+    spread = table.frame["compute"] * np.tile(np.linspace(0.98, 1.02, 9), 5)
+    found = isoflop(bs.RunTable(table.frame.assign(compute=spread), table.meta))
+    expected = np.exp(np.log(spread.to_numpy().reshape(5, 9)).mean(axis=1))
+    np.testing.assert_allclose(found.compute, expected)
+    apart = table.frame["compute"] * np.tile([1.0, 1.1, 1.21] * 3, 5)
+    assert len(isoflop(bs.RunTable(table.frame.assign(compute=apart), table.meta)).compute) > 5
 
 
 def test_one_budget_is_not_enough():

@@ -1,9 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import bayescale as bs
-from bayescale.backtesting import Backtest, backtest, crps, log_density
+from bayescale.backtesting import Backtest, backtest, crps, log_density, scored
 from bayescale.errors import FitError
 from bayescale.runs import RunTable
 from tests.conftest import simulated_table
@@ -120,3 +121,30 @@ def test_splits_whose_fits_fail_are_named():
     assert Backtest(scores).warnings() == [
         "do not rely on discrepancy at factor 10 of t: its diagnostics failed"
     ]
+
+
+def test_scores_of_a_run_are_their_definitions():
+    """Draws 1, ..., 1001 of one run: the 90% band is 51 to 951 (Gneiting & Raftery 2007, equation 43)."""
+    draws = np.arange(1.0, 1002.0)[:, None].repeat(2, axis=1)
+    rows = scored(draws, np.array([500.5, 971.0]), passed=True)
+    np.testing.assert_allclose(rows["pit"], [500 / 1001, 970 / 1001])
+    np.testing.assert_allclose(rows["interval_score_90"], [900, 900 + 20 * (971 - 951)])
+    board = Backtest(rows.assign(table="t", factor=3.0, method="m")).summary().iloc[0]
+    assert board["bias_%"] == pytest.approx(100 * (0.5 / 500.5 + (501 - 971) / 971) / 2)
+    assert board["half_width_%"] == pytest.approx(100 * (450 / 500.5 + 450 / 971) / 2)
+
+
+def test_log_density_does_not_smooth_over_a_narrow_middle():
+    rng = np.random.default_rng(0)
+    draws = np.concatenate([rng.normal(0, 0.1, 9000), rng.normal(0, 10, 1000)])[:, None]
+    truth = np.log(0.9 * stats.norm.pdf(0, 0, 0.1) + 0.1 * stats.norm.pdf(0, 0, 10))
+    assert log_density(draws, np.zeros(1))[0] == pytest.approx(truth, abs=0.1)
+
+
+def test_scores_are_kept_for_what_was_asked_and_a_seed_is_of_the_fits(tmp_path):
+    table = simulated_table(rows=30)
+    how = {"factors": [3.0], "methods": ["law-only"], "folder": tmp_path}
+    first = backtest(table, **how).scores
+    assert (backtest(table, **how, noise="normal").scores["median"] != first["median"]).any()
+    assert (backtest(table, **how, seed=1).scores["median"] != first["median"]).any()
+    pd.testing.assert_frame_equal(backtest(table, **how).scores, first)

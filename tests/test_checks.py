@@ -68,3 +68,54 @@ def test_smoothed_curves_are_found():
     assert "smoothed" in found(**both, group=np.repeat(["raw", "best"], 60))
     rng.shuffle(best)
     assert "smoothed" not in found(seen_examples=seen, loss=best)
+
+
+def grid(**columns):
+    """A clean grid of runs on which no pitfall but its convention is found; columns replace its own."""
+    n, d = (g.ravel() for g in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(2e9, 2e10, 5)))
+    loss = 1.8 + 480 * n**-0.35 + 2000 * d**-0.366
+    return pd.DataFrame({"params": n, "tokens": d, "loss": loss, "compute": 6 * n * d}).assign(**columns)
+
+
+def found_in(frame, code, **meta):
+    """Return the message of a finding, or None."""
+    table = make_table(frame, bs.TableMeta(**{"loss_step": 0.0, "params_convention": "total"} | meta))
+    return {finding.code: finding.message for finding in bs.check(table)}.get(code)
+
+
+FLOP = grid()["compute"]
+SAME = {"params": 1e8, "tokens": 1e9, "loss": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("code", "inside", "outside", "meta"),
+    [
+        ("single-budget", {"compute": np.geomspace(1, 2.1, 25)}, {"compute": np.geomspace(1, 1.9, 25)}, {}),
+        ("repeated-data", {"unique_tokens": 5.1e9}, {"unique_tokens": 4.9e9}, {}),
+        ("wide-ratio", {"params": np.geomspace(9e7, 1e7, 25)}, {"params": np.geomspace(2e8, 1e7, 25)}, {}),
+        ("small-count", {"params": np.geomspace(1001, 1e6, 25)}, {"params": np.geomspace(999, 1e6, 25)}, {}),
+        ("groups", {"group": "a"}, {"group": ["a"] * 24 + ["b"]}, {}),
+        ("compute-convention", {}, {"compute": FLOP * 0.8}, {}),
+        ("compute-convention", {"compute": FLOP * 1.19}, {"compute": FLOP * 1.21}, {}),
+        ("compute-convention", {"compute": FLOP / 2}, {}, {"flops_per_param_token": 3.0}),
+        ("near-duplicates", {"seed": np.arange(25)}, {"seed": 0, **SAME}, {}),
+    ],
+)  # fmt: skip
+def test_pitfalls_begin_where_they_are_said_to(code, inside, outside, meta):
+    assert found_in(grid(**inside), code, **meta) is None
+    assert found_in(grid(**outside), code, **meta) is not None
+
+
+def test_one_run_far_off_is_told_of_and_does_not_hide_itself():
+    rng = np.random.default_rng(0)
+    frame = grid()
+    frame["loss"] *= np.exp(0.002 * rng.standard_normal(25))
+    assert found_in(frame, "outliers") is None
+    frame.loc[7, "loss"] *= 1.05
+    frame.loc[11, "loss"] *= 1.2  # without weights it would stretch the surface and hide the other
+    assert "2 of 25 runs (worst: run 12" in found_in(frame, "outliers")
+
+
+def test_rounding_is_given_as_a_standard_deviation():
+    rounded = grid(loss=grid()["loss"].round(2))
+    assert "rounding error of sd 0.003 enters" in found_in(rounded, "rounding", loss_step=0.01)

@@ -210,6 +210,48 @@ def test_nested_law_reports_its_parameter(compared):
     assert (amplitude.parameter, amplitude.inside) == ("B_centre", 0)
 
 
+def test_a_separations_interval_is_its_quantiles(compared):
+    (found,) = compared.nested()
+    draws = compared.fits["chinchilla"].parameters
+    ends = np.quantile(draws["alpha"] - draws["beta"], [0.05, 0.95])
+    assert (found.low, found.high) == pytest.approx(tuple(ends))
+
+
+def test_an_averages_draws_are_those_of_its_laws_and_its_seed(compared):
+    inputs = {"params": [1e9, 1e11], "tokens": [2e10, 2e12]}
+    averaged = compared.forecast(seed=3, **inputs)
+    assert (compared.forecast(seed=4, **inputs).mixture.loss != averaged.mixture.loss).any()
+    for name, part in averaged.parts.items():
+        np.testing.assert_array_equal(part.loss, compared.fits[name].forecast(seed=3, **inputs).loss)
+        mine = averaged.mixture.loss[0, averaged.law == name]
+        assert np.isin(mine[:, 0], part.loss[..., 0]).all()
+        assert not np.isin(mine[:, 0], part.expected_loss[..., 0]).any()
+    for name, part in averaged.parts.items():
+        assert {f"{name}: {w}" for w in part.warnings} <= set(averaged.warnings)
+    by_loo = compared.forecast(weights="stacking", **inputs).weights
+    stacked = compared.summary()["stacking_weight"]
+    assert by_loo == pytest.approx({n: stacked[n] / stacked[list(by_loo)].sum() for n in by_loo})
+
+
+def test_verdict_tells_where_loo_disagrees_and_when_an_error_hides_a_factor(compared, monkeypatch):
+    best, other = compared.labels[:2]
+    table = compared.loo_table.copy()
+    table.loc[best, ["elpd_diff", "dse"]] = -8.0, 2.0
+    table.loc[other, ["elpd_diff", "dse"]] = 0.0, 0.0
+    ordered = replace(compared, sensitivity={})
+    for frame, told in ((table.loc[[other, best]], True), (table.assign(dse=9.0).loc[[other, best]], False)):
+        ordered.__dict__["loo_table"] = frame
+        said = f"PSIS-LOO disagrees: {other} predicts left-out runs better than {best} by 8.0"
+        assert any(said in line for line in ordered.verdict()) is told
+    logs = {best: 5.0, other: 2.5, compared.labels[2]: 0.0}
+    for errors, words in (((0.1, 0.1), "leans to"), ((0.1, 1.3), "cannot tell"), ((1.3, 0.1), "cannot tell")):
+        sds = dict(zip(logs, (*errors, 0.1), strict=True))
+        found = {n: Evidence(log, sds[n], "importance") for n, log in logs.items()}
+        said = replace(compared, evidences=found, sensitivity={}).verdict()[0]
+        assert words in said
+        assert f"2.5 +- {np.hypot(*errors):.2f} nats" in said
+
+
 def test_averaged_forecast_splits_its_spread(compared):
     averaged = compared.forecast(params=[1e9, 1e11], tokens=[2e10, 2e12])
     assert set(averaged.weights) <= set(compared.labels)

@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import bayescale as bs
+from bayescale.candidates import cost, noise_variance
 from bayescale.deadweight import deadweight
 from bayescale.design import Draws, belief_from
 from bayescale.errors import BayescaleError, FitError
@@ -337,3 +340,44 @@ def test_paths_of_a_ladder_are_kept_when_it_moves(tmp_path):
         write_ladder(
             pd.DataFrame({"params": [1e4], "seed": [0]}), tmp_path / "a/t.toml", tmp_path / "b/p.toml"
         )
+
+
+def test_what_a_run_tells_of_is_its_fisher_information(small_fit):
+    """Of a Student-t about its location, by numerical integration of the squared score."""
+    df, sd = np.array([2.5, 30.0]), np.array([0.01, 0.02])
+    fit = SimpleNamespace(
+        model=SimpleNamespace(noise="student-t", group="trunk"),
+        parameters={"noise_sd": sd, "noise_df": df, "group_sd": np.array([0.0, 0.03])},
+    )
+    x = np.linspace(-200, 200, 400_001)
+    for i, variance in enumerate(noise_variance(fit)):
+        score = (df[i] + 1) * x / (df[i] + x**2)
+        information = np.trapezoid(score**2 * stats.t.pdf(x, df[i]), x) / sd[i] ** 2
+        assert variance == pytest.approx(1 / information + (0.0, 0.03)[i] ** 2, rel=1e-3)
+
+
+def test_candidates_cost_what_their_table_counts():
+    table = simulated_table(rows=40)
+    n, d = table.column("params"), table.column("tokens")
+    counted = table.frame.assign(compute=3.1 * n**1.1 * d)  # attention makes larger models dearer per param
+    dearer = bs.RunTable(counted, table.meta)
+    assert cost(dearer, 1e9, 2e10) == pytest.approx(3.1 * 1e9**1.1 * 2e10)
+    own = bs.RunTable(
+        table.frame.drop(columns="compute"), table.meta.model_copy(update={"flops_per_param_token": 2.5})
+    )
+    assert cost(own, 1e9, 2e10) == pytest.approx(2.5 * 1e9 * 2e10)
+
+
+def test_a_plan_stays_below_target_and_budget_and_counts_gain_per_flop(small_fit):
+    found = plan(small_fit, "params=1e9,tokens=2e10", 3e20)
+    assert found.candidates["compute"].max() < 6 * 1e9 * 2e10
+    assert found.cost <= 3e20
+    grouped = found.grouped()
+    np.testing.assert_allclose(
+        grouped["gain_per_flop"], grouped["gain"] / (grouped["compute"] * grouped["runs"])
+    )
+    assert grouped["gain"].sum() == pytest.approx(found.runs["gain"].sum())
+    assert found.runs["correlation"].abs().max() <= 1 + 1e-9
+    pool = found.candidates[["params", "tokens", "compute"]].head(6)
+    bought = plan(small_fit, "params=1e9,tokens=2e10", 3e20, candidates=pool)
+    assert bought.candidates["chosen"].max() <= 1  # a run of a pool is there once

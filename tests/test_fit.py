@@ -1,15 +1,18 @@
 """Fits recover what is known, say when they cannot be relied on, and survive being passed on."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import arviz_stats
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
 import bayescale as bs
 from bayescale.errors import FitError
 from bayescale.fitting import law_for
+from bayescale.forecasts import _noise
 from tests.conftest import simulated_table
 
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2000.0, "alpha": 0.35, "beta": 0.366}
@@ -84,6 +87,76 @@ def test_forecast_shapes_units_and_flags(law_only_fit):
     assert any("too narrow" in w for w in forecast.warnings)
     by_compute = law_only_fit.forecast(params=1e9, compute=1.2e20).summary()
     assert by_compute["expected_loss"][0] == rows["expected_loss"][0]
+
+
+def test_a_forecasts_summary_is_the_quantiles_of_its_draws(law_only_fit):
+    forecast = law_only_fit.forecast(params=[1e9, 70e9], tokens=[2e10, 1.4e12])
+    rows = forecast.summary()
+    for name in ("expected_loss", "loss"):
+        flat = getattr(forecast, name).reshape(-1, 2)
+        np.testing.assert_allclose(rows[name], np.quantile(flat, 0.5, axis=0))
+        for width, ends in (("50%", (0.25, 0.75)), ("80%", (0.1, 0.9)), ("90%", (0.05, 0.95))):
+            for side, q in zip(("low", "high"), ends, strict=True):
+                np.testing.assert_allclose(rows[f"{name}_{width}_{side}"], np.quantile(flat, q, axis=0))
+    parameters = law_only_fit.summary()
+    for name, q in (("5%", 0.05), ("50%", 0.5), ("95%", 0.95)):
+        assert parameters[name]["E"] == pytest.approx(np.quantile(law_only_fit.parameters["E"], q))
+
+
+def test_a_seed_is_of_the_forecast_and_known_noise_adds_in_quadrature(law_only_fit):
+    inputs = {"params": 1e9, "tokens": 2e10}
+    first, again = (law_only_fit.forecast(seed=1, **inputs) for _ in range(2))
+    np.testing.assert_array_equal(first.loss, again.loss)
+    assert (law_only_fit.forecast(seed=2, **inputs).loss != first.loss).all()
+    known = law_only_fit.forecast(seed=1, known_noise=0.01, **inputs)
+    noise, more = (np.log(f.loss / f.expected_loss)[..., 0] for f in (first, known))
+    sd = law_only_fit.parameters["noise_sd"].reshape(noise.shape)
+    np.testing.assert_allclose(more / noise, np.hypot(sd, 0.01) / sd, rtol=1e-6)
+
+
+def test_noise_of_infinite_variance_is_the_tables_not_the_next_runs():
+    draws = {"noise_df": np.full(20_000, 0.5), "noise_sd": np.ones(20_000)}
+    fit = SimpleNamespace(model=SimpleNamespace(noise="student-t"), parameters=draws)
+    noise = _noise(fit, (20_000, 1), 0.0, np.random.default_rng(0))
+    assert np.quantile(noise, 0.95) == pytest.approx(stats.t.ppf(0.95, 2), rel=0.05)
+
+
+def test_targets_below_the_table_are_outside_it_too(law_only_fit):
+    least = law_only_fit.table.column("params").min()
+    near, far = (law_only_fit.forecast(params=least / by, tokens=2e10) for by in (10**0.04, 10**0.3))
+    assert far.outside["params"][0] == pytest.approx(0.3)
+    assert any("0.3 decades outside the table's range: params" in w for w in far.warnings)
+    assert not any("range: params" in w for w in near.warnings)
+
+
+def test_a_tables_own_flops_per_token_hold_in_forecasts_and_allocations():
+    table = simulated_table()
+    table = bs.RunTable(
+        table.frame.assign(compute=2.5 * table.column("params") * table.column("tokens")),
+        table.meta.model_copy(update={"flops_per_param_token": 2.5}),
+    )
+    fit = bs.fit(table, discrepancy=False, method="fast", seed=1)
+    assert fit.forecast(params=1e9, compute=2.5e20).inputs["tokens"][0] == pytest.approx(1e11)
+    allocation = fit.allocate(compute=1e21).draws.isel(budget=0)
+    np.testing.assert_allclose(2.5 * allocation["params"] * allocation["tokens"], 1e21)
+    draw = {name: float(values[0]) for name, values in fit.parameters.items() if values.ndim == 1}
+    params = float(allocation["params"][0]) * np.geomspace(0.8, 1.25, 201)
+    tokens = 1e21 / (2.5 * params)
+    loss = draw["E"] + draw["A"] * params ** -draw["alpha"] + draw["B"] * tokens ** -draw["beta"]
+    assert loss.argmin() == 100
+
+
+def test_an_allocations_summary_is_the_quantiles_of_its_draws(full_fit):
+    allocation = bs.allocate(full_fit, compute=[1e21, 1e22], seed=1)
+    rows = allocation.summary().set_index(["budget", "quantity"])
+    for budget in (0, 1):
+        draws = allocation.draws["params"].values[:, budget]
+        for name, q in (("median", 0.5), ("50%_low", 0.25), ("80%_high", 0.9), ("90%_low", 0.05)):
+            assert rows.loc[(budget, "params"), name] == pytest.approx(np.quantile(draws, q))
+    wasted = allocation.draws["deadweight"].values
+    np.testing.assert_allclose(allocation.expected_deadweight(), wasted.mean(axis=0))
+    other = bs.allocate(full_fit, compute=[1e21, 1e22], seed=2)
+    assert (other.draws["loss"].values != allocation.draws["loss"].values).any()
 
 
 @pytest.mark.parametrize(

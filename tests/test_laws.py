@@ -9,8 +9,10 @@ from bayescale.laws import (
     BUILTIN,
     CentredLaw,
     Either,
+    Gamma,
     Law,
     LogNormal,
+    Normal,
     find_law,
     law_from_formula,
     parse_prior,
@@ -182,3 +184,33 @@ def test_numbers_take_the_place_of_names_signs_and_all():
     values = {"E": 2.0, "N": 1e9}
     expected = 2.0 - 0.0625 * 1e9**0.13 + 0.0625**2
     assert compile_formula(held, values, np)(*values.values()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("prior", "same"),
+    [
+        (LogNormal(0.5, 0.7), stats.lognorm(0.7, scale=0.5)),
+        (Gamma(2.5, 0.1), stats.gamma(2.5, scale=10.0)),
+        (Normal(-0.1, 0.2), stats.norm(-0.1, 0.2)),
+    ],
+)
+def test_densities_draws_and_middles_are_scipys(prior, same):
+    x = same.ppf(np.array([0.01, 0.3, 0.9]))
+    with np.errstate(invalid="ignore"):
+        found = prior.logpdf(x, np.log(x), np)
+    np.testing.assert_allclose(found, same.logpdf(x), rtol=1e-12)
+    drawn = prior.sample(np.random.default_rng(0), 40_000)
+    assert stats.kstest(drawn, same.cdf).pvalue > 0.01
+    assert prior.middles()[0] == pytest.approx(same.median(), rel=0.01)
+
+
+def test_default_priors_of_a_formula_depend_on_its_floor():
+    with_floor, bare = law_from_formula("E + A*N**-a"), law_from_formula("A*N**-a")
+    assert with_floor.parameter("E").unit == "nats/token"
+    assert str(with_floor.parameter("A").prior) == "LogNormal(0.5, 0.7)"
+    assert str(with_floor.parameter("a").prior) == "LogNormal(0.4, 0.35)"
+    # Without a floor the term is the whole loss, and bends slowly.
+    assert str(bare.parameter("A").prior) == "LogNormal(2, 0.7)"
+    assert str(bare.parameter("a").prior) == "LogNormal(0.1, 0.7)"
+    # What may be negative is no irreducible loss.
+    assert law_from_formula("c + A*N**-a", priors={"c": "Normal(0, 1)"}).floor is None

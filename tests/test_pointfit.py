@@ -28,6 +28,17 @@ def test_bootstrap_matches_published_intervals_and_forecasts():
     assert np.median(forecast["expected_loss"]) == pytest.approx(1.974, abs=0.01)
 
 
+def test_a_point_fits_forecast_adds_residuals_and_its_seed_draws_them():
+    fit = bs.point_fit(bs.load("chinchilla"), starts=3, bootstrap=40, seed=1)
+    forecast = fit.forecast(seed=2, params=[7e10], tokens=[1.4e12])
+    noise = np.log(forecast["loss"] / forecast["expected_loss"]).values.ravel()
+    assert np.abs(noise[:, None] - fit.residuals).min(axis=1).max() < 1e-12
+    other = fit.forecast(seed=3, params=[7e10], tokens=[1.4e12])
+    assert (other["loss"] != forecast["loss"]).any()
+    refit = bs.point_fit(bs.load("chinchilla"), starts=3, bootstrap=40, seed=2)
+    assert (refit.bootstrap["E"] != fit.bootstrap["E"]).any()
+
+
 def test_unknown_inputs_are_errors():
     fit = bs.point_fit(bs.load("cerebras-gpt"), "E + A*N**-a", starts=3, bootstrap=0)
     with pytest.raises(bs.BayescaleError, match="expected \\['params'\\]"):

@@ -1,6 +1,7 @@
 """Parameters that the data put far out in their prior are named, in every output made from the fit."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,3 +64,20 @@ def test_the_command_line_says_what_to_do():
     assert done.returncode == 0, done.stderr
     assert "! A_centre is 0.0" in done.stdout
     assert "--prior 'A=...' states another" in done.stdout
+
+
+def test_conflicts_begin_at_two_and_a_half_sds_on_either_side():
+    fit = bs.fit(simulated_table(rows=40), discrepancy=False)
+    middle = float(np.median(fit.parameters["E"]))
+    for sds in (-2.7, -2.3, 2.3, 2.7):
+        prior = LogNormal(middle / np.exp(0.1 * sds), 0.1)
+        centred = SimpleNamespace(
+            names=fit.model.centred.names, priors=fit.model.centred.priors | {"E": prior}
+        )
+        model = SimpleNamespace(centred=centred)
+        stated = SimpleNamespace(model=model, law=fit.law, parameters=fit.parameters)
+        found = [c for c in bs.prior_conflicts(stated) if c.parameter == "E"]
+        assert len(found) == (abs(sds) > 2.5)
+        if found:
+            assert found[0].sds == pytest.approx(sds)
+            assert f"{abs(sds):.1f} sd {'above' if sds > 0 else 'below'} the middle" in str(found[0])

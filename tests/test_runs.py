@@ -101,6 +101,32 @@ def test_written_tables_read_back(tmp_path):
     assert again.meta == table.meta
 
 
+@pytest.mark.parametrize(
+    ("unit", "losses"), [("perplexity", [30.5, 25.1, 22.0]), ("bits/byte", [0.91, 0.83, 0.8])]
+)
+def test_errors_of_losses_are_converted_and_written_back(tmp_path, unit, losses):
+    """An error is in the unit of its loss: the conversion's slope times it, in nats, and back in the file."""
+    se = np.array([0.03, 0.02, 0.01])
+    raw = pd.DataFrame({"params": [1e8, 2e8, 3e8], "tokens": 2e9, "loss": losses, "loss_se": se})
+    table = make_table(raw, bs.TableMeta(loss_unit=unit, tokens_per_byte=0.3, loss_step=0.0))
+    slope = 1 / np.array(losses) if unit == "perplexity" else np.log(2) / 0.3
+    np.testing.assert_allclose(table.column("loss_se"), slope * se)
+    np.testing.assert_allclose(table.known_noise(), slope * se / table.column("loss"))
+    write_runs(table, tmp_path / "again.csv")
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "again.csv")["loss_se"], se)
+    pd.testing.assert_frame_equal(read_runs(tmp_path / "again.csv").frame, table.frame, rtol=1e-9)
+
+
+def test_columns_and_values_that_say_another_unit_are_refused(tmp_path):
+    path = written(tmp_path, "params,tokens,Val PPL\n1e8,2e9,3.1\n")
+    with pytest.raises(TableError, match="its name says perplexity, and no unit is stated"):
+        read_runs(path, columns={"loss": "Val PPL"})
+    assert read_runs(path, columns={"loss": "Val PPL"}, loss_unit="nats/token").column("loss")[0] == 3.1
+    raw = pd.DataFrame({"params": [1e8, 2e8], "tokens": 2e9, "loss": [1.5, 0.9]})
+    with pytest.raises(TableError, match=r"row 2, column 'loss': found 0\.9"):  # no perplexity is below 1
+        make_table(raw, bs.TableMeta(loss_unit="perplexity"))
+
+
 BAD = {
     "missing column": ("params,tokens,val_loss\n1e8,2e9,3\n", '--columns "loss=val_loss"'),
     "negative loss": (GOOD + "8e8,2e10,-2\n", "row 5, column 'loss': found -2"),

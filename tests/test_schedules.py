@@ -30,6 +30,18 @@ def test_reduction_is_the_double_sum_of_the_paper():
         assert found[s - 1] == pytest.approx(sum(terms), abs=1e-12)
 
 
+def test_held_constants_are_the_papers_and_the_decay_is_that_given():
+    """C, beta and gamma of the multi-power law, as printed for 400M params (arXiv:2503.12811)."""
+    rate = np.r_[np.full(20, 3e-3), np.linspace(3e-3, 5e-4, 30)]
+    step = np.arange(1, 51)
+    shape = (2.03, 0.594, 0.635)
+    np.testing.assert_array_equal(schedule_reduction(step, rate), schedule_reduction(step, rate, shape=shape))
+    frame = pd.DataFrame({"step": step, "learning_rate": rate, "loss": np.linspace(4, 3, 50)})
+    curves = bs.with_schedule_areas(make_table(frame, bs.TableMeta(loss_unit="other")), decay=0.9)
+    _, annealed = bs.schedule_areas(step, rate, decay=0.9)
+    np.testing.assert_allclose(curves.column("lr_annealed")[30:], annealed[30:])
+
+
 @pytest.mark.parametrize("after", [[], [0.02]])
 def test_a_drop_to_nothing_is_the_limit_of_drops_to_little(after):
     rates = [[0.1, 0.1, 0.05, low, *after] for low in (1e-12, 0.0)]

@@ -9,6 +9,7 @@ from bayescale.units import (
     error_to_nats_per_token,
     from_nats_per_token,
     to_nats_per_token,
+    written_number,
 )
 
 
@@ -47,3 +48,9 @@ def test_bits_per_byte_uses_tokens_per_byte():
 def test_impossible_units_are_errors(unit, tokens_per_byte, match):
     with pytest.raises(TableError, match=match):
         to_nats_per_token(np.ones(1), unit, tokens_per_byte)
+
+
+def test_numbers_as_people_write_them():
+    assert [written_number(f"2.5{m}") for m in "KMBT"] == [2.5e3, 2.5e6, 2.5e9, 2.5e12]
+    assert np.isnan(written_number("2.5B", magnitudes=False))  # a billion of what, where it is no count
+    assert written_number("2.5e9", magnitudes=False) == 2.5e9
