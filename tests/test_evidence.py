@@ -16,6 +16,7 @@ from bayescale.inference.modes import prior_draws
 from bayescale.laws import BUILTIN, law_from_formula
 from bayescale.model.model import make_model
 from tests.conftest import simulated_table
+from tests.test_fast import require_same_draws
 
 
 class Banana:
@@ -97,7 +98,7 @@ def test_bridge_agrees_with_the_fast_path(law_only_fit):
 
 
 @pytest.mark.slow
-def test_bridge_agrees_with_discrepancy_and_groups():
+def test_nuts_agrees_with_discrepancy_and_groups_by_draws_and_by_evidence():
     table = simulated_table(rows=25)
     table.frame["family"] = np.arange(25) % 5
     # A law that is wrong: NUTS seldom crosses from there to a misfit hidden by noise.
@@ -105,6 +106,8 @@ def test_bridge_agrees_with_discrepancy_and_groups():
     options = {"group_effect": "family", "seed": 1, "priors": wrong}
     fast = bs.fit(table, method="fast", **options)
     nuts = bs.fit(table, method="nuts", draws=1000, **options)
+    assert fast.diagnostics.passed, fast.diagnostics.failures
+    require_same_draws(fast, nuts)
     bridged = log_evidence(nuts.model, nuts.z)
     assert bridged.error < 0.05
     assert abs(bridged.log - fast.evidence.log) < 3 * math.hypot(bridged.error, fast.evidence.error)
