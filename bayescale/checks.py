@@ -239,8 +239,9 @@ _NOT_INPUTS = frozenset({"loss", "loss_se", "loss_rounding", "seed", "outlier", 
 def _smoothed(table: RunTable) -> Iterator[Finding]:
     if table.meta.loss_step:  # rounding, too, makes losses repeat
         return
-    names = [c for c in ("group", "trunk", "training") if c in table.frame]
-    curves = [curve for _, curve in table.frame.groupby(names)] if names else [table.frame]
+    # As text: in records of a trainer a column of this name may hold anything.
+    parts = [table.frame[c].astype(str) for c in ("group", "trunk", "training") if c in table.frame]
+    curves = [curve for _, curve in table.frame.groupby(parts)] if parts else [table.frame]
     smooth = [curve for curve in curves if _never_rises(curve)]
     if smooth:
         which = "the loss" if len(curves) == 1 else f"the loss of {len(smooth)} of {len(curves)} curves"

@@ -196,8 +196,9 @@ def fit(
         ``fast`` (importance sampling, under a second), ``nuts`` (the reference, a minute), or ``auto``: fast
         where its draws stand, NUTS otherwise.
     draws, tune, chains, seed : int
-        Draws kept and warm-up draws per chain, number of chains, seed. The fast path returns
-        draws x chains independent draws.
+        Draws kept and warm-up draws per chain, number of chains, seed. The fast path returns draws x chains
+        equally weighted draws, which repeat: they are worth ``fit.diagnostics.min_ess`` independent ones, of
+        which ArviZ's effective sample size knows nothing.
     progress : bool
         Show NUTS's progress bar.
 

@@ -89,7 +89,8 @@ _ = plots.plot_allocation(fit, "tokens_per_param")
 
 # %% [markdown]
 # The dashed lines are three published fits to these very runs. They disagree about the best ratio far
-# from the table, each surely, and all of them inside a band that says: these runs cannot tell.
+# from the table, each surely: two of them inside a band that says, these runs cannot tell, the third,
+# Besiroglu et al.'s, just below it.
 #
 # `bayescale report chinchilla -o report.html --params 70e9 --tokens 1.4e12 --compute 5.88e23` writes
 # all of this, and more, as one page to pass on.

@@ -27,7 +27,8 @@ compared = bs.compare(table, laws, discrepancy=False)
 compared.summary()
 
 # %%
-compared.verdict
+for sentence in compared.verdict():
+    print(sentence)
 
 # %% [markdown]
 # Two laws are out, by a hundred nats and more. The other two are nested: `chinchilla-shared` is

@@ -16,7 +16,7 @@
 # differ in what they tell about a target, and in price. A *plan* chooses by information per FLOP.
 #
 # Here the game is played with runs that were trained long ago, so that its promise can be checked: we
-# know only the cheap half of the Chinchilla runs, and may buy from the rest.
+# know only the cheapest of the Chinchilla runs, 89 of 240, and may buy from the rest.
 
 # %%
 import bayescale as bs
@@ -62,9 +62,8 @@ after = bs.fit(more).forecast(params=1e10, tokens=2e11).summary().iloc[0]
 print(f"realised {after['expected_loss_90%_high'] - after['expected_loss_90%_low']:.3f} nats/token")
 
 # %% [markdown]
-# Compare the two last numbers. The prediction knows the present posterior, noise and discrepancy, not
-# what the new runs will teach about noise and discrepancy themselves; expect it to be right within a
-# quarter or so, not exactly.
+# Compare the two last numbers. The prediction counts what the new runs will teach, about noise and
+# discrepancy too, but on average over their outcomes; expect it to be right within a quarter or so.
 #
 # ## The whole loop
 #

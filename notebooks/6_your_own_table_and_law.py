@@ -70,7 +70,8 @@ print(len(table), "runs; losses now in nats/token:")
 table.frame[["params", "tokens", "compute", "loss"]].head()
 
 # %% [markdown]
-# Put the same words into an `export.toml` beside the file, and nobody has to remember them.
+# Put columns and units into an `export.toml` beside the file, and nobody has to remember them (only
+# `drop_missing` is said each time).
 # `bs.check` finds what else to know; the convention of N is worth stating.
 
 # %%

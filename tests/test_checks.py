@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -119,3 +121,10 @@ def test_one_run_far_off_is_told_of_and_does_not_hide_itself():
 def test_rounding_is_given_as_a_standard_deviation():
     rounded = grid(loss=grid()["loss"].round(2))
     assert "rounding error of sd 0.003 enters" in found_in(rounded, "rounding", loss_step=0.01)
+
+
+def test_a_trainers_records_are_checked_as_they_are():
+    records = bs.load(Path(__file__).parents[1] / "data" / "zipf-facts.jsonl")
+    assert isinstance(records.frame["training"].iloc[0], dict)  # no column to group runs by
+    assert "smoothed" not in codes(records)
+    assert "rounding" not in codes(records)
