@@ -75,6 +75,8 @@ def test_scoreboard_scores_what_it_can_and_says_what_it_left_out(tmp_path):
     assert "needs more runs" in board.left_out["opt"]
     with pytest.raises(FitError, match="no table can be scored"):
         bs.scoreboard(names=["opt"], methods=("law-only",))
+    other = bs.scoreboard(names=["zipf-facts"], methods=("law-only",), seed=1, folder=tmp_path)
+    assert (other.backtest.scores["median"] != board.backtest.scores["median"]).any()
 
 
 def test_scoreboard_leaves_out_runs_that_differ_in_what_the_law_does_not_know(monkeypatch):

@@ -159,6 +159,28 @@ def test_pointwise_log_likelihood_is_the_models_own(law_only_fit):
     assert pointwise.shape == (*z.shape[:2], point.loss.shape[1])
 
 
+def test_a_groups_offset_is_in_the_likelihood_of_its_runs():
+    table = simulated_table(rows=24)
+    table.frame["family"] = np.arange(24) % 3
+    fit = bs.fit(table, discrepancy=False, group_effect="family", method="fast", seed=1)
+    z = fit.z[:, :50]
+    pointwise = pointwise_log_likelihood(fit.model, z).reshape(-1, 24)
+    p = {
+        name: draws.reshape(fit.z.shape[0], -1, *draws.shape[1:])[:, :50]
+        for name, draws in fit.parameters.items()
+    }
+    p = {name: draws.reshape(-1, *draws.shape[2:]) for name, draws in p.items()}
+    n, d = table.column("params"), table.column("tokens")
+    col = {
+        name: p[name][:, None]
+        for name in ("E", "A", "B", "alpha", "beta", "noise_sd", "noise_df", "group_sd")
+    }
+    law = col["E"] + col["A"] * n ** -col["alpha"] + col["B"] * d ** -col["beta"]
+    mean = np.log(law) + col["group_sd"] * p["group_offsets"][:, fit.model.group]
+    expected = stats.t.logpdf(np.log(table.column("loss")), col["noise_df"], mean, col["noise_sd"])
+    np.testing.assert_allclose(pointwise, expected, rtol=1e-6)
+
+
 def test_loo_predicts_a_run_left_out():
     """PSIS-LOO of a run equals the density of its loss under a fit made without it."""
     table = simulated_table(rows=25)

@@ -213,6 +213,8 @@ def test_saved_fits_come_back_whole(full_fit, tmp_path):
     again = bs.load_fit(tmp_path / "fit.nc")
     xr.testing.assert_equal(again.draws, full_fit.draws)
     assert again.diagnostics == full_fit.diagnostics
+    assert again.evidence == full_fit.evidence
+    assert again.priors == full_fit.priors
     assert again.law == full_fit.law
     assert again.table.meta == full_fit.table.meta
     one, two = (f.forecast(params=2e9, tokens=4e10).summary() for f in (full_fit, again))
@@ -221,6 +223,26 @@ def test_saved_fits_come_back_whole(full_fit, tmp_path):
     np.testing.assert_allclose(
         again.model.point_at(point[:5]).values["E"], again.draws["E"].values.ravel()[:5]
     )
+
+
+def test_a_saved_fit_keeps_priors_of_noise_groups_and_missing_numbers(tmp_path):
+    table = simulated_table(rows=24)
+    table.frame["family"] = np.arange(24) % 3
+    table.frame["unique_tokens"] = np.where(np.arange(24) % 2, 1e9, np.nan)
+    fit = bs.fit(
+        table, discrepancy=False, group_effect="family", method="fast",
+        priors={"noise_sd": "LogNormal(0.02, 0.5)", "E": "LogNormal(1.7, 0.1)"},
+    )  # fmt: skip
+    fit.save(tmp_path / "fit.nc")
+    again = bs.load_fit(tmp_path / "fit.nc")
+    assert again.priors == fit.priors
+    assert again.model.scale_priors == fit.model.scale_priors
+    np.testing.assert_array_equal(again.model.group, fit.model.group)
+    np.testing.assert_array_equal(again.table.frame["unique_tokens"], table.frame["unique_tokens"])
+    np.testing.assert_array_equal(again.parameters["group_offsets"], fit.parameters["group_offsets"])
+    one, two = (f.thinned(100).parameters["E"] for f in (fit, again))
+    np.testing.assert_array_equal(one, two)
+    assert one[-1] in fit.parameters["E"][-100:]  # evenly spaced, to the end
 
 
 def test_damaged_and_foreign_files_are_errors(full_fit, tmp_path):

@@ -153,6 +153,22 @@ def test_far_from_the_table_the_discrepancy_has_its_prior_scale():
     assert rest[0, 0, 0] == pytest.approx(1.0, abs=1e-3)
 
 
+def test_functions_drawn_have_the_covariance_of_what_knots_leave_unexplained():
+    """Many targets are drawn as functions, few by their covariance: the same process either way."""
+    axes = np.random.default_rng(0).uniform(-2, 2, (2, 40))
+    targets = np.array([[0.3, 3.5, 4.0, 9.0], [0.1, 0.5, -1.0, 3.0]])
+    discrepancy = Discrepancy(knots_over(axes))
+    lengths = np.array([[4.0, 1.5]])
+    rest = discrepancy.unexplained(targets, lengths)[0]
+    draws = discrepancy.draw_unexplained(
+        targets, np.repeat(lengths, 20_000, axis=0), np.random.default_rng(1)
+    )
+    covariance, exact = np.cov(draws, rowvar=False), rest @ rest.T
+    sd = np.sqrt(np.diagonal(exact))
+    error = np.sqrt((np.outer(sd, sd) ** 2 + exact**2) / len(draws))
+    assert np.all(np.abs(covariance - exact) < 4.5 * error + 1e-6)
+
+
 def test_constant_inputs_leave_one_knot():
     assert knots_over(np.array([[0.0, 0.0, 0.0]])) == ((0.0,),)
 
