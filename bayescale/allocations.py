@@ -112,7 +112,7 @@ def allocate(
     if (compute is None) == (loss is None):
         raise FitError("give compute (FLOP) or loss (nats/token), one of them")
     asked = np.atleast_1d(np.asarray(loss if compute is None else compute, float))
-    if not np.all((asked > 0) & np.isfinite(asked)):
+    if asked.ndim > 1 or not asked.size or not np.all((asked > 0) & np.isfinite(asked)):
         raise FitError(f"found {asked.tolist()}; expected positive numbers")
     if not 0 <= served_tokens < np.inf:
         raise FitError(f"served_tokens is {served_tokens:g}; expected a number of tokens, 0 or more")

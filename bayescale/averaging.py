@@ -9,6 +9,7 @@ import pandas as pd
 
 from bayescale.errors import FitError
 from bayescale.forecasts import Forecast, forecast
+from bayescale.laws import INPUT_COLUMNS
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -100,7 +101,7 @@ def average(
     total = sum(kept.values())
     kept = {n: w / total for n, w in kept.items()}
     rng = np.random.default_rng(seed)
-    parts = {n: forecast(fits[n], seed=seed, **inputs) for n in kept}
+    parts = {n: forecast(fits[n], seed=seed, **_known(fits, n, inputs)) for n in kept}
     size = min(_flat(part).shape[0] for part in parts.values())
     # Systematic: the number of draws of each law is its weight's share, to within one.
     owner = np.searchsorted(np.cumsum(list(kept.values())), (np.arange(size) + rng.random()) / size)
@@ -123,6 +124,13 @@ def average(
         inputs_known, mixed("expected_loss"), mixed("loss"), " + ".join(names), table, outside, warnings
     )
     return AveragedForecast(mixture, np.array(names)[owner], parts, kept)
+
+
+def _known(fits: "Mapping[str, Fit]", name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs without those that only other laws know."""
+    others = {column for fit in fits.values() for column in fit.law.columns}
+    foreign = others - {*fits[name].law.columns, *INPUT_COLUMNS.values()}
+    return {column: value for column, value in inputs.items() if column not in foreign}
 
 
 def _flat(part: Forecast, quantity: str = "expected_loss") -> np.ndarray:

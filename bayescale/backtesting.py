@@ -122,6 +122,7 @@ def backtest(
     if unknown := set(methods) - _METHODS.keys():
         raise FitError(f"method {sorted(unknown)[0]!r} is unknown; expected some of {', '.join(_METHODS)}")
     found = find_law(law, columns=list(map(str, table.frame.columns)))
+    seed = int(seed)
     how: dict[str, Any] = {"priors": dict(priors or {}), "noise": noise, "group_effect": group_effect}
     parts = []
     for factor, train, test in splits_of(table, factors):

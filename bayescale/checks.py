@@ -89,7 +89,7 @@ def _near_duplicates(table: RunTable) -> Iterator[Finding]:
     names = [c for c in ("params", "tokens", "unique_tokens") if c in table.frame]
     if len(names) < 2:
         return
-    rows = pd.DataFrame({c: np.round(np.log(table.column(c)), 3) for c in names})
+    rows = pd.DataFrame({c: np.round(np.log(table.frame[c].to_numpy(float)), 3) for c in names})
     rows["loss"] = np.round(np.log(table.column("loss")), 4)
     seed = "without a seed column"
     if "seed" in table.frame:
@@ -157,7 +157,8 @@ def _mixed(table: RunTable) -> Iterator[Finding]:
 def _repeated_data(table: RunTable) -> Iterator[Finding]:
     if not {"tokens", "unique_tokens"} <= set(table.frame):
         return
-    epochs = table.column("tokens") / table.column("unique_tokens")
+    unique = table.frame["unique_tokens"].fillna(np.inf).to_numpy(float)  # where there is no limit
+    epochs = table.column("tokens") / unique
     if (many := int((epochs > 4).sum())) > 0:
         yield Finding(
             "repeated-data",

@@ -25,7 +25,7 @@ from bayescale.model.coordinates import Coordinates, LogParameters, Whitened
 from bayescale.model.model import make_model
 from bayescale.runs import RunTable, TableMeta
 
-_FORMAT = 6
+_FORMAT = 7
 _ATTRIBUTE = "bayescale"
 
 
@@ -40,6 +40,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         "evidence": fit.evidence.to_dict() if fit.evidence else None,
         "whitened": _whitening(fit.model.coordinates),
         "sha256": _digest(fit.z, fit.model.log_loss),
+        "columns": list(map(str, fit.table.frame.columns)),
     }
     tree = fit.posterior.copy()
     tree["run_table"] = xr.DataTree(_frame_to_dataset(fit.table.frame))
@@ -108,8 +109,7 @@ def posterior_tree(fit: Fit) -> xr.DataTree:
 
 
 def _rebuild(tree: xr.DataTree, header: Mapping[str, Any]) -> Fit:
-    frame = tree["run_table"].to_dataset().to_dataframe().reset_index(drop=True)
-    frame = frame.replace("", np.nan)  # as missing text is written
+    frame = _dataset_to_frame(tree["run_table"].to_dataset(), header["columns"])
     table = RunTable(frame, TableMeta(**header["table"]))
     options = header["options"]
     model = make_model(
@@ -154,11 +154,27 @@ def _whitening(coordinates: Coordinates) -> dict[str, Any] | None:
     return {"mode": coordinates.mode, "scale": coordinates.scale}
 
 
+# A table's columns may have names that no variable can have; their order stands for them. Text begins with a
+# mark: without one it is missing.
+_MARK = "="
+
+
 def _frame_to_dataset(frame: pd.DataFrame) -> xr.Dataset:
     columns = {}
-    for name, values in frame.items():
+    for number, (_, values) in enumerate(frame.items()):
         array = values.to_numpy()
         if array.dtype.kind not in "biuf":
-            array = values.astype(object).where(values.notna(), "").astype(str).to_numpy(object)
-        columns[str(name)] = ("run", array)
+            text = _MARK + values.astype(object).where(values.notna(), "").astype(str)
+            array = text.where(values.notna(), "").to_numpy(object)
+        columns[f"column_{number}"] = ("run", array)
     return xr.Dataset(columns)
+
+
+def _dataset_to_frame(dataset: xr.Dataset, names: list[str]) -> pd.DataFrame:
+    columns = {}
+    for number, name in enumerate(names):
+        array = dataset[f"column_{number}"].values
+        if array.dtype.kind not in "biuf":
+            array = np.array([text[1:] if text else np.nan for text in array], object)
+        columns[name] = array
+    return pd.DataFrame(columns)

@@ -222,6 +222,7 @@ def fit(
     ):
         if value < least:
             raise FitError(f"{name} is {value}; expected at least {least}")
+    draws, tune, chains, seed, discrepancy = int(draws), int(tune), int(chains), int(seed), bool(discrepancy)
     group_effect = group_effect or shared_trunks(table)
     model, scale_priors = _model(
         table, law, priors, noise=noise, discrepancy=discrepancy, group_effect=group_effect

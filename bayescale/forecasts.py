@@ -162,6 +162,10 @@ def complete_inputs(law: Law, k: float, inputs: Mapping[str, Any]) -> dict[str, 
         raise FitError(f"no inputs given; law {law.name!r} needs {', '.join(law.columns)}")
     arrays = {n: np.atleast_1d(np.asarray(v, float)) for n, v in given.items()}
     for name, values in arrays.items():
+        if values.ndim > 1 or not values.size:
+            raise FitError(
+                f"input {name!r}: found an array of shape {values.shape}; expected one or more numbers"
+            )
         if not np.all((values > 0) & np.isfinite(values)):
             raise FitError(f"input {name!r}: found {values.tolist()}; expected positive numbers")
     try:

@@ -301,7 +301,7 @@ def make_table(
     losses = frame["loss"].to_numpy(float)
     unit, per_byte = meta.loss_unit, meta.tokens_per_byte
     for name, error in (("loss_se", None), ("loss_rounding", step / np.sqrt(12))):
-        if name == "loss_se" and name in frame:
+        if name in frame:
             error = frame[name].to_numpy(float)
         if error is not None and np.any(error):
             error = np.broadcast_to(error, losses.shape)
@@ -321,6 +321,8 @@ def write_runs(table: RunTable, path: str | Path) -> None:
     import tomli_w
 
     path = Path(path)
+    if path.suffix.lower() != ".csv":
+        raise TableError(f"{path}: tables are written as .csv; found a name that ends in {path.suffix!r}")
     meta = table.meta
     frame = table.frame.drop(columns=["loss_rounding"], errors="ignore").copy()
     nats = frame["loss"].to_numpy(float)
@@ -333,7 +335,7 @@ def write_runs(table: RunTable, path: str | Path) -> None:
         )
         frame["loss_se"] = frame["loss_se"] / unit_in_nats
     with written_aside(path.with_suffix(".toml")) as aside:
-        aside.write_text(tomli_w.dumps(meta.model_dump(exclude_none=True, exclude_defaults=True)))
+        aside.write_text(tomli_w.dumps(meta.model_dump(exclude_none=True, exclude_defaults=True)), "utf-8")
     with written_aside(path) as aside:
         frame.to_csv(aside, index=False, float_format="%.10g")
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bayescale.errors import TableError
-from bayescale.runs import RunTable, make_table
+from bayescale.runs import RunTable
 
 # C, beta and gamma that Luo et al. print for their model of 400M params; they vary little between sizes.
 _MULTI_POWER = (2.03, 0.594, 0.635)
@@ -119,4 +119,4 @@ def with_schedule_areas(table: RunTable, *, decay: float = 0.999) -> RunTable:
         areas[:2, rows] = schedule_areas(step[rows], rate[rows], decay=decay)
         areas[2, rows] = schedule_reduction(step[rows], rate[rows])
     area, annealed, reduction = np.maximum(areas, _NONE * rate.max())
-    return make_table(frame.assign(lr_area=area, lr_annealed=annealed, lr_reduction=reduction), table.meta)
+    return RunTable(frame.assign(lr_area=area, lr_annealed=annealed, lr_reduction=reduction), table.meta)

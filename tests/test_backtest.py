@@ -6,6 +6,7 @@ from scipy import stats
 import bayescale as bs
 from bayescale.backtesting import Backtest, backtest, crps, log_density, scored
 from bayescale.errors import FitError
+from bayescale.plots.calibration import plot_coverage, plot_pit
 from bayescale.runs import RunTable
 from tests.conftest import simulated_table
 
@@ -150,3 +151,10 @@ def test_scores_are_kept_for_what_was_asked_and_a_seed_is_of_the_fits(tmp_path):
     for other in ({"noise": "normal"}, {"seed": 1}):
         assert not np.allclose(backtest(table, **how, **other).scores["median"], first["median"], rtol=1e-9)
     pd.testing.assert_frame_equal(backtest(table, **how).scores, first)
+
+
+def test_pictures_of_scores_by_failed_fits_say_so():
+    rows = scored(np.arange(1.0, 1002.0)[:, None], np.array([500.5]), passed=False)
+    failed = Backtest(rows.assign(table="t", factor=3.0, method="law-only"))
+    for ax in (plot_coverage(failed), plot_pit(failed, "law-only")):
+        assert any("diagnostics failed in 1 fit(s)" in text.get_text() for text in ax.texts)

@@ -128,3 +128,8 @@ def test_a_trainers_records_are_checked_as_they_are():
     assert isinstance(records.frame["training"].iloc[0], dict)  # no column to group runs by
     assert "smoothed" not in codes(records)
     assert "rounding" not in codes(records)
+
+
+def test_runs_that_lack_unique_tokens_are_no_reason_to_refuse_a_table():
+    unique = np.where(np.arange(25) < 12, np.nan, 1e9)
+    assert "in 13 of 25 runs" in found_in(grid(unique_tokens=unique, tokens=1e10), "repeated-data")

@@ -10,11 +10,13 @@ import pytest
 
 import bayescale as bs
 from bayescale import comparison
+from bayescale.cli.options import names
 from bayescale.comparison import Comparison
 from bayescale.errors import FitError
 from bayescale.inference.evidence import Evidence
 from bayescale.laws import BUILTIN, Either, Gamma, LogNormal, Normal
 from bayescale.nesting import ROPE_EXPONENT, ROPE_LOSS, _scale_of, separate, separation
+from bayescale.plots.comparison import plot_evidence, plot_laws
 from bayescale.sensitivity import Setting, refit, settings_beside, widened
 from tests.conftest import simulated_table
 from tests.test_cli import run
@@ -341,3 +343,25 @@ def test_command_line(tmp_path, table):
     assert picture.stat().st_size > 10_000
     done = run("compare", path, "--laws", "chinchilla", "--no-sensitivity")
     assert (done.returncode, "at least two laws" in done.stderr) == (2, True)
+
+
+def test_laws_of_different_inputs_are_averaged(table):
+    rows = table.frame.assign(streams=np.tile([1.0, 2.0], 25))
+    other = bs.RunTable(rows, table.meta)
+    laws = ["E + A*N**-a + B*streams**-b", "E + A*N**-a"]
+    compared = bs.compare(other, laws, sensitivity=False, draws=200, method="fast")
+    found = compared.forecast(params=1e9, streams=2.0)
+    assert set(found.parts) <= {*laws}
+    with pytest.raises(FitError, match="'width' is unknown"):
+        compared.forecast(params=1e9, streams=2.0, width=3.0)
+
+
+def test_a_comparisons_pictures_say_what_not_to_rely_on(compared):
+    failing = replace(compared, evidences={n: replace(e, error=0.5) for n, e in compared.evidences.items()})
+    for draw in (plot_laws, plot_evidence):
+        assert any("do not rely on" in text.get_text() for text in draw(failing).texts)
+        assert not any("do not rely on" in text.get_text() for text in draw(compared).texts)
+
+
+def test_a_list_of_laws_is_split_outside_brackets():
+    assert names("E + saturated(k*N**-a, b), chinchilla,") == ["E + saturated(k*N**-a, b)", "chinchilla"]

@@ -314,3 +314,23 @@ def test_proposals_are_moved_until_they_arrive(published):
 def test_noise_of_next_to_nothing_gives_a_marked_fit_and_no_crash():
     fitted = bs.fit(simulated_table(noise_sd=1e-5), discrepancy=False, method="fast")
     assert not fitted.diagnostics.passed
+
+
+def test_small_losses_have_the_mode_of_large_ones():
+    """Losses scaled together with the priors of what adds up to them are the same problem."""
+    table = simulated_table(rows=40)
+    scale = 1 / 400
+    small = bs.RunTable(table.frame.assign(loss=scale * table.column("loss")), table.meta)
+    own = {name: f"LogNormal({scale * median}, {sigma})" for name, median, sigma in
+           (("E", 1.5, 0.5), ("A", 0.5, 0.7), ("B", 0.5, 0.7))}  # fmt: skip
+    large = bs.fit(table, discrepancy=False, method="fast", seed=1)
+    for priors in (own, None):  # the law's own priors lie 400 times too high
+        found = bs.fit(small, discrepancy=False, method="fast", seed=1, priors=priors)
+        assert found.diagnostics.passed
+        assert np.median(found.parameters["noise_sd"]) == pytest.approx(
+            np.median(large.parameters["noise_sd"]), rel=0.1 if priors else 1
+        )
+    scaled = bs.fit(small, discrepancy=False, method="fast", seed=1, priors=own)
+    assert abs(scaled.evidence.log - large.evidence.log) < 4 * np.hypot(
+        scaled.evidence.error, large.evidence.error
+    )

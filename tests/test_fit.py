@@ -1,5 +1,6 @@
 """Fits recover what is known, say when they cannot be relied on, and survive being passed on."""
 
+import pickle
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -267,7 +268,7 @@ def test_fit_from_a_later_format_names_both_versions(full_fit, tmp_path, monkeyp
     monkeypatch.setattr("bayescale.fitfile._FORMAT", 99)
     full_fit.save(tmp_path / "later.nc")
     monkeypatch.undo()
-    with pytest.raises(FitError, match=r"written in fit format 99, this bayescale .* reads format 6"):
+    with pytest.raises(FitError, match=r"written in fit format 99, this bayescale .* reads format 7"):
         bs.load_fit(tmp_path / "later.nc")
 
 
@@ -375,3 +376,36 @@ def test_impossible_options_are_errors_before_any_sampling(options, match):
 def test_one_row_cannot_be_fitted():
     with pytest.raises(FitError, match="has 1 run"):
         bs.fit(simulated_table(rows=1))
+
+
+def test_a_fit_travels_after_it_was_used(law_only_fit):
+    before = law_only_fit.forecast(params=1e9, tokens=2e10)
+    again = pickle.loads(pickle.dumps(law_only_fit))
+    np.testing.assert_array_equal(again.forecast(params=1e9, tokens=2e10).loss, before.loss)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    table = simulated_table(rows=20)
+    how = {"seed": np.int64(3), "draws": np.int64(100), "discrepancy": np.bool_(False)}
+    bs.fit(table, method="fast", **how).save(tmp_path / "fit.nc")
+    assert bs.load_fit(tmp_path / "fit.nc").options["seed"] == 3
+
+
+def test_columns_and_labels_of_any_name_are_saved(tmp_path):
+    table = simulated_table(rows=20)
+    labels = np.array(["", "b", None, "=d"] * 5, object)
+    table.frame["train/loss"], table.frame["run"], table.frame["note"] = 1.5, np.arange(20) % 4, labels
+    fit = bs.fit(table, discrepancy=False, method="fast", group_effect="run")
+    fit.save(tmp_path / "fit.nc")
+    again = bs.load_fit(tmp_path / "fit.nc")
+    assert list(again.table.frame) == list(table.frame)
+    assert again.table.frame["note"].fillna("missing").tolist() == ["", "b", "missing", "=d"] * 5
+    np.testing.assert_array_equal(again.table.frame["run"], table.frame["run"])
+
+
+@pytest.mark.parametrize("inputs", [{"params": [], "tokens": []}, {"params": [[1e9]], "tokens": 1e10}])
+def test_no_target_and_tables_of_targets_are_errors(law_only_fit, inputs):
+    with pytest.raises(FitError, match="expected one or more numbers"):
+        law_only_fit.forecast(**inputs)
+    with pytest.raises(FitError, match="expected positive numbers"):
+        law_only_fit.allocate(compute=inputs["params"])

@@ -214,3 +214,23 @@ def test_default_priors_of_a_formula_depend_on_its_floor():
     assert str(bare.parameter("a").prior) == "LogNormal(0.1, 0.7)"
     # What may be negative is no irreducible loss.
     assert law_from_formula("c + A*N**-a", priors={"c": "Normal(0, 1)"}).floor is None
+
+
+@pytest.mark.parametrize(
+    ("formula", "name"),
+    [
+        ("E + (N_0/N)**a", "N_0"),
+        ("E + A*N**-a + D_0*D**-b", "D_0"),
+        ("E + A*N**-a + A_centre*D**-b", "A_centre"),
+        ("E + A*N**-x_N", "x_N"),
+    ],
+)
+def test_names_that_the_centred_form_uses_are_refused(formula, name):
+    with pytest.raises(LawError, match=f"the name '{name}' is used within"):
+        law_from_formula(formula, priors={"N_0": "LogNormal(1e9, 1)"} if "N_0" in formula else None)
+
+
+def test_priors_are_written_in_full():
+    for prior in (LogNormal(1.054330983683298, 1e-7), LogNormal(2.0, 0.7), Gamma(1 / 3, 0.1)):
+        assert parse_prior(str(prior)) == prior
+    assert str(LogNormal(2.0, 0.7)) == "LogNormal(2, 0.7)"

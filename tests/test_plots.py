@@ -113,6 +113,7 @@ def test_calibration_counts_every_split_alike():
             "table": "t",
             "factor": [3.0] * 4 + [10.0],
             "pit": [0.5, 0.5, 0.5, 0.5, 0.99],
+            "passed": True,
         }
     )
     ax = plots.plot_coverage(Backtest(scores))
@@ -190,3 +191,17 @@ def test_a_plan_shows_what_it_chose(passing):
     )
     assert len(candidates.get_offsets()) == len(plan.candidates)
     assert len(chosen.get_offsets()) == (plan.candidates["chosen"] > 0).sum() > 0
+
+
+def test_a_law_of_many_parameters_has_all_its_pairs():
+    fit = bs.fit(bs.load("chinchilla"), "farseer", discrepancy=False, method="fast", draws=100)
+    axes = plots.plot_pairs(fit)
+    assert axes.shape == (9, 9)
+
+
+def test_dollars_in_a_tables_name_are_dollars():
+    table = simulated_table(rows=20, name="pay$a_$b^")
+    fit = bs.fit(table, discrepancy=False, method="fast")
+    ax = plots.plot_forecast(fit, fit.forecast(params=1e9, tokens=2e10))
+    ax.figure.canvas.draw()
+    assert r"pay\$a_\$b^" in ax.get_title(loc="left")

@@ -274,3 +274,16 @@ def test_what_is_no_number_stays_an_error(tmp_path, text):
     (tmp_path / "t.csv").write_text(f'params,tokens,loss\n"{text}",2e9,3.5\n')
     with pytest.raises(TableError, match=r"row 2, column 'params': found .*; expected a number"):
         read_runs(tmp_path / "t.csv")
+
+
+def test_a_rounding_error_that_is_given_is_in_the_losses_unit():
+    raw = pd.DataFrame({"params": [1e8, 2e8], "tokens": 2e9, "loss": [4.0, 3.5], "loss_rounding": 0.1})
+    table = make_table(raw, bs.TableMeta(loss_unit="bits/token", loss_step=0.0))
+    np.testing.assert_allclose(table.column("loss_rounding"), 0.1 * np.log(2))
+
+
+def test_tables_are_written_as_csv_or_not_at_all(tmp_path):
+    for name in ("t.csv.gz", "t.tsv", "t.parquet", "t"):
+        with pytest.raises(TableError, match=r"written as \.csv"):
+            write_runs(bs.load("opt"), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

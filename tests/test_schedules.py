@@ -69,3 +69,12 @@ def test_curves_of_a_table_have_their_own_schedules():
 def test_schedules_that_cannot_be_are_refused(step, rate):
     with pytest.raises(bs.BayescaleError, match="steps that rise"):
         bs.schedule_areas(step, rate)
+
+
+@pytest.mark.parametrize("unit", ["bits/token", "perplexity", "nats/token"])
+def test_losses_stay_as_they_are(unit):
+    frame = pd.DataFrame({"step": [1, 2, 3], "learning_rate": [0.1, 0.1, 0.05], "loss": [4.0, 3.5, 3.2]})
+    table = make_table(frame.assign(loss_se=0.01), bs.TableMeta(loss_unit=unit, loss_step=0.0))
+    curves = bs.with_schedule_areas(table)
+    for column in ("loss", "loss_se"):
+        np.testing.assert_array_equal(curves.column(column), table.column(column))

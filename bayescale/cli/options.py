@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -211,5 +212,5 @@ def target_inputs(at: list[str] | None, **inputs: list[float] | None) -> dict[st
 
 
 def names(text: str) -> list[str]:
-    """Split a comma-separated list, empty items left out."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    """Split a list at commas outside brackets, which formulas may hold; empty items are left out."""
+    return [name.strip() for name in re.split(r",(?![^()]*\))", text) if name.strip()]

@@ -137,7 +137,7 @@ def _linear_solution(
     pull = (terms.mT @ target[..., None])[..., 0] + ridge * drawn
     solved = np.linalg.solve(normal, pull[..., None])[..., 0]
     positive = [model.centred.priors[n].positive for n in names]
-    solved = np.where(positive, np.maximum(solved, _LEAST_SHARE * drawn), solved)
+    solved = np.where(np.array(positive) & (solved <= 0), _LEAST_SHARE * drawn, solved)
     return dict(zip(names, solved.T, strict=True))
 
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from bayescale.errors import LawError
+from bayescale.errors import BayescaleError, LawError
 from bayescale.files import cache_folder, written_aside
 from bayescale.laws.formula import parse_formula
 
@@ -83,7 +83,7 @@ def _kept(
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(path) as aside:
             aside.write_text(json.dumps(asdict(derived)), "utf-8")
-    except OSError:  # a cache that cannot be written costs time, nothing else
+    except (OSError, BayescaleError):  # a cache that cannot be written costs time, nothing else
         pass
     return derived
 

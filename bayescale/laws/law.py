@@ -91,7 +91,17 @@ class Law:
         if unused := set(names) - free:
             raise LawError(f"law {self.name!r}: {sorted(unused)} do not occur in {self.formula!r}")
         _require_inputs(self.formula, self.inputs)
+        self._require_own_names(names)
         self._require_priors()
+
+    def _require_own_names(self, names: Iterable[str]) -> None:
+        # Symbols that the law's form about the table's centre is written with.
+        taken = {f"{i}_0" for i in self.inputs} | {f"x_{i}" for i in self.inputs}
+        taken |= {f"{name}_centre" for name in names}
+        if used := sorted(taken & {*names, *self.inputs}):
+            raise LawError(
+                f"law {self.name!r}: the name {used[0]!r} is used within; give the parameter another name"
+            )
 
     def _require_priors(self) -> None:
         priors = {p.name: p.prior for p in self.parameters}

@@ -31,7 +31,7 @@ class Prior:
 
     def __str__(self) -> str:
         numbers = (getattr(self, f.name) for f in fields(self))
-        return f"{type(self).__name__}({', '.join(x if isinstance(x, str) else f'{x:g}' for x in numbers)})"
+        return f"{type(self).__name__}({', '.join(x if isinstance(x, str) else _exact(x) for x in numbers)})"
 
     @property
     def about(self) -> str | None:
@@ -57,6 +57,12 @@ class Prior:
     def middles(self) -> tuple[float, ...]:
         """Return the median, of each of the priors that are joined."""
         raise NotImplementedError
+
+
+def _exact(number: float) -> str:
+    """Write a number in full: what is written is read back, from saved fits among others."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))
 
 
 @dataclass(frozen=True)

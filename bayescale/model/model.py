@@ -8,7 +8,7 @@ points; `bayescale.model.pymc_model` builds the same density as a PyMC model, an
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -38,7 +38,7 @@ SCALE_PRIORS: dict[str, Prior] = {
 # Those of them that shape the discrepancy's basis: points that share their values share a basis.
 SHAPE_SCALES = ("discrepancy_length", "discrepancy_stretch")
 # Names that a law's parameters cannot have.
-_TAKEN = {*SCALE_PRIORS, "discrepancy_weights", "group_offsets"}
+_TAKEN = {*SCALE_PRIORS, "discrepancy_weights", "group_offsets", "chain", "draw"}
 # Laws that an error suggests.
 _FEW_LAWS = 5
 # No study's runs span more; knots over them would not fit the memory.
@@ -332,6 +332,10 @@ class Model:
     def floor(self, values: Mapping[str, Any]) -> Any:
         """Return the irreducible loss, shape (..., 1), or 0 for a law without one."""
         return values[self.centred.floor][..., None] if self.centred.floor else 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was computed from the fields, a compiled function among it, does not travel.
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @cached_property
     def _numpy_function(self) -> Any:

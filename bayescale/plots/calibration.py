@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayescale.errors import FitError
-from bayescale.plots.style import BLUE, GREY, axes_or_new, styled
+from bayescale.plots.style import BLUE, GREY, axes_or_new, styled, write_mark
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +41,7 @@ def plot_coverage(backtest: "Backtest", ax: "Axes | None" = None) -> "Axes":
         ylabel="how often it held (share of hidden runs)", title="Coverage of hidden, more expensive runs",
     )  # fmt: skip
     ax.legend(loc="upper left")
+    _mark(ax, backtest)
     return ax
 
 
@@ -77,7 +78,13 @@ def plot_pit(backtest: "Backtest", method: str = "discrepancy", ax: "Axes | None
         title=f"{method}: where {len(rows)} hidden runs fell in their forecasts",
     )  # fmt: skip
     ax.legend()
+    _mark(ax, backtest)
     return ax
+
+
+def _mark(ax: "Axes", backtest: "Backtest") -> None:
+    if failed := len(backtest.failures()):
+        write_mark(ax, f"do not rely on this: diagnostics failed in {failed} fit(s)")
 
 
 def _split_weights(rows: "pd.DataFrame") -> np.ndarray:

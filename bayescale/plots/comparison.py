@@ -7,7 +7,7 @@ import numpy as np
 
 from bayescale.comparison import DECIDES, Comparison
 from bayescale.errors import FitError
-from bayescale.plots.style import BLUE, CYCLE, GREY, LABELS, ORANGE, styled
+from bayescale.plots.style import BLUE, CYCLE, GREY, LABELS, ORANGE, plain, styled, write_mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,9 +55,17 @@ def plot_laws(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
             ax.plot(at, curve, style, color=colour, lw=1, label=name if style == "-" else None)
     shown = ", ".join(f"{style} {ratio:.3g}" for style, ratio in zip("·–╌", levels, strict=True))
     ax.set(xscale="log", xlabel=LABELS["compute"], ylabel=LABELS["loss"])
-    ax.set_title(f"{table.name}: laws at D/N {shown}", fontsize="small")
+    ax.set_title(f"{plain(table.name)}: laws at D/N {shown}", fontsize="small")
     ax.legend(frameon=False, fontsize="small")
+    _mark(ax, compared)
     return ax
+
+
+def _mark(ax: "Axes", compared: Comparison) -> None:
+    """Write which laws are not to be relied on."""
+    reliable = compared.summary()["reliable"]
+    if failed := [str(name) for name in reliable.index[~reliable.astype(bool)]]:
+        write_mark(ax, f"do not rely on {', '.join(failed)}")
 
 
 def _median_curve(fit: "Fit", inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -92,6 +100,7 @@ def plot_evidence(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
     ax.set(yticks=places, yticklabels=compared.labels, xlabel="log Bayes factor against the best (nats)")
     ax.set_title("evidence (shaded: not decisive)", fontsize="small")
     ax.legend(frameon=False, fontsize="small")
+    _mark(ax, compared)
     return ax
 
 

@@ -14,6 +14,7 @@ from bayescale.plots.style import (
     draw_band,
     label,
     mark_failed,
+    plain,
     require_params_and_tokens,
     shade_extrapolation,
     styled,
@@ -114,7 +115,7 @@ def plot_bands(
             draw_band(ax, x, draws, colour=runs.to_rgba(value), name=name, widths=(0.9,))
     ax.set(xscale="log", xlim=(low / 1.3, high * 1.3), xlabel=label(against), ylabel=label("loss"))
     shade_extrapolation(ax, seen.max())
-    ax.set_title(f"{fit.law.title or fit.law.name}, {len(fit.table)} runs of {fit.table.name}")
+    ax.set_title(f"{fit.law.title or fit.law.name}, {len(fit.table)} runs of {plain(fit.table.name)}")
     ax.legend()
     mark_failed(ax, fit)
     return ax
@@ -153,7 +154,7 @@ def plot_surface(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
     ax.clabel(lines, fmt="%.2f", fontsize="small")
     ax.scatter(params, tokens, s=8, color=ORANGE, zorder=3, label="runs")
     ax.set(xscale="log", yscale="log", xlabel=label("params"), ylabel=label("tokens"))
-    ax.set_title(f"{fit.table.name}: expected loss (lines, nats/token)")
+    ax.set_title(f"{plain(fit.table.name)}: expected loss (lines, nats/token)")
     ax.figure.colorbar(shades, ax=ax, label="half-width of the 90% band (% of loss)")
     ax.legend(loc="lower right", frameon=True)
     mark_failed(ax, fit)

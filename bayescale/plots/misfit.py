@@ -11,6 +11,7 @@ from bayescale.plots.style import (
     axes_or_new,
     label,
     mark_failed,
+    plain,
     require_params_and_tokens,
     styled,
 )
@@ -109,6 +110,6 @@ def _law_loss(fit: "Fit", params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 def _finish(ax: "Axes", fit: "Fit", what: str) -> "Axes":
     ax.set(xscale="log", yscale="log", xlabel=label("compute"), ylabel=label("tokens_per_param"))
-    ax.set_title(f"{fit.table.name}: {what}")
+    ax.set_title(f"{plain(fit.table.name)}: {what}")
     mark_failed(ax, fit)
     return ax

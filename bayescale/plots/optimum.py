@@ -14,6 +14,7 @@ from bayescale.plots.style import (
     draw_band,
     label,
     mark_failed,
+    plain,
     require_params_and_tokens,
     shade_extrapolation,
     styled,
@@ -74,7 +75,7 @@ def plot_isoflop(fit: "Fit", budgets: Sequence[float] | None = None, ax: "Axes |
             mec="black", ecolor="black", zorder=4, label="optimum, 90%" if number == 0 else None,
         )  # fmt: skip
     ax.set(xscale="log", xlabel=label("params"), ylabel=label("loss"))
-    ax.set_title(f"{table.name}: loss at fixed compute")
+    ax.set_title(f"{plain(table.name)}: loss at fixed compute")
     ax.legend(loc="upper right")
     mark_failed(ax, fit)
     return ax
@@ -123,7 +124,7 @@ def plot_allocation(
     ax.set(xscale="log", yscale="log", xlabel=label("compute"), ylabel=f"optimal {label(quantity)}")
     ax.set_xlim(x[0], x[-1])
     shade_extrapolation(ax, compute.max())
-    ax.set_title(f"{fit.table.name}: compute-optimal run")
+    ax.set_title(f"{plain(fit.table.name)}: compute-optimal run")
     ax.legend()
     mark_failed(ax, fit)
     return ax

@@ -77,6 +77,7 @@ def plot_pairs(fit: "Fit", parameters: Sequence[str] | None = None) -> np.ndarra
     array of matplotlib axes, shape (parameter, parameter)
         None above the diagonal.
     """
+    import arviz_base
     import arviz_plots
     import xarray as xr
 
@@ -91,16 +92,17 @@ def plot_pairs(fit: "Fit", parameters: Sequence[str] | None = None) -> np.ndarra
     }
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset(shown)})
     side = 1.0 + 0.96 * len(names)
-    matrix = arviz_plots.plot_pair(
-        tree,
-        backend="matplotlib",
-        visuals={
-            "scatter": {"color": BLUE, "size": 3, "alpha": 0.25, "edgecolor": "none"},
-            "dist": {"color": BLUE},
-        },
-        stats={"dist": {"bw": _BANDWIDTH}},
-        figure_kwargs={"figsize": (side, side), "layout": "constrained"},
-    )
+    with arviz_base.rc_context({"plot.max_subplots": len(names) ** 2}):
+        matrix = arviz_plots.plot_pair(
+            tree,
+            backend="matplotlib",
+            visuals={
+                "scatter": {"color": BLUE, "size": 3, "alpha": 0.25, "edgecolor": "none"},
+                "dist": {"color": BLUE},
+            },
+            stats={"dist": {"bw": _BANDWIDTH}},
+            figure_kwargs={"figsize": (side, side), "layout": "constrained"},
+        )
     axes = np.asarray(matrix.viz["plot"].values)
     for ax in (a for a in axes.ravel() if a is not None):
         ax.tick_params(labelsize="x-small")

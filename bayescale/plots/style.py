@@ -57,6 +57,11 @@ def axes_or_new(ax: "Axes | None") -> "Axes":
     return plt.subplots()[1] if ax is None else ax
 
 
+def plain(text: str) -> str:
+    """Return a text that holds no formulas for matplotlib to set, whatever it was called by people."""
+    return text.replace("$", r"\$")
+
+
 def label(column: str) -> str:
     """Return what an axis of a run-table column says, with its unit where it has one."""
     return LABELS.get(column, column)
@@ -91,9 +96,12 @@ def shade_extrapolation(ax: "Axes", last: float, first: float | None = None) -> 
 
 def mark_failed(ax: "Axes | np.ndarray", fit: "Fit") -> None:
     """Write across `ax`, or above the panels, that the fit's diagnostics failed, if they did."""
-    if fit.diagnostics.passed:
-        return
-    text = "diagnostics failed: do not rely on this"
+    if not fit.diagnostics.passed:
+        write_mark(ax, "diagnostics failed: do not rely on this")
+
+
+def write_mark(ax: "Axes | np.ndarray", text: str) -> None:
+    """Write across `ax`, or above the panels, what is not to be relied on."""
     if isinstance(ax, np.ndarray):
         figure_of(ax).suptitle(text, color=ORANGE, weight="bold")
         return
