@@ -83,12 +83,11 @@ def load(table: str | Path, *, outliers: bool = False, **options: Any) -> RunTab
     entry = _entries().get(str(table))
     if entry is None:
         if not Path(table).suffix and not Path(table).exists():
-            hint = did_you_mean(str(table), _entries())
             known = (
-                "`bayescale tables` lists names, and a file needs its path with .csv, .tsv, .jsonl or "
-                ".parquet"
+                f"{did_you_mean(str(table), _entries())} `bayescale tables` lists names, and a file needs "
+                "its path with .csv, .tsv, .jsonl or .parquet"
             )
-            raise TableError(f"table {str(table)!r} is unknown; {f'{hint} {known}' if hint else known}")
+            raise TableError(f"table {str(table)!r} is unknown; {known.lstrip()}")
         read = read_runs(table, **options)
     elif options:
         raise TableError(

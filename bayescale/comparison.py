@@ -64,13 +64,17 @@ class Comparison:
     def __repr__(self) -> str:
         laws = [f"{name} {share:.3g}" for name, share in self.probabilities.items()]
         line = f"<Comparison on {self.table.name}, {len(self.table)} runs, probabilities {', '.join(laws)}"
-        failed = [name for name in self.labels if self._unreliable(name)]
-        return line + (f"; do not rely on {', '.join(failed)}>" if failed else ">")
+        return line + (f"; do not rely on {', '.join(self.unreliable)}>" if self.unreliable else ">")
 
     @property
     def labels(self) -> list[str]:
         """The laws, the one with the highest evidence first."""
         return list(self.fits)
+
+    @property
+    def unreliable(self) -> list[str]:
+        """The laws whose fit or evidence is not to be relied on."""
+        return [name for name in self.labels if self._unreliable(name)]
 
     @property
     def table(self) -> RunTable:

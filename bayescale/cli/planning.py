@@ -90,17 +90,15 @@ def plan(
         from bayescale.plots import plot_plan, save_figure
 
         save_figure(plot_plan(best, result), plot)
-    written = output if output and ladder and len(result.runs) else None
-    if written and ladder:
-        write_ladder(result.runs, ladder, written)
+    if output and ladder and len(result.runs):
+        write_ladder(result.runs, ladder, output)
     if as_json:
         print_json(best, {"laws": list(fits), "budget": budget} | _as_data(result), result.warnings)
     else:
         _print_plan(result, budget, f"{' + '.join(fits)} on {best.table.name}")
-        if written:
-            print(f"ladder written to {written}: bayescale train {written}")
-        elif output:
-            print(f"no ladder written to {output}: no run was chosen")
+        if output:
+            written = f"ladder written to {output}: bayescale train {output}"
+            print(written if len(result.runs) else f"no ladder written to {output}: no run was chosen")
     exit_by(all(fit.diagnostics.passed for fit in fits.values()))
 
 

@@ -1,7 +1,5 @@
 """`bayescale train`: hands over to the trainer, which has its own command line."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,34 +21,27 @@ def train_ladder(arguments: list[str]) -> int:
     return train_main(arguments, prog="bayescale train")
 
 
-def settle_with(ladder: Path, cache: Path) -> "Settle":
+def settle_with(ladder: Path, folder: Path) -> "Settle":
     """Return what makes of runs those that the trainer would, on a ladder's source and model.
 
     Parameters
     ----------
     ladder : path
         The ladder.
-    cache : path
-        Folder where the trainer keeps a learned tokenizer.
+    folder : path
+        Where the trainer keeps a learned tokenizer.
     """
     import pandas as pd
     from bayescale_trainer.ladder import read_ladder, settled_sizes
 
-    def settle(runs: pd.DataFrame) -> pd.DataFrame:
-        with _told_of(ladder):
-            found = read_ladder(ladder)
-            sizes = zip(runs["params"], runs["tokens"], strict=True)
-            return pd.DataFrame(settled_sizes(found, found.open_source(cache), sizes))
-
-    return settle
-
-
-@contextmanager
-def _told_of(ladder: Path) -> Iterator[None]:
-    """Turn what the trainer objects to in a ladder into an error of ours."""
     from bayescale.errors import BayescaleError
 
-    try:
-        yield
-    except ValueError as error:  # the base of all that the trainer raises on purpose
-        raise BayescaleError(f"{ladder}: {error}") from error
+    def settle(runs: pd.DataFrame) -> pd.DataFrame:
+        sizes = zip(runs["params"], runs["tokens"], strict=True)
+        try:
+            found = read_ladder(ladder)
+            return pd.DataFrame(settled_sizes(found, found.open_source(folder), sizes))
+        except ValueError as error:  # the base of all that the trainer raises on purpose
+            raise BayescaleError(f"{ladder}: {error}") from error
+
+    return settle

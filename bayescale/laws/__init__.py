@@ -94,7 +94,7 @@ def find_law(
     if law in BUILTIN:
         return BUILTIN[law].with_priors(priors or {})
     if not any(mark in law for mark in "+*/("):
-        hint = did_you_mean(law, BUILTIN)
-        known = f'expected one of {", ".join(BUILTIN)}, or a formula such as "E + A*N**-a"'
-        raise LawError(f"law {law!r} is unknown; {f'{hint} {known}' if hint else known}")
+        one_of = f'expected one of {", ".join(BUILTIN)}, or a formula such as "E + A*N**-a"'
+        known = f"{did_you_mean(law, BUILTIN)} {one_of}"
+        raise LawError(f"law {law!r} is unknown; {known.lstrip()}")
     return law_from_formula(law, columns=columns, priors=priors)

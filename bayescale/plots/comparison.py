@@ -63,9 +63,8 @@ def plot_laws(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
 
 def _mark(ax: "Axes", compared: Comparison) -> None:
     """Write which laws are not to be relied on."""
-    reliable = compared.summary()["reliable"]
-    if failed := [str(name) for name in reliable.index[~reliable.astype(bool)]]:
-        write_mark(ax, f"do not rely on {', '.join(failed)}")
+    if compared.unreliable:
+        write_mark(ax, f"do not rely on {', '.join(compared.unreliable)}")
 
 
 def _median_curve(fit: "Fit", inputs: dict[str, np.ndarray]) -> np.ndarray:

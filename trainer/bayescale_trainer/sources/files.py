@@ -179,9 +179,9 @@ def _documents(path: Path, field: str) -> Iterator[str]:
                 yield from (_field(row, field, path.name) for row in batch.to_pylist())
         else:
             raise SourceError(f"[source] {path.name}: mix no {path.suffix} with text files")
+    except SourceError:
+        raise
     except (ValueError, OSError) as error:  # of what is no UTF-8, no JSON, no Parquet
-        if isinstance(error, SourceError):
-            raise
         raise SourceError(f"[source] {path.name} cannot be read: {error}") from None
 
 

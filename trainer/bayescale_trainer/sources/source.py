@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 Split = Literal["train", "validation"]
 Tokens = NDArray[np.int64]
 
-# Bounds of what a ladder may ask of a source. At larger exponents the first few ranks have all the mass.
-MOST_TOKENS, MOST_SYMBOLS, MOST_SEED, MOST_EXPONENT = 1e9, 65_536, 2**31 - 1, 8.0
+# Bounds of what a ladder may ask of a source.
+MOST_TOKENS, MOST_SYMBOLS = 1e9, 65_536
 
 
 class SourceError(ValueError):
@@ -81,6 +81,13 @@ def check_whole(least: int, most: int, **options: int) -> None:
             raise SourceError(
                 f"[source] {option} = {value!r}: expected a whole number from {least} to {most}"
             )
+
+
+def check_synthetic(*, seed: int, exponent: float, validation_tokens: float) -> None:
+    """Refuse what options that synthetic sources share cannot be."""
+    check_whole(0, 2**31 - 1, seed=seed)
+    check_numbers(1, MOST_TOKENS, validation_tokens=validation_tokens)
+    check_numbers(0, 8, exponent=exponent)  # beyond it the first few ranks have all the mass
 
 
 def digest(*parts: Any) -> str:

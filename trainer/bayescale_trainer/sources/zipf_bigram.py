@@ -10,19 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .source import (
-    MOST_EXPONENT,
-    MOST_SEED,
-    MOST_TOKENS,
-    Split,
-    Tokens,
-    check_numbers,
-    check_whole,
-    digest,
-    scramble,
-    uniform,
-    zipf,
-)
+from .source import Split, Tokens, check_synthetic, check_whole, digest, scramble, uniform, zipf
 
 _KEY_ORDER, _KEY_TRAIN, _KEY_VALIDATION = range(3)
 
@@ -58,9 +46,7 @@ class ZipfBigram:
         validation_tokens: int = 196_608,
     ) -> None:
         check_whole(2, 4096, symbols=symbols)  # the table of transitions is symbols^2
-        check_whole(0, MOST_SEED, seed=seed)
-        check_numbers(1, MOST_TOKENS, validation_tokens=validation_tokens)
-        check_numbers(0, MOST_EXPONENT, exponent=exponent)
+        check_synthetic(seed=seed, exponent=exponent, validation_tokens=validation_tokens)
         self.context, self.vocabulary, self.seed = context, symbols, seed
         row = zipf(symbols, exponent)
         self._cumulative = np.cumsum(row)

@@ -26,14 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .source import (
-    MOST_EXPONENT,
-    MOST_SEED,
     MOST_SYMBOLS,
-    MOST_TOKENS,
     SourceError,
     Split,
     Tokens,
-    check_numbers,
+    check_synthetic,
     check_whole,
     digest,
     scramble,
@@ -83,9 +80,7 @@ class ZipfFacts:
     ) -> None:
         check_whole(2, MOST_SYMBOLS, symbols=symbols)
         check_whole(1, 24, key_tokens=key_tokens, value_tokens=value_tokens)
-        check_whole(0, MOST_SEED, seed=seed)
-        check_numbers(1, MOST_TOKENS, validation_tokens=validation_tokens)
-        check_numbers(0, MOST_EXPONENT, exponent=exponent)
+        check_synthetic(seed=seed, exponent=exponent, validation_tokens=validation_tokens)
         self.block = key_tokens + value_tokens
         if context % self.block:
             raise SourceError(
