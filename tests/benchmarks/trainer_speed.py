@@ -20,7 +20,7 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from bayescale_trainer.batches import batch
+from bayescale_trainer.batches import stacked
 from bayescale_trainer.recipe import Recipe
 from bayescale_trainer.run import plan_run
 from bayescale_trainer.shape import shape_of_width
@@ -59,7 +59,7 @@ class Plain(nn.Module):
         self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
 
     def forward(self, tokens, targets):
-        x = self.token(tokens) + self.position(torch.arange(tokens.shape[1]))
+        x = self.token(tokens) + self.position(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks:
             x = block(x)
         return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1), targets.flatten())
@@ -94,7 +94,7 @@ def our_loop(shape, source):
 
     def step():
         at = next(steps)
-        stack.step(torch.from_numpy(batch(run, source, at))[None], at, 0.1)
+        stack.step(stacked([run], source, at), at, 0.1)
         return stack.losses.item()
 
     return step

@@ -1,5 +1,9 @@
 import dataclasses
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +11,8 @@ import pytest
 pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
 
 import torch
+import torch.nn.functional as F
+from bayescale_trainer.batches import stream
 from bayescale_trainer.evaluate import evaluate
 from bayescale_trainer.ladder import tasks_of
 from bayescale_trainer.recipe import Recipe
@@ -18,6 +24,7 @@ from bayescale_trainer.stack import Stack
 from bayescale_trainer.task import Task
 from bayescale_trainer.train import noise_scale, train
 
+ROOT = Path(__file__).parents[2]
 SOURCE = ZipfFacts(12, symbols=16, validation_tokens=9_600)
 FIXED = Recipe(batch_rule="fixed", batch_tokens=192, least_batch_tokens=12)
 TRUNK = dataclasses.replace(FIXED, schedule="trunk")
@@ -205,22 +212,119 @@ def test_the_truth_itself_has_no_kl(monkeypatch):
     assert scored.cross_entropy == pytest.approx(scored.true_surprisal, abs=1e-4)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
-def test_a_captured_step_equals_an_eager_one():
-    runs = [_run(seed=seed) for seed in range(4)]
+def test_batches_drawn_ahead_are_those_of_each_step():
+    runs = [_run(seed=seed) for seed in range(2)]
+    ahead, at_once = (list(stream(runs, SOURCE, 5, device)) for device in ("cuda", "cpu"))
+    assert len(ahead) == len(at_once) == runs[0].steps - 5
+    assert all(map(torch.equal, ahead, at_once))
+
+
+def test_the_short_attention_kernel_is_the_librarys_attention_on_an_interpreter():
+    pytest.importorskip("triton", reason="this build of torch has no Triton")
+    code = """
+import torch
+from tests.trainer.test_engine import attention_gap
+for windows, time, heads, width in ((3, 12, 2, 8), (2, 48, 3, 16), (1, 100, 1, 24)):
+    print(attention_gap(windows, time, heads, width, torch.float32, "cpu"))
+"""
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT
+    )
+    gaps = [float(line) for line in done.stdout.split()]
+    assert len(gaps) == 3, done.stderr
+    assert max(gaps) < 1e-5
+
+
+def attention_gap(windows, time, heads, width, dtype, device):
+    """Return the largest relative distance from PyTorch's attention in fp64, of output and gradients."""
+    from bayescale_trainer.attention import short_attention
+
+    draw = torch.Generator().manual_seed(0)
+    size = (windows, time, 5 * heads + heads, width)
+    values = torch.randn(size, generator=draw).to(device, dtype)
+    *parts, grad = values.split((2 * heads, 3 * heads, heads), dim=2)
+
+    def gradients(attend, dtype):
+        qk, qkv = (part.to(dtype).contiguous().requires_grad_() for part in parts)
+        out = attend(*qk.split(heads, dim=2), qkv[:, :, 2 * heads :], 0.7)
+        return [out, *torch.autograd.grad(out, (qk, qkv), grad.to(dtype))]
+
+    def library(q, k, v, scale):
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(1, 2)
+
+    found, truth = gradients(short_attention, dtype), gradients(library, torch.float64)
+    return max(float((a - b).norm() / b.norm()) for a, b in zip(found, truth, strict=True))
+
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
+
+
+@on_a_gpu
+@pytest.mark.parametrize("size", [(64, 12, 2, 8), (64, 48, 3, 16), (16, 128, 2, 64), (4, 100, 1, 128)])
+def test_the_short_attention_kernel_is_the_librarys_attention(size):
+    assert attention_gap(*size, torch.bfloat16, "cuda") < 1e-2
+
+
+@on_a_gpu
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.1)])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_captured_step_equals_an_eager_one(precision, tolerance, fused):
+    runs = [_run(seed=seed, precision=precision) for seed in range(4)]
     graph, eager = Stack(runs, "cuda"), Stack(runs, "cuda")
-    for step in range(4):
+    if fused:
+        graph.fuse()
+    for step in range(6):
+        halves = step in (0, 4)
         windows = torch.from_numpy(SOURCE.windows(np.arange(16) + 16 * step, "train"))
         stacked = windows.expand(4, -1, -1)
-        graph.step(stacked, step, 1.0)
+        norms = graph.step(stacked, step, 1.0, halves=halves)
         eager.optimiser.set_step(step, 1.0)
-        eager._eager(stacked.cuda())
-    torch.testing.assert_close(graph.optimiser.master, eager.optimiser.master, rtol=1e-3, atol=1e-4)
+        eager._eager(stacked.cuda(), halves)
+        if halves:
+            torch.testing.assert_close(norms, eager._norms.cpu(), rtol=tolerance, atol=1e-6)
+        torch.testing.assert_close(graph.losses, eager.losses, rtol=tolerance, atol=0)
+    if precision == "fp32":
+        torch.testing.assert_close(graph.optimiser.master, eager.optimiser.master, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
-def test_a_gpu_run_ends_near_a_cpu_run():
+@on_a_gpu
+@pytest.mark.parametrize("fuse_seconds", [0.0, 1e9])
+def test_a_gpu_run_ends_near_a_cpu_run(fuse_seconds, monkeypatch):
+    monkeypatch.setattr("bayescale_trainer.train.FUSE_SECONDS", fuse_seconds)
     run = _run(tokens=20_000)
     (task,) = tasks_of([run], 1)
     (gpu,) = train(task, SOURCE, device="cuda")
     assert gpu["loss"] == pytest.approx(_train(run)[run.id]["loss"], rel=0.02)
+
+
+@on_a_gpu
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.03)])
+def test_a_stacked_run_equals_a_solo_run_on_a_gpu(precision, tolerance):
+    runs = [_run(seed=seed, precision=precision) for seed in range(4)]
+    solo, stacked = _train(*runs, device="cuda"), _train(*runs, stack=4, device="cuda")
+    for run in runs:
+        assert stacked[run.id]["loss"] == pytest.approx(solo[run.id]["loss"], rel=tolerance)
+
+
+@on_a_gpu
+def test_a_task_resumed_on_a_gpu_ends_near_an_uninterrupted_one(tmp_path, monkeypatch):
+    run = _run(tokens=20_000)
+    (task,) = tasks_of([run], 1)
+    (whole,) = train(task, SOURCE, device="cuda")
+
+    class Killed(Exception):
+        pass
+
+    def kill(progress):
+        if progress.step > 40:
+            raise Killed
+
+    checkpoint = tmp_path / "task.pt"
+    monkeypatch.setattr("bayescale_trainer.train.REPORT_SECONDS", 0.0)
+    with pytest.raises(Killed):
+        train(task, SOURCE, device="cuda", checkpoint=checkpoint, checkpoint_seconds=0.0, report=kill)
+    assert checkpoint.exists()
+    (resumed,) = train(task, SOURCE, device="cuda", checkpoint=checkpoint)
+    assert resumed["loss"] == pytest.approx(whole["loss"], rel=1e-3)

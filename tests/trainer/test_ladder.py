@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
 
+import torch
+from bayescale_trainer import executors
 from bayescale_trainer.cli import main
 from bayescale_trainer.ladder import LadderError, read_ladder, settled_sizes, tasks_of
 from bayescale_trainer.recipe import RecipeError
@@ -297,3 +299,14 @@ def test_records_are_plain_json(write_ladder, tmp_path):
     top = "run_id params params_non_embedding tokens unique_tokens compute loss loss_se seed trunk status"
     assert set(top.split()) <= set(record)
     assert os.sep + "tmp" not in line
+
+
+def test_a_gpu_too_small_for_a_stack_says_what_to_lower(write_ladder, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(executors, "train", full)
+    ladder = read_ladder(write_ladder(RUNS))
+    task = tasks_of(_runs(ladder.path, tmp_path), 2)[0]
+    with pytest.raises(executors.ExecutorError, match=r"2 runs at a time of [\d,]+ parameters.*lower.*stack"):
+        executors.train_at(task, executors.Workplace(ladder, tmp_path, "cpu", 1))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from bayescale_trainer import recipe as rules
-from bayescale_trainer.batches import batch
+from bayescale_trainer.batches import stacked
 from bayescale_trainer.recipe import Recipe, RecipeError
 from bayescale_trainer.run import plan_run
 from bayescale_trainer.shape import shape_of_width
@@ -101,9 +101,9 @@ def test_id_changes_with_everything_that_changes_the_result():
 
 def test_unlimited_text_never_repeats_and_seeds_read_apart():
     runs = [_run(seed=0), _run(seed=1)]
-    seen = np.concatenate([batch(run, SOURCE, step) for run in runs for step in (0, 1, 2)])
-    again = batch(runs[0], SOURCE, 1)
-    np.testing.assert_array_equal(seen[len(again) : 2 * len(again)], again)
+    seen = np.concatenate([stacked(runs, SOURCE, step).flatten(0, 1) for step in (0, 1, 2)])
+    again = stacked(runs[:1], SOURCE, 1)[0].numpy()
+    np.testing.assert_array_equal(seen[2 * len(again) : 3 * len(again)], again)
     assert len(np.unique(seen, axis=0)) > 0.99 * len(seen)
     assert runs[0].unique_tokens == runs[0].tokens
 
@@ -112,7 +112,7 @@ def test_a_pool_is_read_in_whole_epochs_each_in_its_own_order():
     run = _run(unique_tokens=40 * 12)
     assert run.unique_tokens == 480
     count = run.batch_tokens // 12
-    windows = np.concatenate([batch(run, SOURCE, step) for step in range(80 // count + 1)])
+    windows = np.concatenate([stacked([run], SOURCE, step)[0] for step in range(80 // count + 1)])
     pool = SOURCE.windows(np.arange(40), "train")
     for epoch in (windows[:40], windows[40:80]):
         np.testing.assert_array_equal(np.unique(epoch, axis=0), np.unique(pool, axis=0))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import time
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 
@@ -54,6 +56,13 @@ def device_kind(wanted: str) -> str:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise DeviceError("no CUDA GPU that PyTorch can use: take auto or cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+
+
+@cache
+def compiles_kernels() -> bool:
+    """Return whether kernels can be compiled here: for that a GPU needs Triton and a C compiler."""
+    compilers = map(shutil.which, ("cc", "gcc", "clang"))
+    return torch.cuda.is_available() and find_spec("triton") is not None and any(compilers)
 
 
 @cache

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,7 +15,8 @@ from .model import cross_entropy
 from .sources.source import Source
 from .stack import Stack
 
-LOGITS_AT_ONCE = 1 << 22
+LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
+KEPT = 1 << 28  # numbers: a gigabyte of exact conditionals is kept from one evaluation to the next
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,8 @@ class Evaluation:
 def evaluate(stack: Stack, source: Source) -> list[Evaluation]:
     """Evaluate every run of a stack on the whole validation split."""
     runs, shape = len(stack.losses), stack.shape
-    at_once = max(1, LOGITS_AT_ONCE // (runs * shape.context * shape.vocabulary))
-    pieces = [
-        _scores(stack, source, np.arange(start, min(start + at_once, source.validation_windows)))
-        for start in range(0, source.validation_windows, at_once)
-    ]
+    at_once = max(1, LOGITS_AT_ONCE[stack.device.type] // (runs * shape.context * shape.vocabulary))
+    pieces = [_scores(stack, *question) for question in _questions(source, stack.device, at_once)]
     loss, kl, truth = (torch.cat(part, dim=1).double() for part in zip(*pieces, strict=True))
     return [
         _summary(source, source.validation_windows * shape.context, loss[run], kl[run], truth[0])
@@ -64,17 +64,41 @@ def evaluate(stack: Stack, source: Source) -> list[Evaluation]:
     ]
 
 
-def _scores(stack: Stack, source: Source, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """Return means by window: loss (runs, n), KL (runs, n), true surprisal (1, n)."""
+Question = tuple[Tensor, Tensor | None]
+
+
+def _questions(source: Source, device: torch.device, at_once: int) -> Iterator[Question]:
+    """Yield the validation windows and what is known of them, `at_once` of them at a time."""
+    count = source.validation_windows
+    if count * source.vocabulary * (source.windows(np.arange(1), "validation").size - 1) <= KEPT:
+        tokens, truth = _kept(source, device)  # type: ignore[arg-type]  # sources hash by identity
+        for start in range(0, count, at_once):
+            piece = slice(start, start + at_once)
+            yield tokens[piece], None if truth is None else truth[piece]
+    else:
+        for start in range(0, count, at_once):
+            yield _question(source, device, np.arange(start, min(start + at_once, count)))
+
+
+@lru_cache(maxsize=1)
+def _kept(source: Source, device: torch.device) -> Question:
+    return _question(source, device, np.arange(source.validation_windows))
+
+
+def _question(source: Source, device: torch.device, index: np.ndarray) -> Question:
     windows = source.windows(index, "validation")
-    tokens = torch.from_numpy(windows).to(stack.device)
+    exact = source.conditional(windows)
+    truth = None if exact is None else torch.from_numpy(exact).to(device)
+    return torch.from_numpy(windows).to(device), truth
+
+
+def _scores(stack: Stack, tokens: Tensor, truth: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return means by window: loss (runs, n), KL (runs, n), true surprisal (1, n)."""
     stacked = tokens.expand(len(stack.losses), -1, -1)
     predicted = stack.predict(stacked)
     loss = cross_entropy(predicted, stacked[..., 1:]).mean(dim=2).cpu()
-    exact = source.conditional(windows)
-    if exact is None:
+    if truth is None:
         return loss, torch.full_like(loss, math.nan), torch.full_like(loss[:1], math.nan)
-    truth = torch.from_numpy(exact).to(stack.device)
     surprisal = -truth.gather(2, tokens[:, 1:, None]).log().mean(dim=(1, 2))[None].cpu()
     entropy = torch.special.entr(truth).sum(dim=(1, 2))
     kl = torch.stack(

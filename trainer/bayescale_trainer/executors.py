@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .ladder import Ladder
 from .records import Record
 from .sources import Source
@@ -67,14 +69,22 @@ def train_at(task: Task, place: Workplace) -> list[Record]:
     global _source
     if _source is None or _source.fingerprint != task.runs[0].source:
         _source = place.ladder.open_source(place.folder / "cache")
-    return train(
-        task,
-        _source,
-        device=place.device,
-        checkpoint=place.checkpoint(task),
-        checkpoint_seconds=place.ladder.engine.checkpoint_seconds,
-        report=_report,
-    )
+    try:
+        return train(
+            task,
+            _source,
+            device=place.device,
+            checkpoint=place.checkpoint(task),
+            checkpoint_seconds=place.ladder.engine.checkpoint_seconds,
+            report=_report,
+        )
+    except torch.OutOfMemoryError:
+        run = task.runs[0]
+        raise ExecutorError(
+            f"the GPU's memory is too small for {len(task.branches[0])} runs at a time of "
+            f"{run.shape.parameters()['total']:,} parameters and {run.batch_tokens:,} tokens a step: lower "
+            "[engine] stack or workers, and start again: finished runs are kept"
+        ) from None
 
 
 def run_in_processes(
@@ -136,8 +146,6 @@ def _start_worker(news: Any) -> None:
     import signal
     import threading
 
-    import torch
-
     global _report
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
     torch.set_num_threads(1)
@@ -194,8 +202,6 @@ def run_on_ray(
 
 
 def _train_on_ray(task: Task, place: Workplace) -> list[Record]:
-    import torch
-
     torch.set_num_threads(1)
     return train_at(task, place)
 

@@ -15,7 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .device import compiles_kernels
 from .shape import Shape
+
+HAS_SHORT_ATTENTION = compiles_kernels()
+if HAS_SHORT_ATTENTION:
+    from .attention import LONGEST, WIDEST, short_attention
 
 LOGIT_SCALE = 10.0  # attention logits lie in [-10, 10]: normalised queries and keys alone are too soft
 EPS = 1e-6
@@ -144,15 +149,22 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
     return y
 
 
+def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Attend causally within windows: (windows, time, heads, head_width) each."""
+    short = HAS_SHORT_ATTENTION and q.shape[1] <= LONGEST and q.shape[3] <= WIDEST
+    if short and q.is_cuda and q.dtype == torch.bfloat16:
+        return short_attention(q, k, v, scale)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(1, 2)
+
+
 def _attention(shape: Shape, x: Tensor, weights: Mapping[str, Tensor], i: int, turn: Any) -> Tensor:
     runs, batch, time, _ = x.shape
     qkv = torch.bmm(x.view(runs, -1, shape.width), weights[f"{i}.qkv"])
     qkv = qkv.view(runs, batch, time, 3 * shape.heads, shape.head_width)
     qk, v = qkv.split((2 * shape.heads, shape.heads), dim=3)
-    q, k = _Rotate.apply(rms_norm(qk), *turn).flatten(0, 1).transpose(1, 2).chunk(2, dim=1)
-    v = v.flatten(0, 1).transpose(1, 2)
-    y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=LOGIT_SCALE / shape.head_width)
-    y = y.transpose(1, 2).reshape(runs, -1, shape.width)
+    q, k = _Rotate.apply(rms_norm(qk), *turn).flatten(0, 1).chunk(2, dim=2)
+    y = _attend(q, k, v.flatten(0, 1), LOGIT_SCALE / shape.head_width).reshape(runs, -1, shape.width)
     return torch.bmm(y, weights[f"{i}.attention_out"]).view_as(x)
 
 

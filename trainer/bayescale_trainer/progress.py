@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from .batches import batch
+from .batches import stacked
 from .device import measure
 from .flops import training_flops
 from .ladder import cost
@@ -22,6 +22,7 @@ from .stack import Stack
 from .task import Progress, Task
 
 TIMED_STEPS = 4
+SLOW_STEP = 1.0  # seconds: one such step tells enough
 
 
 def short(number: float, unit: str = "") -> str:
@@ -42,8 +43,11 @@ def step_seconds(task: Task, source: Source, device: str) -> float:
     torch.set_num_threads(1)  # as a worker has: more spin against whatever else the machine does
     runs = task.branches[0]
     stack = Stack(runs, device)
-    windows = torch.stack([torch.from_numpy(batch(run, source, 0)) for run in runs])
+    windows = stacked(runs, source, 0)
+    start = time.perf_counter()
     stack.step(windows, 0, 0.0)
+    if device == "cpu" and time.perf_counter() - start > SLOW_STEP:
+        return time.perf_counter() - start
     start = time.perf_counter()
     for step in range(TIMED_STEPS):
         stack.step(windows, step, 0.0)

@@ -2,14 +2,14 @@
 
 On CPU a stack holds one run and each step is eager. On a CUDA device small runs are bound by kernel
 launches, so many rows share each launch and the whole step (forward, backward, update) is captured
-once as a CUDA graph and replayed. Weights are fp32; under bf16 the step works on a rounded copy of
-them.
+once as a CUDA graph and replayed; a long task fuses its small operations first (`fuse`). Weights
+are fp32; under bf16 the step works on a rounded copy of them.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,18 @@ from torch import Tensor
 from .model import cross_entropy, logits, rotation, start_weights, views
 from .optimiser import AdamW
 from .run import Run
+from .shape import Shape
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 GRAPH_WARMUP_STEPS = 3
 # The weights of a stack are strided views on purpose: they and their gradients lie in flat vectors.
 warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout contract")
+warnings.filterwarnings("ignore", "TensorFloat32 tensor cores for float32")  # fp32 means fp32
+
+
+def _losses(shape: Shape, weights: Mapping[str, Tensor], windows: Tensor, turn: Any) -> Tensor:
+    predicted = logits(shape, weights, windows[..., :-1], turn)
+    return cross_entropy(predicted, windows[..., 1:]).mean(dim=(1, 2))
 
 
 class Stack:
@@ -51,8 +58,13 @@ class Stack:
             self.weights[name].grad = view  # backward then adds into the flat gradient
         self._turn = rotation(self.shape, self.device, self.dtype)
         self.losses = torch.zeros(len(runs), device=self.device)
-        self._graph: Any = None
+        self._losses_of: Callable[..., Tensor] = _losses
+        self._move: Callable[[], None] = self._update
+        # CUDA graphs of a step, by whether it is taken in halves, and what they read and write.
+        self._graphs: dict[bool, Any] = {}
+        self._pool: Any = None
         self._input: Tensor | None = None
+        self._norms = torch.zeros(len(runs), 2, device=self.device)
 
     def step(self, windows: Tensor, step: int, share: float, *, halves: bool = False) -> Tensor | None:
         """Train one step.
@@ -75,13 +87,19 @@ class Stack:
             (runs, 2): mean squared norm of the halves' gradients, squared norm of the whole.
         """
         self.optimiser.set_step(step, share)
-        if halves:
-            return self._step_in_halves(windows.to(self.device))
         if self.device.type == "cuda":
-            self._replay(windows)
+            self._replay(windows, halves)
         else:
-            self._eager(windows)
-        return None
+            self._eager(windows, halves)
+        return self._norms.to("cpu", copy=True) if halves else None
+
+    def fuse(self) -> None:
+        """Compile the step of a CUDA stack into fewer kernels: once some 20 s, then half the time a step."""
+        torch._dynamo.config.recompile_limit = 1024  # of shapes that one process may train
+        self._losses_of = torch.compile(_losses, dynamic=False)
+        self._move = torch.compile(self._update, dynamic=False)
+        self._graphs.clear()
+        self._pool = None  # it ended with its graphs
 
     def predict(self, windows: Tensor) -> Tensor:
         """Return the logits for the windows' targets, (runs, batch, context, vocabulary)."""
@@ -109,13 +127,17 @@ class Stack:
             "losses": self.losses,
         }
 
-    def _eager(self, windows: Tensor) -> None:
-        self._backward(windows)
-        self._update()
+    def _eager(self, windows: Tensor, halves: bool = False) -> None:
+        if halves:
+            self._step_in_halves(windows)
+        else:
+            self._backward(windows)
+            self._move()
 
     def _backward(self, windows: Tensor) -> None:
-        predicted = logits(self.shape, self.weights, windows[..., :-1], self._turn)
-        losses = cross_entropy(predicted, windows[..., 1:]).mean(dim=(1, 2))
+        if self._losses_of is not _losses:
+            torch._dynamo.mark_dynamic(windows, 1)  # one compilation for halves and all sizes of batch
+        losses = self._losses_of(self.shape, self.weights, windows, self._turn)
         losses.sum().backward()  # rows do not mix, so each run gets its own gradient
         self.losses.copy_(losses.detach())
 
@@ -128,39 +150,43 @@ class Stack:
         if self._work is not self.optimiser.master:
             self._work.copy_(self.optimiser.master)
 
-    def _step_in_halves(self, windows: Tensor) -> Tensor:
-        norms, losses, whole = [], torch.zeros_like(self.losses), torch.zeros_like(self._grad)
+    def _step_in_halves(self, windows: Tensor) -> None:
+        half_norm, losses = torch.zeros_like(self.losses), torch.zeros_like(self.losses)
+        whole = torch.zeros_like(self._grad)
         for half in windows.chunk(2, dim=1):
             share = half.shape[1] / windows.shape[1]
-            self._backward(half)
-            norms.append(share * self._grad.float().square().sum(dim=1))
+            self._backward(half.contiguous())
+            half_norm.add_(self._grad.float().square().sum(dim=1), alpha=share)
             whole.add_(self._grad, alpha=share)
             losses.add_(self.losses, alpha=share)
             self._grad.zero_()
         self._grad.copy_(whole)
-        squared = whole.float().square().sum(dim=1)
+        self._norms.copy_(torch.stack((half_norm, whole.float().square().sum(dim=1)), dim=1))
         self.losses.copy_(losses)
-        self._update()
-        return torch.stack((sum(norms), squared), dim=1).cpu()  # type: ignore[arg-type]
+        self._move()
 
-    def _replay(self, windows: Tensor) -> None:
-        if self._graph is None:
-            self._capture(windows)
-        assert self._input is not None
-        self._input.copy_(windows, non_blocking=True)
-        self._graph.replay()
+    def _replay(self, windows: Tensor, halves: bool) -> None:
+        if self._input is None:
+            self._input = torch.empty_like(windows, device=self.device)
+        # From pinned memory, so that the host goes on while the device is still at the step before.
+        self._input.copy_(windows.contiguous().pin_memory(), non_blocking=True)
+        if halves not in self._graphs:
+            self._graphs[halves] = self._capture(self._input, halves)
+        self._graphs[halves].replay()
 
-    def _capture(self, windows: Tensor) -> None:
+    def _capture(self, windows: Tensor, halves: bool) -> Any:
         """Record one step as a CUDA graph; the warm-up steps that capture needs are undone."""
-        self._input = windows.to(self.device)
-        before = self.state()
+        before = {name: tensor.clone() for name, tensor in self._kept().items()}
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(GRAPH_WARMUP_STEPS):
-                self._eager(self._input)
+                self._eager(windows, halves)
         torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._eager(self._input)
+        torch.cuda.empty_cache()  # of the warm-up, as graphs keep memory of their own
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):  # never replayed at once, so they share it
+            self._eager(windows, halves)
         self.load(before)
+        return graph
