@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from .device import Device, measure
 from .ladder import Ladder
 from .records import Record
 from .sources import Source
@@ -61,6 +62,7 @@ Finished = tuple[Task, list[Record]]
 Executor = Callable[[Sequence[Task], Workplace, Callable[[Progress], None]], Iterator[Finished]]
 
 _source: Source | None = None  # of this worker process: opened once, used by all its tasks
+_machine: Device | None = None  # as measured while it was idle; None to measure it here
 _report: Callable[[Progress], None] = lambda progress: None  # noqa: E731
 
 
@@ -74,6 +76,7 @@ def train_at(task: Task, place: Workplace) -> list[Record]:
             task,
             _source,
             device=place.device,
+            machine=_machine,
             checkpoint=place.checkpoint(task),
             checkpoint_seconds=place.ladder.engine.checkpoint_seconds,
             report=_report,
@@ -119,7 +122,9 @@ def _one_pool(
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     context = multiprocessing.get_context("spawn")
     news = context.Queue()
-    pool = ProcessPoolExecutor(min(place.workers, len(tasks)), context, _start_worker, (news,))
+    # Workers that share a GPU would each measure what the others leave of it.
+    machine = measure("cuda", place.ladder.engine.precision) if place.device == "cuda" else None
+    pool = ProcessPoolExecutor(min(place.workers, len(tasks)), context, _start_worker, (news, machine))
     try:
         futures = {pool.submit(train_at, task, place): task for task in tasks}
         waiting: set[Future[list[Record]]] = set(futures)
@@ -142,11 +147,12 @@ def _stop(pool: ProcessPoolExecutor) -> None:
         worker.join()
 
 
-def _start_worker(news: Any) -> None:
+def _start_worker(news: Any, machine: Device | None) -> None:
     import signal
     import threading
 
-    global _report
+    global _report, _machine
+    _machine = machine
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .batches import stream
-from .device import compiles_kernels, measure
+from .device import Device, compiles_kernels, measure
 from .evaluate import Evaluation, evaluate
 from .outcome import Outcome, record_of
 from .records import Record
@@ -57,6 +57,7 @@ def train(
     source: Source,
     *,
     device: str = "cpu",
+    machine: Device | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 15.0,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -69,6 +70,8 @@ def train(
     source : Source
         The one that the task's runs were planned on.
     device : {"cpu", "cuda"}
+    machine : Device, optional
+        What is known of the device; measured at the end of a run by default.
     checkpoint : Path, optional
         File to keep the task's state in; whoever stores the records removes it.
     checkpoint_seconds : float
@@ -86,7 +89,7 @@ def train(
     if checkpoint and checkpoint.exists():
         at = _Position(**_read(checkpoint))
         stack.load(at.state)
-    trainer = _Trainer(task, source, stack, at, checkpoint, checkpoint_seconds, report)
+    trainer = _Trainer(task, source, stack, at, machine, checkpoint, checkpoint_seconds, report)
     while at.branch < len(task.branches):
         trainer.train_branch()
     return at.records
@@ -98,6 +101,7 @@ class _Trainer:
     source: Source
     stack: Stack
     at: _Position
+    machine: Device | None
     checkpoint: Path | None
     checkpoint_seconds: float
     report: Callable[[Progress], None]
@@ -153,7 +157,7 @@ class _Trainer:
             start = time.perf_counter()
             torch.cuda.synchronize()
             at.seconds += time.perf_counter() - start
-        machine = measure(stack.device.type, runs[0].precision)
+        machine = self.machine or measure(stack.device.type, runs[0].precision)
         for row, scored in enumerate(evaluate(stack, self.source)):
             outcome = Outcome(
                 evaluation=scored,
