@@ -346,7 +346,7 @@ def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
 def law_for(table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] | None) -> Law:
     """Return the law with the priors given, and the table's own where none was given."""
     found = find_law(law, columns=list(map(str, table.frame.columns)), priors=priors)
-    if not found.floor:  # without one, a term has to explain the whole loss
+    if not found.has_floor:  # without one, a term has to explain the whole loss
         return found
     floor, names = table.meta.floor_prior, {p.name for p in found.parameters} - (priors or {}).keys()
     own = table.meta.priors | ({found.floor: floor} if floor else {})

@@ -14,6 +14,7 @@ import bayescale as bs
 from bayescale.errors import FitError
 from bayescale.fitting import law_for
 from bayescale.forecasts import _noise
+from bayescale.laws import BUILTIN
 from tests.conftest import simulated_table
 
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2000.0, "alpha": 0.35, "beta": 0.366}
@@ -401,6 +402,16 @@ def test_columns_and_labels_of_any_name_are_saved(tmp_path):
     assert list(again.table.frame) == list(table.frame)
     assert again.table.frame["note"].fillna("missing").tolist() == ["", "b", "missing", "=d"] * 5
     np.testing.assert_array_equal(again.table.frame["run"], table.frame["run"])
+
+
+@pytest.mark.parametrize("law", ["chinchilla", BUILTIN["chinchilla"].with_constants({"E": 1.7})])
+def test_a_floor_stays_one_with_any_prior_or_held(law):
+    priors = {"E": "Normal(1.7, 0.1)"} if law == "chinchilla" else {}
+    fit = bs.fit(simulated_table(rows=30), law, priors=priors, method="fast")
+    floor = fit.parameters["E"] if priors else np.full(fit.parameters["alpha"].shape, 1.7)
+    far = np.asarray(fit.forecast(params=[1e15], tokens=[1e15]).expected_loss)[..., 0]
+    assert (far > floor.reshape(far.shape)).all()
+    assert np.median(far) < 1.9
 
 
 @pytest.mark.parametrize("inputs", [{"params": [], "tokens": []}, {"params": [[1e9]], "tokens": 1e10}])

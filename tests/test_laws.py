@@ -18,6 +18,7 @@ from bayescale.laws import (
     parse_prior,
     sample_priors,
 )
+from bayescale.laws.derived import derive
 from bayescale.laws.formula import compile_formula, parse_formula, with_numbers
 from bayescale.laws.priors import marginal
 
@@ -212,8 +213,31 @@ def test_default_priors_of_a_formula_depend_on_its_floor():
     # Without a floor the term is the whole loss, and bends slowly.
     assert str(bare.parameter("A").prior) == "LogNormal(2, 0.7)"
     assert str(bare.parameter("a").prior) == "LogNormal(0.1, 0.7)"
-    # What may be negative is no irreducible loss.
-    assert law_from_formula("c + A*N**-a", priors={"c": "Normal(0, 1)"}).floor is None
+    held = law_from_formula("1.7 + A*N**-a")
+    assert held.floor is None
+    assert held.has_floor
+    assert [str(p.prior) for p in held.parameters] == [str(p.prior) for p in with_floor.parameters[:1]] + [
+        str(with_floor.parameter("a").prior)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("formula", "priors", "floor", "held"),
+    [
+        ("E + A*N**-a", {"E": "Normal(1.7, 0.3)"}, "E", 0.0),
+        ("E + A*N**-a + B*D**-b", {}, "E", 0.0),
+        ("1.5 + A*N**-a", {}, None, 1.5),
+        ("A*N**-a", {}, None, 0.0),
+        # What is taken away may exceed what stands alone: neither is a floor.
+        ("c + k*log(N)", {"c": "Normal(0, 1)", "k": "Normal(0, 1)"}, None, 0.0),
+        ("4 - k*log(N)", {"k": "LogNormal(0.1, 1)"}, None, 0.0),
+    ],
+)
+def test_the_floor_is_what_all_else_adds_to(formula, priors, floor, held):
+    law = law_from_formula(formula, priors=priors)
+    assert law.floor == floor
+    assert derive(law).held_floor == held
+    assert law.has_floor == (floor is not None or held > 0)
 
 
 @pytest.mark.parametrize(

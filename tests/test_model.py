@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from bayescale.fitting import prepare
-from bayescale.laws import BUILTIN, CentredLaw
+from bayescale.laws import BUILTIN, CentredLaw, find_law
 from bayescale.model.coordinates import natural_coordinates
 from bayescale.model.discrepancy import Discrepancy, knots_over
 from bayescale.model.model import make_model
@@ -38,6 +38,8 @@ def points_near_mode(model, count=8, seed=0):
         ("chinchilla", {"discrepancy": True, "noise": "normal", "group_effect": "family"}),
         ("kaplan-floor", {"discrepancy": True}),
         ("kaplan", {"discrepancy": False}),
+        (BUILTIN["chinchilla"].with_priors({"E": "Normal(1.7, 0.3)"}), {"discrepancy": True}),
+        (BUILTIN["chinchilla"].with_constants({"E": 1.7}), {"discrepancy": True}),
     ],
 )
 def test_numpy_and_pymc_densities_agree(law, options):
@@ -46,7 +48,7 @@ def test_numpy_and_pymc_densities_agree(law, options):
     table = simulated_table(rows=30)
     table.frame["family"] = np.arange(30) % 4
     table.frame["loss_se"] = 0.002
-    model, _ = prepare(make_model(table, BUILTIN[law], **options), seed=0)
+    model, _ = prepare(make_model(table, find_law(law), **options), seed=0)
     z = points_near_mode(model)
     built = build_pymc_model(model)
     logp = built.compile_logp(mode="FAST_COMPILE")  # of six graphs: Numba would take minutes

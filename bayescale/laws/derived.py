@@ -31,7 +31,10 @@ class Derived:
     linear : tuple of str
         Parameters in which the loss is jointly linear.
     floor : str or None
-        The irreducible loss: the positive linear parameter that stands alone.
+        The irreducible loss: the linear parameter that stands alone; with a prior on the whole line, only
+        where all else is positive, whatever the parameters.
+    held_floor : float
+        An irreducible loss held at a number: what stands alone where all else is positive.
     centred : dict
         Parameter to the sampled parameter that takes its place; ``A_centre`` for an amplitude ``A``.
     formula : str
@@ -48,6 +51,7 @@ class Derived:
 
     linear: tuple[str, ...]
     floor: str | None
+    held_floor: float
     centred: dict[str, str]
     formula: str
     terms: dict[str, str]
@@ -108,6 +112,12 @@ def find_linear(expression: "sp.Expr", names: Iterable[str]) -> tuple[str, ...]:
     return tuple(linear)
 
 
+def held_floor(expression: "sp.Expr") -> float:
+    """Return the number that stands alone in a loss of which all else is positive, else 0."""
+    number, rest = expression.as_coeff_Add()
+    return float(number) if number > 0 and rest.is_positive else 0.0
+
+
 class _Derivation:
     """The steps of `derive`."""
 
@@ -119,8 +129,9 @@ class _Derivation:
         self.expression = parse_formula(formula, self.real)
         self.symbols = {s.name: s for s in self.expression.free_symbols}
         self.linear = find_linear(self.expression, [name for name, _, _ in parameters])
-        alone = (n for n in self.linear if self.expression.diff(self.symbols[n]) == 1)
-        self.floor = next((n for n in alone if n not in self.real), None)
+        alone = [n for n in self.linear if self.expression.diff(self.symbols[n]) == 1]
+        floors = [n for n in alone if n not in self.real] or [n for n in alone if self._adds_to(n)]
+        self.floor = next(iter(floors), None)
 
     def result(self) -> Derived:
         import sympy as sp
@@ -133,6 +144,7 @@ class _Derivation:
         return Derived(
             self.linear,
             self.floor,
+            held_floor(self.expression),
             centred,
             sp.sstr(expression, full_prec=True),
             {name: sp.sstr(term, full_prec=True) for name, term in terms.items()},
@@ -140,6 +152,10 @@ class _Derivation:
             power_terms,
             self._single_input_terms(expression, power_terms),
         )
+
+    def _adds_to(self, name: str) -> bool:
+        """Whether all else adds to a parameter that stands alone, so that it is the loss's floor."""
+        return bool((self.expression - self.symbols[name]).is_positive)
 
     def _terms(self) -> "dict[str, sp.Expr]":
         """For each parameter replaced by its value at the centre: the expression evaluated there."""
@@ -180,7 +196,7 @@ class _Derivation:
     def _power_terms(self, expression: "sp.Expr", names: list[str]) -> dict[str, str] | None:
         import sympy as sp
 
-        if self.floor is None:
+        if self.floor is None or self.floor in self.real:  # their coordinates are logarithms
             return None
         terms: dict[str, str] = {}
         ratios = set(map(_ratio, self.inputs))

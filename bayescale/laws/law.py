@@ -139,10 +139,17 @@ class Law:
 
     @cached_property
     def floor(self) -> str | None:
-        """The irreducible loss: the linear parameter that stands alone."""
+        """The parameter that is the irreducible loss: linear, and alone."""
         from bayescale.laws.derived import derive
 
         return derive(self).floor
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether the loss has an irreducible part, be it a parameter or held at a number."""
+        from bayescale.laws.derived import derive
+
+        return self.floor is not None or derive(self).held_floor > 0
 
     @property
     def latex(self) -> str:
@@ -259,7 +266,7 @@ def law_from_formula(
         If the formula cannot be read, a parameter needs a prior that was not given, or the loss grows
         with every input.
     """
-    from bayescale.laws.derived import find_linear
+    from bayescale.laws.derived import find_linear, held_floor
 
     given = {k: parse_prior(v) if isinstance(v, str) else v for k, v in (priors or {}).items()}
     real = frozenset(k for k, v in given.items() if not v.positive)
@@ -272,6 +279,7 @@ def law_from_formula(
         raise LawError(f"prior given for {sorted(unknown)}, but {formula!r} has {', '.join(names)}")
     linear = find_linear(expression, names)
     floor = next((n for n in linear if expression.diff(symbols[n]) == 1), None)
+    has_floor = floor is not None or held_floor(expression) > 0
     parameters = []
     for parameter in names:
         if parameter == floor:
@@ -279,9 +287,9 @@ def law_from_formula(
         elif parameter in given:
             prior, meaning = given[parameter], ""
         elif parameter in linear:
-            prior, meaning = (TERM_PRIOR if floor else BARE_TERM_PRIOR), "amplitude"
+            prior, meaning = (TERM_PRIOR if has_floor else BARE_TERM_PRIOR), "amplitude"
         elif _only_in_exponents(expression, symbols[parameter], {symbols[i] for i in inputs}):
-            prior, meaning = (EXPONENT_PRIOR if floor else BARE_EXPONENT_PRIOR), "exponent"
+            prior, meaning = (EXPONENT_PRIOR if has_floor else BARE_EXPONENT_PRIOR), "exponent"
         else:
             raise LawError(
                 f"formula {formula!r}: no default prior fits {parameter!r}, which is neither an "
