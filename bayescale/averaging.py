@@ -84,7 +84,8 @@ def average(
     fits : mapping
         Label to fit.
     weights : mapping
-        Label to weight, not negative; scaled to sum to one.
+        Label to weight, not negative; scaled to sum to one. Laws that then weigh under a ten-thousandth are
+        left out.
     seed : int
         Of the forecasts and of which draws are taken.
     **inputs
@@ -93,9 +94,13 @@ def average(
     Raises
     ------
     FitError
-        If no law has a weight, or an input is missing.
+        If a law has no weight or none of them a positive one, or an input is missing.
     """
-    kept = {n: float(weights[n]) for n in fits if weights[n] > _MIN_WEIGHT}
+    for name in fits:
+        if not 0 <= weights.get(name, np.nan) < np.inf:
+            raise FitError(f"weight of {name!r}: found {weights.get(name)}; expected a number, 0 or above")
+    whole = sum(weights[name] for name in fits)
+    kept = {n: float(weights[n]) for n in fits if weights[n] > _MIN_WEIGHT * whole}
     if not kept:
         raise FitError("no law has a positive weight to average by")
     total = sum(kept.values())

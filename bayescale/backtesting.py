@@ -254,7 +254,7 @@ def _kept(
     if path.is_file():
         try:
             return pd.read_json(path, orient="table").reset_index(drop=True)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             path.unlink()  # damaged: made anew
     require_writable(path)
     scores = make()

@@ -329,7 +329,9 @@ def _fit_all(
 def _labelled(fits: "Sequence[Fit]") -> "dict[str, Fit]":
     if len(fits) < 2:
         raise FitError(f"a comparison needs at least two laws, found {len(fits)}")
-    names = [fit.law.name if fit.law.name in BUILTIN else fit.law.formula for fit in fits]
+    # A built-in law some parameters of which are held is named by its formula.
+    built_in = [fit.law.formula == getattr(BUILTIN.get(fit.law.name), "formula", "") for fit in fits]
+    names = [fit.law.name if known else fit.law.formula for fit, known in zip(fits, built_in, strict=True)]
     labels = []
     for name, fit in zip(names, fits, strict=True):
         if names.count(name) > 1:
@@ -337,10 +339,24 @@ def _labelled(fits: "Sequence[Fit]") -> "dict[str, Fit]":
             rest = "with discrepancy" if options["discrepancy"] else "law alone"
             name = f"{name} ({options['noise']}, {rest})"
         labels.append(name)
+    labels = [
+        f"{label}, {own}" if labels.count(label) > 1 and (own := _own_priors(fits, number)) else label
+        for number, label in enumerate(labels)
+    ]
     if len(set(labels)) < len(labels):
         twice = next(name for name in labels if labels.count(name) > 1)
         raise FitError(f"law {twice!r} is compared with itself; give each law once")
     return dict(zip(labels, fits, strict=True))
+
+
+def _own_priors(fits: "Sequence[Fit]", number: int) -> str:
+    """Return a fit's priors that differ among fits of the same formula, as text."""
+    formula = fits[number].law.formula
+    alike = [{p.name: str(p.prior) for p in fit.law.parameters} for fit in fits if fit.law.formula == formula]
+    own = {p.name: str(p.prior) for p in fits[number].law.parameters}
+    return ", ".join(
+        f"{name} ~ {prior}" for name, prior in own.items() if any(o[name] != prior for o in alike)
+    )
 
 
 def _require_one_table(fits: "Mapping[str, Fit]") -> None:

@@ -98,22 +98,25 @@ class Fit:
         """Return mean, sd and quantiles of each parameter, one row each, with its unit."""
         import pandas as pd
 
-        units = {p.name: p.unit for p in self.law.parameters}
         rows = {}
         for name, draws in self.parameters.items():
             if draws.ndim != 1:
                 continue
             low, middle, high = np.quantile(draws, [0.05, 0.5, 0.95])
-            unit = units.get(name, "nats/token" if name.endswith("_centre") else "")
             rows[name] = {
                 "mean": float(draws.mean()),
                 "sd": float(draws.std()),
                 "5%": low,
                 "50%": middle,
                 "95%": high,
-                "unit": unit,
+                "unit": self.unit(name),
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
+
+    def unit(self, parameter: str) -> str:
+        """Return the unit of a parameter; empty where it has none."""
+        units = {p.name: p.unit for p in self.law.parameters}
+        return units.get(parameter, "nats/token" if parameter.endswith("_centre") else "")
 
     @cached_property
     def warnings(self) -> list[str]:
@@ -133,11 +136,13 @@ class Fit:
 
         return forecast(self, **inputs)
 
-    def allocate(self, *, compute: Any = None, loss: Any = None, served_tokens: float = 0.0) -> "Allocation":
+    def allocate(
+        self, *, compute: Any = None, loss: Any = None, served_tokens: float = 0.0, seed: int = 0
+    ) -> "Allocation":
         """Split compute between params and tokens; see `bayescale.allocations.allocate`."""
         from bayescale.allocations import allocate
 
-        return allocate(self, compute=compute, loss=loss, served_tokens=served_tokens)
+        return allocate(self, compute=compute, loss=loss, served_tokens=served_tokens, seed=seed)
 
     def thinned(self, most: int) -> "Fit":
         """Return the fit with at most `most` of its draws, evenly spaced, as one chain."""

@@ -55,7 +55,7 @@ def lifetime_optimum(
     with np.errstate(invalid="ignore"):
         log_cost = log_n + np.logaddexp(needed, served) + np.log(k)
     best, cost = _refined(np.where(np.isnan(log_cost), np.inf, log_cost), log_n)
-    at = np.array([np.interp(n, log_n, row) for n, row in zip(best, needed, strict=True)])
+    at = _read_off(needed, log_n, best)
     n, d = np.exp(best), np.exp(at)
     return {
         "compute": k * n * d,
@@ -78,6 +78,17 @@ def _first_crossing(losses: np.ndarray, level: float, grid: np.ndarray) -> np.nd
         share -= 0.5 * (high - 2 * low + next_) * share * (1 - share) / (high - low)
     found = grid[after[..., 0] - 1] + np.clip(share, 0, 1) * (grid[1] - grid[0])
     return np.where(below[..., 1:-1].any(axis=-1) & ~below[..., 0], found, np.nan)
+
+
+def _read_off(values: np.ndarray, grid: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return each row of values, shape (draw, grid), at a place of its own, by the parabola nearest to it."""
+    step = grid[1] - grid[0]
+    near = np.clip(np.rint((np.nan_to_num(at, nan=grid[1]) - grid[0]) / step).astype(int), 1, len(grid) - 2)
+    left, middle, right = (values[np.arange(len(values)), near + i] for i in (-1, 0, 1))
+    share = (at - grid[near]) / step
+    # Where the loss is out of reach of the next smaller model, the curve is known on one side only.
+    left = np.where(np.isnan(left), 2 * middle - right, left)
+    return middle + share * (right - left) / 2 + share**2 * (right - 2 * middle + left) / 2
 
 
 def _refined(log_cost: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

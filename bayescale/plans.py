@@ -11,7 +11,7 @@ from bayescale.comparison import Comparison
 from bayescale.design import Draws, belief_from
 from bayescale.errors import FitError
 from bayescale.model.model import SHAPE_SCALES
-from bayescale.proposals import MOST_SEEDS, Proposal, positive_budget, propose, warnings_of
+from bayescale.proposals import MOST_SEEDS, Proposal, failed_of, positive_budget, propose, warnings_of
 from bayescale.targets import MAX_DRAWS, Target, band, joint_draws, parse_target, table_target
 
 if TYPE_CHECKING:
@@ -128,13 +128,14 @@ def plan(
     saved = None
     if target.is_allocation(best.law) and len(runs):
         saved = _saved(fits, target, targets, float(1 - runs["gain"].sum()) ** 2, seed)
+    made_from = {name: fit for name, (fit, _) in fits.items()}
     warnings = warnings_of(
-        {name: fit for name, (fit, _) in fits.items()}, runs, "the target",
+        made_from, runs, "the target",
         "the fit is too sure of its law, and the plan with it",
     )  # fmt: skip
     words, unit = target.describe(best)
-    return Plan(runs=runs, candidates=pool, warnings=warnings + notes, target=target, description=words,
-                unit=unit, band=now, saved=saved)  # fmt: skip
+    return Plan(runs=runs, candidates=pool, warnings=warnings + notes, failed=failed_of(made_from),
+                target=target, description=words, unit=unit, band=now, saved=saved)  # fmt: skip
 
 
 def _weighted(posterior: "Fit | Comparison") -> "dict[str, tuple[Fit, float]]":

@@ -32,6 +32,8 @@ class Proposal:
         ``chosen`` (times).
     warnings : list of str
         What to know before acting on it.
+    failed : list of str
+        The laws whose fits failed their diagnostics: it is not to be relied on.
     gain_meaning : str
         Unit and meaning of gains.
     """
@@ -39,6 +41,7 @@ class Proposal:
     runs: pd.DataFrame
     candidates: pd.DataFrame
     warnings: list[str]
+    failed: list[str]
     gain_meaning: ClassVar[str]
 
     @property
@@ -64,6 +67,11 @@ class Proposal:
         table = rows.agg(runs=("seed", "size"), **kept, gain=("gain", "sum")).reset_index()
         table["gain_per_flop"] = table["gain"] / (table["compute"] * table["runs"])
         return table.sort_values("gain_per_flop", ascending=False, ignore_index=True)
+
+
+def failed_of(fits: "dict[str, Fit]") -> list[str]:
+    """Return the labels of fits that failed their diagnostics."""
+    return [name for name, fit in fits.items() if not fit.diagnostics.passed]
 
 
 def positive_budget(budget: float) -> float:

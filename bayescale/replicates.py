@@ -39,6 +39,8 @@ class LackOfFit:
     lack_of_fit : float
         Root mean square of the configurations' mean residuals about the law alone, relative to the loss,
         after their pure error is taken out; zero where that explains them.
+    failures : tuple of str
+        Why the fit of the law alone is not to be relied on, nor then the lack of fit.
     """
 
     configurations: int
@@ -47,6 +49,7 @@ class LackOfFit:
     interval: tuple[float, float]
     degrees_of_freedom: int
     lack_of_fit: float
+    failures: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -54,7 +57,7 @@ class LackOfFit:
             f"replicates ({self.repeated} of {self.configurations} configurations): noise "
             f"{self.pure_error:.2%} of the loss (90%: {low:.2%} - {high:.2%}, "
             f"{self.degrees_of_freedom} degrees of freedom); lack of fit of the law alone "
-            f"{self.lack_of_fit:.2%}"
+            f"{self.lack_of_fit:.2%}" + "".join(f" (do not rely on it: {reason})" for reason in self.failures)
         )
 
 
@@ -101,6 +104,7 @@ def lack_of_fit(fit: "Fit") -> LackOfFit | None:
         interval=_interval(squares, freedom),
         degrees_of_freedom=freedom,
         lack_of_fit=float(np.sqrt(max(0.0, float(np.mean(means**2)) - explained))),
+        failures=tuple(alone.diagnostics.failures),
     )
 
 

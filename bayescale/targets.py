@@ -57,8 +57,7 @@ class Target:
     def describe(self, fit: "Fit") -> tuple[str, str]:
         """Return what the target is, in words, and its unit."""
         if self.parameter:
-            units = {p.name: p.unit for p in fit.law.parameters}
-            return self.parameter, units.get(self.parameter, "")
+            return self.parameter, fit.unit(self.parameter)
         if self.is_allocation(fit.law):
             return f"optimal params at {self.inputs['compute']:.4g} FLOP", "decades"
         return f"expected loss at {self}", "nats/token"

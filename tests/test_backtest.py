@@ -158,3 +158,16 @@ def test_pictures_of_scores_by_failed_fits_say_so():
     failed = Backtest(rows.assign(table="t", factor=3.0, method="law-only"))
     for ax in (plot_coverage(failed), plot_pit(failed, "law-only")):
         assert any("diagnostics failed in 1 fit(s)" in text.get_text() for text in ax.texts)
+
+
+def test_a_kept_file_that_is_damaged_is_made_anew(tmp_path, monkeypatch):
+    how = {"methods": ["law-only"], "folder": tmp_path, "factors": [10]}
+    table = simulated_table(rows=80)
+    whole = bs.backtest(table, **how).scores
+    (path,) = tmp_path.iterdir()
+    again = whole.drop(columns=["table", "factor", "method"])
+    monkeypatch.setattr("bayescale.backtesting._score", lambda *_: again)
+    for damaged in ("[]", "null", "{}", "not json"):
+        path.write_text(damaged)
+        pd.testing.assert_frame_equal(bs.backtest(table, **how).scores, whole)
+        assert path.read_text() != damaged

@@ -10,6 +10,7 @@ import pytest
 
 import bayescale as bs
 from bayescale import comparison
+from bayescale.averaging import average
 from bayescale.cli.options import names
 from bayescale.comparison import Comparison
 from bayescale.errors import FitError
@@ -365,3 +366,31 @@ def test_a_comparisons_pictures_say_what_not_to_rely_on(compared):
 
 def test_a_list_of_laws_is_split_outside_brackets():
     assert names("E + saturated(k*N**-a, b), chinchilla,") == ["E + saturated(k*N**-a, b)", "chinchilla"]
+
+
+def test_weights_of_an_average_are_scaled_before_small_ones_are_dropped(compared):
+    where = {"params": 1e11, "tokens": 2e12}
+    small = {name: 1e-6 * (1 + i) for i, name in enumerate(compared.fits)}
+    averaged = average(compared.fits, small, **where)
+    assert averaged.weights == pytest.approx({n: w / sum(small.values()) for n, w in small.items()})
+    for wrong in (-0.1, np.nan, np.inf):
+        with pytest.raises(bs.BayescaleError, match=f"found {wrong}; expected a number, 0 or above"):
+            average(compared.fits, small | {"chinchilla": wrong}, **where)
+    with pytest.raises(bs.BayescaleError, match="found None; expected a number"):
+        average(compared.fits, {}, **where)
+
+
+def test_a_law_is_compared_with_itself_held_and_under_other_priors(table):
+    held = BUILTIN["chinchilla"].with_constants({"E": 1.8})
+    fits = [
+        bs.fit(table, law, priors=priors, discrepancy=False, method="fast")
+        for law, priors in (("chinchilla", {}), ("chinchilla", {"E": "LogNormal(1.8, 0.05)"}), (held, {}))
+    ]
+    found = bs.compare(fits)
+    assert set(found.labels) == {
+        "chinchilla (student-t, law alone), E ~ LogNormal(1.5, 0.5)",
+        "chinchilla (student-t, law alone), E ~ LogNormal(1.8, 0.05)",
+        held.formula,
+    }
+    # A prior that is right and narrow is worth evidence, and a floor held where it is more still.
+    assert found.labels[-1] == "chinchilla (student-t, law alone), E ~ LogNormal(1.5, 0.5)"

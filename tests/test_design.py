@@ -19,7 +19,7 @@ from bayescale.greedy import choose_runs
 from bayescale.ladders import write_ladder
 from bayescale.plans import _draws_of, plan
 from bayescale.plots import plot_plan
-from bayescale.targets import parse_target
+from bayescale.targets import Target, parse_target
 from tests.conftest import simulated_table
 from tests.test_cli import run
 
@@ -381,3 +381,8 @@ def test_a_plan_stays_below_target_and_budget_and_counts_gain_per_flop(small_fit
     pool = found.candidates[["params", "tokens", "compute"]].head(6)
     bought = plan(small_fit, "params=1e9,tokens=2e10", 3e20, candidates=pool)
     assert bought.candidates["chosen"].max() <= 1  # a run of a pool is there once
+
+
+def test_a_term_at_the_centre_is_a_target_with_a_unit(small_fit):
+    assert Target({}, "A_centre").describe(small_fit) == ("A_centre", "nats/token")
+    assert Target({}, "alpha").describe(small_fit) == ("alpha", "")

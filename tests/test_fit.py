@@ -63,6 +63,12 @@ def test_allocation_in_closed_form_is_the_minimum(law_only_fit):
     assert medians["params"] == pytest.approx(72e9, rel=0.15)
 
 
+def test_an_allocations_seed_draws_the_discrepancy(full_fit):
+    first, again, other = (full_fit.allocate(compute=1e22, seed=s).draws["params"] for s in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
 def test_compute_for_a_loss_inverts_the_allocation(law_only_fit):
     forward = law_only_fit.allocate(compute=1e22).draws
     sample = 7

@@ -45,6 +45,8 @@ def test_each_draw_is_at_its_own_minimum(law_only_fit):
         assert best["lifetime_compute"] == pytest.approx(found.fun, rel=1e-3)
         assert np.log(best["params"]) == pytest.approx(found.x, abs=0.02)
         assert best["compute"] == pytest.approx(6 * best["params"] * best["tokens"])
+        rest = loss - e - a * best["params"] ** -alpha
+        assert best["tokens"] == pytest.approx((rest / b) ** (-1 / beta), rel=2e-3)
 
 
 def test_serving_nothing_is_training_and_serving_more_is_smaller(full_fit):

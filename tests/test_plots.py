@@ -191,6 +191,9 @@ def test_a_plan_shows_what_it_chose(passing):
     )
     assert len(candidates.get_offsets()) == len(plan.candidates)
     assert len(chosen.get_offsets()) == (plan.candidates["chosen"] > 0).sum() > 0
+    assert not ax.texts
+    marked = plots.plot_plan(passing, replace(plan, failed=["kaplan"]))
+    assert any("do not rely" in text.get_text() for text in marked.texts)
 
 
 def test_a_law_of_many_parameters_has_all_its_pairs():

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import bayescale as bs
+from bayescale import replicates
 from tests.conftest import simulated_table
 
 NOISE = 0.004
@@ -99,3 +100,14 @@ def test_trunks_of_one_run_each_share_nothing():
     table = simulated_table(rows=20)
     table.frame["trunk"] = [f"trunk {row}" for row in range(20)]
     assert bs.fit(table, discrepancy=False).model.group is None
+
+
+def test_a_law_alone_that_failed_marks_the_lack_of_fit(monkeypatch):
+    table = repeated_table()
+    alone = bs.fit(table, method="fast", discrepancy=False)
+    assert "do not rely" not in str(bs.lack_of_fit(alone))
+    alone = replace(alone, diagnostics=replace(alone.diagnostics, k_hat=0.9))
+    monkeypatch.setattr(replicates, "refit", lambda fit, setting: alone)
+    found = bs.lack_of_fit(bs.fit(table, method="fast", draws=50))
+    assert found.failures == tuple(alone.diagnostics.failures)
+    assert "(do not rely on it: k-hat of the importance weights is 0.90" in str(found)

@@ -121,7 +121,9 @@ def allocate(
 ) -> None:
     """Split compute between params and tokens, or find the compute that a loss takes."""
     fitted = fit_of(source, reading, how)
-    result = fitted.allocate(compute=compute or None, loss=loss or None, served_tokens=served_tokens or 0.0)
+    result = fitted.allocate(
+        compute=compute or None, loss=loss or None, served_tokens=served_tokens or 0.0, seed=how.seed
+    )
     if as_json:
         data: dict[str, Any] = {"allocations": result.summary().to_dict("records")}
         if compute:
@@ -157,7 +159,7 @@ def fit_of(source: str, reading: TableOptions, how: FitOptions) -> "Fit":
     from bayescale.errors import FitError
     from bayescale.files import cache_folder, made_folder
 
-    if source.endswith(".nc"):
+    if source.lower().endswith(".nc"):
         from bayescale.fitfile import load_fit
 
         refuse_for_fit(source, how, reading)

@@ -115,7 +115,7 @@ def _compared(source: str, reading: TableOptions, how: FitOptions, laws: str) ->
     """Fit several laws to a table."""
     from bayescale.comparison import compare
 
-    if source.endswith(".nc"):
+    if source.lower().endswith(".nc"):
         raise BayescaleError(
             f"--laws fits several laws: give a table or a file of runs, not the fit {source}"
         )

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -310,3 +311,29 @@ def test_a_gpu_too_small_for_a_stack_says_what_to_lower(write_ladder, tmp_path, 
     task = tasks_of(_runs(ladder.path, tmp_path), 2)[0]
     with pytest.raises(executors.ExecutorError, match=r"2 runs at a time of [\d,]+ parameters.*lower.*stack"):
         executors.train_at(task, executors.Workplace(ladder, tmp_path, "cpu", 1))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (BrokenProcessPool(), "died 3 times"),
+        (torch.AcceleratorError("launch\nhelp"), r"lost its GPU \(launch\)"),
+    ],
+)
+def test_tasks_of_a_worker_that_fails_are_begun_again(error, words, write_ladder, tmp_path, monkeypatch):
+    ladder = read_ladder(write_ladder(RUNS))
+    place = executors.Workplace(ladder, tmp_path, "cpu", 1)
+    tasks = tasks_of(_runs(ladder.path, tmp_path), 2)
+    asked = []
+
+    def one_each(left, *_):
+        asked.append(len(left))
+        yield left[0], []
+        raise error
+
+    monkeypatch.setattr(executors, "_one_pool", one_each)
+    trained = executors.run_in_processes(tasks, place, print)
+    assert [next(trained)[0] for _ in range(3)] == tasks[:3]
+    with pytest.raises(executors.ExecutorError, match=rf"{words}.*1 tasks are left"):
+        next(trained)
+    assert asked == [4, 3, 2]

@@ -95,8 +95,8 @@ def run_in_processes(
 ) -> Iterator[Finished]:
     """Train tasks in a pool of processes, one compute thread each.
 
-    A worker that dies (killed, out of memory) takes the pool with it; the tasks left are begun
-    again, from their checkpoints, in a new pool.
+    A worker that dies (killed, out of memory) takes the pool with it, and one whose GPU failed can
+    use it no more; the tasks left are begun again, from their checkpoints, in a new pool.
     """
     left, attempts = list(tasks), 0
     while left:
@@ -104,14 +104,21 @@ def run_in_processes(
             for task, records in _one_pool(left, place, report):
                 left.remove(task)
                 yield task, records
-        except BrokenProcessPool:
+        except (BrokenProcessPool, torch.AcceleratorError) as error:
             attempts += 1
             if attempts == ATTEMPTS:
+                what = (
+                    "died" if isinstance(error, BrokenProcessPool) else f"lost its GPU ({_first_line(error)})"
+                )
                 raise ExecutorError(
-                    f"a worker process died {ATTEMPTS} times, {len(left)} tasks are left: "
+                    f"a worker process {what} {ATTEMPTS} times, {len(left)} tasks are left: "
                     "is memory short? "
                     "Lower [engine] workers or stack, and start again: finished runs are kept"
                 ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def _one_pool(
