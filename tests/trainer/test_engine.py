@@ -1,8 +1,11 @@
 import dataclasses
+import gc
 import math
 import os
 import subprocess
 import sys
+import weakref
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
 
 import torch
 import torch.nn.functional as F
-from bayescale_trainer.batches import stream
+from bayescale_trainer.batches import stacked, stream
 from bayescale_trainer.evaluate import evaluate
 from bayescale_trainer.ladder import tasks_of
 from bayescale_trainer.recipe import Recipe
@@ -210,6 +213,34 @@ def test_the_truth_itself_has_no_kl(monkeypatch):
     assert scored.kl == pytest.approx(0, abs=1e-5)
     assert scored.loss == pytest.approx(SOURCE.entropy_rate, abs=1e-5)
     assert scored.cross_entropy == pytest.approx(scored.true_surprisal, abs=1e-4)
+
+
+def test_a_fused_step_equals_an_eager_one_whatever_the_batch(monkeypatch):
+    # Traced and differentiated as for a GPU; kernels of C++ would take a minute to compile.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    for tokens in (192, 384):
+        runs = [_run(dataclasses.replace(FIXED, batch_tokens=tokens), seed=seed) for seed in range(2)]
+        eager, fused = Stack(runs), Stack(runs)
+        fused.fuse()
+        for step, halves in enumerate((True, False, True)):
+            windows = stacked(runs, SOURCE, step)
+            expected, found = (
+                stack.step(windows.clone(), step, 1.0, halves=halves) for stack in (eager, fused)
+            )
+            if halves:
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+        for name, tensor in eager.state().items():
+            torch.testing.assert_close(fused.state()[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stack_that_is_let_go_leaves_its_memory_at_once():
+    stack = Stack([_run()])
+    stack.step(torch.from_numpy(SOURCE.windows(np.arange(16), "train"))[None], 0, 1.0, halves=True)
+    left = weakref.ref(stack)
+    gc.disable()
+    del stack
+    gc.enable()
+    assert left() is None
 
 
 def test_batches_drawn_ahead_are_those_of_each_step():

@@ -58,8 +58,9 @@ class Stack:
             self.weights[name].grad = view  # backward then adds into the flat gradient
         self._turn = rotation(self.shape, self.device, self.dtype)
         self.losses = torch.zeros(len(runs), device=self.device)
+        # Functions of the stack, not bound to it: in a cycle its memory would outlive it.
         self._losses_of: Callable[..., Tensor] = _losses
-        self._move: Callable[[], None] = self._update
+        self._update_by: Callable[[Stack], None] = Stack._update
         # CUDA graphs of a step, by whether it is taken in halves, and what they read and write.
         self._graphs: dict[bool, Any] = {}
         self._pool: Any = None
@@ -97,7 +98,7 @@ class Stack:
         """Compile the step of a CUDA stack into fewer kernels: once some 20 s, then half the time a step."""
         torch._dynamo.config.recompile_limit = 1024  # of shapes that one process may train
         self._losses_of = torch.compile(_losses, dynamic=False)
-        self._move = torch.compile(self._update, dynamic=False)
+        self._update_by = torch.compile(Stack._update, dynamic=False)
         self._graphs.clear()
         self._pool = None  # it ended with its graphs
 
@@ -132,7 +133,7 @@ class Stack:
             self._step_in_halves(windows)
         else:
             self._backward(windows)
-            self._move()
+            self._update_by(self)
 
     def _backward(self, windows: Tensor) -> None:
         if self._losses_of is not _losses:
@@ -163,7 +164,7 @@ class Stack:
         self._grad.copy_(whole)
         self._norms.copy_(torch.stack((half_norm, whole.float().square().sum(dim=1)), dim=1))
         self.losses.copy_(losses)
-        self._move()
+        self._update_by(self)
 
     def _replay(self, windows: Tensor, halves: bool) -> None:
         if self._input is None:
