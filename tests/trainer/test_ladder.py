@@ -14,6 +14,7 @@ import torch
 from bayescale_trainer import executors
 from bayescale_trainer.cli import main
 from bayescale_trainer.ladder import LadderError, read_ladder, settled_sizes, tasks_of
+from bayescale_trainer.progress import clock
 from bayescale_trainer.recipe import RecipeError
 from bayescale_trainer.records import MEASURED, append_records, mend_records, read_records
 from bayescale_trainer.train import train
@@ -337,3 +338,10 @@ def test_tasks_of_a_worker_that_fails_are_begun_again(error, words, write_ladder
     with pytest.raises(executors.ExecutorError, match=rf"{words}.*1 tasks are left"):
         next(trained)
     assert asked == [4, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(75, "1:15"), (3675, "1:01:15"), (254_058, "70:34:18"), (0.4, "0:00")]
+)
+def test_durations_are_read_at_a_glance(seconds, words):
+    assert clock(seconds) == words

@@ -34,8 +34,10 @@ def short(number: float, unit: str = "") -> str:
 
 
 def clock(seconds: float) -> str:
-    """Print a duration: 75 is 1:15."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    """Print a duration: 75 is 1:15, and 3,675 is 1:01:15."""
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
 
 
 def step_seconds(task: Task, source: Source, device: str) -> float:
