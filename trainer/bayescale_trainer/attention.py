@@ -15,16 +15,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-LONGEST, WIDEST = 128, 128  # positions and channels that fit on chip
+LONGEST, WIDEST = 128, 64  # positions and channels that fit on chip, smaller GPUs' too
 
 
 @triton.jit
-def _place(HEADS, TIME, WIDTH, T: tl.constexpr, W: tl.constexpr):
-    """Return this program's rows, its columns, and which of them exist."""
+def _operands(
+    Q, K, V, q_row, k_row, v_row, HEADS, TIME, WIDTH, T: tl.constexpr, W: tl.constexpr
+):  # fmt: skip
+    """Load this program's window and head; return where they lie in packed rows, and which are real."""
     window, head = tl.program_id(0).to(tl.int64) // HEADS, tl.program_id(0) % HEADS
     time, channel = tl.arange(0, T), tl.arange(0, W)
     inside = (time < TIME)[:, None] & (channel < WIDTH)[None, :]
-    return (window * TIME + time)[:, None], (head * WIDTH + channel)[None, :], inside
+    row, column = (window * TIME + time)[:, None], (head * WIDTH + channel)[None, :]
+    q = tl.load(Q + row * q_row + column, inside, 0.0)
+    k = tl.load(K + row * k_row + column, inside, 0.0)
+    v = tl.load(V + row * v_row + column, inside, 0.0)
+    return q, k, v, row * HEADS * WIDTH + column, inside
 
 
 @triton.jit
@@ -42,13 +48,10 @@ def _forward(
     Q, K, V, OUT, q_row, k_row, v_row, scale, HEADS, TIME, WIDTH,
     T: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    row, column, inside = _place(HEADS, TIME, WIDTH, T, W)
-    q = tl.load(Q + row * q_row + column, inside, 0.0)
-    k = tl.load(K + row * k_row + column, inside, 0.0)
-    v = tl.load(V + row * v_row + column, inside, 0.0)
+    q, k, v, packed, inside = _operands(Q, K, V, q_row, k_row, v_row, HEADS, TIME, WIDTH, T, W)
     weight = _weights(q, k, scale, T)
     out = tl.dot(weight.to(v.dtype), v)
-    tl.store(OUT + row * HEADS * WIDTH + column, out.to(v.dtype), inside)
+    tl.store(OUT + packed, out.to(v.dtype), inside)
 
 
 @triton.jit
@@ -56,11 +59,7 @@ def _backward(
     Q, K, V, GRAD, DQ, DK, DV, q_row, k_row, v_row, scale, HEADS, TIME, WIDTH,
     T: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    row, column, inside = _place(HEADS, TIME, WIDTH, T, W)
-    q = tl.load(Q + row * q_row + column, inside, 0.0)
-    k = tl.load(K + row * k_row + column, inside, 0.0)
-    v = tl.load(V + row * v_row + column, inside, 0.0)
-    packed = row * HEADS * WIDTH + column
+    q, k, v, packed, inside = _operands(Q, K, V, q_row, k_row, v_row, HEADS, TIME, WIDTH, T, W)
     grad = tl.load(GRAD + packed, inside, 0.0)
     weight = _weights(q, k, scale, T)
     d_weight = tl.dot(grad, tl.trans(v))
