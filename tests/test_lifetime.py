@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 import bayescale as bs
+from bayescale.lifetime import _first_crossing
 from tests.conftest import simulated_table
 
 # Hoffmann et al.'s constants, with the exponents to three digits.
@@ -69,3 +70,42 @@ def test_serving_needs_a_loss_to_reach(law_only_fit):
     beyond = law_only_fit.allocate(loss=1.5, served_tokens=1e12)
     assert np.isnan(beyond.draws["lifetime_compute"]).all()
     assert any("does not reach" in w for w in beyond.warnings)
+
+
+def test_serving_costs_a_third_of_what_the_table_counts_for_training():
+    table = simulated_table()
+    params, tokens = table.column("params"), table.column("tokens")
+    own = table.meta.model_copy(update={"flops_per_param_token": 2.5})
+    table = bs.RunTable(table.frame.assign(compute=2.5 * params * tokens), own)
+    fit = bs.fit(table, discrepancy=False, method="fast", draws=50)
+    draws = fit.allocate(loss=2.2, served_tokens=1e12).draws
+    np.testing.assert_allclose(draws["compute"], 2.5 * draws["params"] * draws["tokens"])
+    served = 2.5 / 3 * draws["params"] * 1e12
+    # Tokens are read off a line between points of the grid, the cost off a parabola.
+    np.testing.assert_allclose(draws["lifetime_compute"], draws["compute"] + served, rtol=0.01)
+
+
+def test_draws_whose_floor_is_above_the_loss_have_no_run_and_the_others_one(law_only_fit):
+    fit = law_only_fit.thinned(600)
+    floor = fit.parameters["E"]
+    loss = float(np.median(floor)) + 0.02
+    draws = fit.allocate(loss=loss, served_tokens=1e12).draws.isel(budget=0)
+    for values in draws.values():
+        assert np.isnan(values[floor >= loss]).all()
+        assert np.isfinite(values[floor < loss - 0.04]).all()
+    assert min((floor >= loss).sum(), (floor < loss - 0.04).sum()) > 20  # else nothing would be tested
+
+
+def test_losses_cross_a_level_where_they_fall_to_it_or_never():
+    grid = np.linspace(0.0, 6.0, 7)
+    falling = 10 - grid
+    rows = {
+        "between two points": (falling, 7.5, 2.5),
+        "at a point": (falling, 7.0, 3.0),
+        "below it from the start": (falling, 10.0, np.nan),
+        "never so low": (falling, 3.9, np.nan),
+        "not known": (np.full(7, np.nan), 7.5, np.nan),
+    }
+    for what, (losses, level, expected) in rows.items():
+        found = _first_crossing(losses[None, None], level, grid)
+        np.testing.assert_allclose(found, [[expected]], err_msg=what)
