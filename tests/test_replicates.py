@@ -48,6 +48,27 @@ def test_intervals_of_pure_error_cover_as_often_as_they_say():
     assert abs(inside - 90) <= 3 * np.sqrt(100 * 0.9 * 0.1)
 
 
+def test_each_configuration_counts_once_whatever_its_number_of_runs():
+    """One, two and four runs of a configuration: means off the law by 1%, 2% and 3%, runs off their means by
+    .3%; pure error is 4 squares of .4% over 1 + 3 degrees of freedom."""
+    counts, off = np.tile([1, 2, 4], 8), np.tile([0.01, -0.02, 0.03], 8)
+    single = simulated_table(rows=24)
+    table = replace(single, frame=single.frame.loc[np.repeat(np.arange(24), counts)].reset_index(drop=True))
+    fit = bs.fit(table, discrepancy=False, method="fast", draws=50)
+    law = fit.model.law_loss({n: fit.parameters[n] for n in fit.model.centred.names}, fit.model.ratios)
+    within = {1: [0.0], 2: [0.004, -0.004], 4: [0.004, -0.004, 0.004, -0.004]}
+    scatter = np.repeat(off, counts) + np.concatenate([within[n] for n in counts])
+    found = bs.lack_of_fit(
+        replace(fit, model=replace(fit.model, log_loss=np.log(law.mean(axis=0)) + scatter))
+    )
+    variance = 6 * 0.004**2 / 4
+    assert (found.configurations, found.repeated, found.degrees_of_freedom) == (24, 16, 32)
+    assert found.pure_error == pytest.approx(np.sqrt(variance))
+    of_noise = variance * (1 + 1 / 2 + 1 / 4) / 3
+    expected = np.sqrt((0.01**2 + 0.02**2 + 0.03**2) / 3 - of_noise)
+    assert found.lack_of_fit == pytest.approx(expected)
+
+
 def test_without_replicates_there_is_nothing_to_tell():
     assert bs.lack_of_fit(bs.fit(simulated_table(rows=20), discrepancy=False)) is None
 
