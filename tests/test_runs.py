@@ -89,6 +89,16 @@ def test_rounding_is_detected(decimals, units):
     assert detect_step(np.array(units) / 10**decimals) == pytest.approx(10.0**-decimals)
 
 
+@pytest.mark.parametrize(("unit", "nats"), [("bits/byte", np.log(2) / 0.25), ("nats/byte", 1 / 0.25)])
+def test_rounding_is_detected_in_the_unit_of_the_losses_and_enters_the_noise_in_nats(unit, nats):
+    raw = pd.DataFrame({"params": [1e8, 2e8, 4e8], "tokens": 2e9, "loss": [1.21, 1.1, 1.03]})
+    table = make_table(raw, bs.TableMeta(loss_unit=unit, tokens_per_byte=0.25))
+    assert table.meta.loss_step == pytest.approx(0.01)
+    # A rounding error is uniform over a step.
+    np.testing.assert_allclose(table.frame["loss_rounding"], 0.01 / np.sqrt(12) * nats)
+    np.testing.assert_allclose(table.known_noise(), 0.01 / np.sqrt(12) / raw["loss"])
+
+
 def test_unrounded_losses_have_no_step():
     assert detect_step(np.random.default_rng(0).uniform(2, 3, 50)) == 0.0
 
