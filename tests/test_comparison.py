@@ -48,6 +48,27 @@ def test_summary_is_consistent(compared):
     assert summary.loc["kaplan", "elpd_difference"] < -5
 
 
+def test_probabilities_of_two_laws_are_the_logistic_of_their_log_bayes_factor(compared):
+    for factor in (1.0, 800.0):
+        pair = with_evidence(compared, (factor, 0.0), {})
+        best, other = pair.labels
+        assert pair.probabilities[best] == pytest.approx(1 / (1 + np.exp(-factor)), rel=1e-12)
+        assert pair.probabilities[other] == pytest.approx(1 - 1 / (1 + np.exp(-factor)), rel=1e-9)
+
+
+def test_errors_of_loo_are_those_of_a_sum_over_runs(compared):
+    """Root n times the standard deviation of the n terms, by n or n - 1 (arXiv:1507.04544, equation 23)."""
+    summary = compared.summary()
+    terms = {name: np.asarray(loo.elpd_i) for name, loo in compared.loo.items()}
+    leader = summary["elpd_loo"].idxmax()
+    for name, row in summary.iterrows():
+        assert row["elpd_loo"] == pytest.approx(terms[name].sum())
+        assert row["elpd_se"] == pytest.approx(np.sqrt(50) * terms[name].std(), rel=0.015)
+        off = terms[name] - terms[leader]
+        assert row["elpd_difference"] == pytest.approx(off.sum())
+        assert row["difference_se"] == pytest.approx(np.sqrt(50) * off.std(), rel=0.015)
+
+
 def test_sensitivity_has_every_setting(compared):
     rows = compared.sensitivity_table()
     expected = ["as fitted", "prior widths x1/2", "prior widths x2", "normal noise", "a discrepancy"]
@@ -68,6 +89,17 @@ def test_heldout_scores_are_the_backtests(table):
     assert summary.loc["kaplan", "heldout_crps_%"] > 2 * summary.loc["chinchilla-shared", "heldout_crps_%"]
 
 
+def test_options_of_fits_reach_their_scores_on_hidden_runs(table):
+    grouped = replace(table, frame=table.frame.assign(family=np.arange(50) % 5))
+    priors = {"E": "LogNormal(2, 0.1)", "noise_sd": "LogNormal(0.02, 0.1)"}
+    how = {"priors": priors, "noise": "normal", "group_effect": "family", "seed": 7}
+    made = {"discrepancy": False, "sensitivity": False, "method": "fast", "draws": 100}
+    compared = bs.compare(grouped, LAWS[:2], heldout=True, **made, **how)
+    for law in compared.labels:
+        scores = bs.backtest(grouped, law, methods=["law-only"], **how).summary().loc["law-only"]
+        assert compared.heldout.loc[law, "heldout_crps_%"] == pytest.approx(scores["crps_%"], rel=1e-12)
+
+
 def test_scores_on_hidden_runs_by_fits_that_fail_are_marked(compared):
     heldout = pd.DataFrame({"heldout_failed": [2, 0]}, index=compared.labels[:2])
     said = [w for w in replace(compared, heldout=heldout).warnings() if "hidden runs" in w]
@@ -79,6 +111,17 @@ def test_a_refit_keeps_the_priors_of_noise(table):
     fitted = bs.fit(table, method="fast", discrepancy=False, priors={"noise_sd": "LogNormal(0.1, 0.05)"})
     again = refit(fitted, Setting("nothing else", "nothing", 1.0, {}))
     assert again.evidence.log == pytest.approx(fitted.evidence.log, abs=1e-9)
+
+
+def test_a_refit_differs_in_its_setting_alone(table):
+    grouped = replace(table, frame=table.frame.assign(family=np.arange(50) % 5))
+    how = {"noise": "normal", "group_effect": "family", "draws": 60, "chains": 2, "seed": 7}
+    fitted = bs.fit(grouped, method="fast", discrepancy=False, **how)
+    again = refit(fitted, Setting("nothing else", "nothing", 1.0, {}))
+    assert again.options == fitted.options
+    np.testing.assert_array_equal(again.z, fitted.z)
+    other = refit(fitted, Setting("student-t noise", "the noise model", 1.0, {"noise": "student-t"}))
+    assert other.options == fitted.options | {"noise": "student-t"}
 
 
 def test_wider_priors_cost_evidence(table):
@@ -153,6 +196,20 @@ def test_verdict_tells_of_smooth_misfit(compared):
     bent = with_evidence(compared, (8.0, 0.0), {3: (60.0, 58.0)})
     assert not any("smoothly wrong on this table" in s for s in calm.verdict())
     assert any("adds 52 nats" in s for s in bent.verdict())
+
+
+@pytest.mark.parametrize("fitted_with_it", [False, True])
+def test_a_discrepancys_gain_is_the_best_law_with_it_over_the_best_without(compared, fitted_with_it):
+    """With it 60 and 70 nats, without it 8 and 5: the best laws may differ, and either may be the fit."""
+    a, b = compared.labels[:2]
+    with_it, without = {a: 60.0, b: 70.0}, {a: 8.0, b: 5.0}
+    here, there = (with_it, without) if fitted_with_it else (without, with_it)
+    labels = sorted(here, key=lambda name: -here[name])
+    setting = settings_beside("student-t", fitted_with_it)[-1]
+    elsewhere = {n: (Evidence(there[n], 0.01, "bridge"), []) for n in labels}
+    evidences = {n: Evidence(here[n], 0.01, "bridge") for n in labels}
+    found = Comparison({n: compared.fits[n] for n in labels}, evidences, {setting: elsewhere})
+    assert found.discrepancy_gain() == pytest.approx(62)
 
 
 def test_a_setting_that_cannot_be_fitted_is_marked(compared, monkeypatch):
@@ -289,6 +346,24 @@ def test_fits_of_different_tables_are_refused(table, compared):
         bs.compare([compared.fits["kaplan"], other])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frame: frame.assign(tokens=frame["tokens"] * 1.001),
+        lambda frame: frame.assign(params=frame["params"] * 1.001),
+        lambda frame: frame.assign(loss_se=0.01),
+    ],
+    ids=["tokens", "params", "errors of losses"],
+)
+def test_equal_losses_of_different_runs_are_refused(table, compared, change):
+    other = replace(table, frame=change(table.frame))
+    moved = bs.fit(other, "kaplan-floor", discrepancy=False, method="fast", draws=100)
+    with pytest.raises(FitError, match="the runs are not the same"):
+        bs.compare([compared.fits["chinchilla"], moved], sensitivity=False)
+    with pytest.raises(FitError, match="the runs are not the same"):
+        bs.compare([moved, compared.fits["chinchilla"]], sensitivity=False)
+
+
 def test_fits_of_one_table_are_compared_as_they_are(compared):
     fits = [compared.fits["kaplan"], compared.fits["chinchilla"]]
     again = bs.compare(fits, sensitivity=False)
@@ -340,7 +415,10 @@ def test_command_line(tmp_path, table):
     report = json.loads(done.stdout)
     assert list(report["laws"]) == ["chinchilla", "E + A*N**-a"]
     assert "decides for chinchilla" in report["verdict"][0]
-    assert report["forecast"][0]["between_sd"] >= 0
+    (forecast,) = report["forecast"]
+    assert forecast["loss_90%_low"] < forecast["loss"] < forecast["loss_90%_high"]
+    # One law has all the weight: nothing of the spread is between laws.
+    assert 0 <= forecast["between_sd"] < 1e-6 < forecast["within_sd"]
     assert picture.stat().st_size > 10_000
     done = run("compare", path, "--laws", "chinchilla", "--no-sensitivity")
     assert (done.returncode, "at least two laws" in done.stderr) == (2, True)
