@@ -1,12 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 import bayescale as bs
-from bayescale.backtesting import Backtest, backtest, crps, log_density, scored
+from bayescale import fitting
+from bayescale.backtesting import Backtest, backtest, crps, log_density, scored, splits_of
 from bayescale.errors import FitError
 from bayescale.plots.calibration import plot_coverage, plot_pit
+from bayescale.pointfit import point_fit
 from bayescale.runs import RunTable
 from tests.conftest import simulated_table
 
@@ -77,7 +81,9 @@ def test_scoreboard_scores_what_it_can_and_says_what_it_left_out(tmp_path):
     with pytest.raises(FitError, match="no table can be scored"):
         bs.scoreboard(names=["opt"], methods=("law-only",))
     other = bs.scoreboard(names=["zipf-facts"], methods=("law-only",), seed=1, folder=tmp_path)
-    assert (other.backtest.scores["median"] != board.backtest.scores["median"]).any()
+    alone = bs.backtest(bs.load("zipf-facts"), methods=["law-only"], seed=1)
+    pd.testing.assert_frame_equal(other.backtest.scores, alone.scores)
+    assert (other.backtest.scores["median"] != board.backtest.scores["median"]).all()
 
 
 def test_scoreboard_leaves_out_runs_that_differ_in_what_the_law_does_not_know(monkeypatch):
@@ -151,6 +157,48 @@ def test_scores_are_kept_for_what_was_asked_and_a_seed_is_of_the_fits(tmp_path):
     for other in ({"noise": "normal"}, {"seed": 1}):
         assert not np.allclose(backtest(table, **how, **other).scores["median"], first["median"], rtol=1e-9)
     pd.testing.assert_frame_equal(backtest(table, **how).scores, first)
+
+
+@pytest.mark.parametrize("method", ["discrepancy", "law-only"])
+def test_a_backtests_seed_is_of_the_fit_and_of_its_forecast(method):
+    ((factor, train, hidden),) = splits_of(simulated_table(rows=30), [3])
+    fit = bs.fit(train, discrepancy=method == "discrepancy", seed=5)
+    inputs = {"params": hidden.column("params"), "tokens": hidden.column("tokens")}
+    draws = fit.forecast(seed=5, known_noise=hidden.known_noise(), **inputs).loss.reshape(-1, len(hidden))
+    scores = backtest(simulated_table(rows=30), factors=[factor], methods=[method], seed=5).scores
+    np.testing.assert_allclose(scores["median"], np.median(draws, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(scores["pit"], (draws < hidden.column("loss")).mean(axis=0))
+
+
+def test_a_backtests_seed_is_of_the_resampling_and_of_its_noise(monkeypatch):
+    def quick(train, law, *, seed, **_):
+        return point_fit(train, law, starts=4, bootstrap=20, seed=seed)
+
+    monkeypatch.setattr("bayescale.pointfit.point_fit", quick)
+    ((factor, train, hidden),) = splits_of(simulated_table(rows=30), [3])
+    inputs = {"params": hidden.column("params"), "tokens": hidden.column("tokens")}
+    draws = quick(train, "chinchilla", seed=5).forecast(seed=5, **inputs)["loss"].values
+    how = {"factors": [factor], "methods": ["huber-bootstrap"], "seed": 5}
+    scores = backtest(simulated_table(rows=30), **how).scores
+    np.testing.assert_allclose(scores["median"], np.median(draws, axis=0), rtol=1e-12)
+
+
+def test_a_fit_that_fails_marks_the_rows_of_its_split_and_no_others(monkeypatch):
+    honest = fitting.fit
+
+    def failing(table, law, *, discrepancy, **how):
+        made = honest(table, law, discrepancy=discrepancy, method="fast", draws=50, **how)
+        k_hat = 0.9 if len(table) == few and not discrepancy else 0.1
+        return replace(made, diagnostics=replace(made.diagnostics, k_hat=k_hat, min_ess=1000.0))
+
+    table = simulated_table(rows=40)
+    few = min(len(train) for _, train, _ in splits_of(table, [3, 10]))
+    monkeypatch.setattr("bayescale.fitting.fit", failing)
+    found = backtest(table, factors=[3, 10], methods=["discrepancy", "law-only"])
+    marked = (found.scores["factor"] == 10) & (found.scores["method"] == "law-only")
+    assert (found.scores["passed"] == ~marked).all()
+    assert found.failures() == [{"table": "simulated", "factor": 10, "method": "law-only"}]
+    assert found.warnings() == ["do not rely on law-only at factor 10 of simulated: its diagnostics failed"]
 
 
 def test_pictures_of_scores_by_failed_fits_say_so():
