@@ -17,9 +17,9 @@ from bayescale.errors import BayescaleError, FitError
 from bayescale.forecasts import expected_loss
 from bayescale.greedy import choose_runs
 from bayescale.ladders import write_ladder
-from bayescale.plans import _draws_of, plan
+from bayescale.plans import _draws, _draws_of, plan
 from bayescale.plots import plot_plan
-from bayescale.targets import Target, parse_target
+from bayescale.targets import MAX_DRAWS, Target, band, parse_target
 from tests.conftest import simulated_table
 from tests.test_cli import run
 
@@ -251,6 +251,73 @@ def test_an_allocations_deadweight(small_fit):
     assert 0 < aimed.saved < waste * 1.5
     with pytest.raises(FitError, match="compute"):
         small_fit.allocate(loss=2.2).expected_deadweight()
+
+
+def test_what_a_plan_saves_falls_with_the_square_of_its_width():
+    """Waste is quadratic in how far the optimum is off: of a band half as wide a quarter is left."""
+    fit = bs.fit(simulated_table(rows=25), discrepancy=False, method="fast", noise="normal", draws=500)
+    waste = fit.allocate(compute=1e22).expected_deadweight()[0]
+    planned = plan(fit, "compute=1e22", 1e21)
+    left = planned.predicted_width / planned.width
+    assert 0.2 < left < 0.8  # else the square would hardly be seen
+    # The same draws; their optimum is read off a grid, not off the formula.
+    assert planned.saved == pytest.approx(waste * (1 - left**2), rel=0.01)
+
+
+def test_a_plans_band_is_the_middle_90_percent_of_its_targets_draws(small_fit):
+    drawn = np.arange(101.0)
+    assert band(drawn) == (5, 95)
+    assert band(np.stack([drawn, 1000 + 3 * drawn], axis=1)) == ((5 + 1015) / 2, (95 + 1285) / 2)
+    planned = plan(small_fit, "E", 1e20)
+    ends = np.quantile(small_fit.thinned(MAX_DRAWS).parameters["E"], [0.05, 0.95])
+    assert planned.band == pytest.approx(tuple(ends))
+    assert planned.width == pytest.approx(ends[1] - ends[0])
+
+
+def test_widths_of_a_plan_are_its_band_times_the_sd_that_is_left(small_fit):
+    pool = pd.DataFrame({"params": [3e9, 1e8, 1e9], "tokens": [6e10, 2e9, 1e12]})
+    pool["compute"] = 6 * pool["params"] * pool["tokens"]
+    target = parse_target("params=1e10,tokens=1e12")
+    planned = plan(small_fit, target, 1e30, candidates=pool, seed=2)
+    drawn = _draws({"": (small_fit, 1.0)}, target, pool, 2)
+    belief = start = belief_from(drawn, seed=2)
+    assert start.sd == pytest.approx(drawn[0].targets.std(), rel=0.01)
+    assert len(planned.runs) > 1
+    for candidate, run_ in planned.runs.iterrows():
+        before, belief = belief.sd, belief.add(candidate)
+        assert run_["gain"] == pytest.approx((before - belief.sd) / start.sd)
+        assert run_["width"] == pytest.approx(planned.width * belief.sd / start.sd)
+    assert planned.predicted_width == planned.runs["width"].iloc[-1]
+
+
+@pytest.mark.parametrize(("there", "first"), [([3, 7, 5], 8), ([np.nan, 0, np.nan], 1), (None, 0)])
+def test_no_run_of_a_plan_has_a_seed_that_its_table_has(small_fit, there, first):
+    frame = small_fit.table.frame
+    if there is not None:
+        frame = frame.assign(seed=np.resize(np.array(there, float), len(frame)))
+    planned = plan(replace(small_fit, table=replace(small_fit.table, frame=frame)), "E", 1e20)
+    assert planned.runs["seed"].tolist() == list(range(first, first + len(planned.runs)))
+    assert len(planned.runs) > 1
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs"),
+    [
+        ("params=1B,tokens=20B", {"params": 1e9, "tokens": 2e10}),
+        ("params = 70M, tokens = 1.4T", {"params": 7e7, "tokens": 1.4e12}),
+        ("tokens=250K,params=21,000", None),
+        ("compute=1e21", {"compute": 1e21}),
+        ("compute=1B", None),  # a billion of what, where it is no count
+        ("params=1e9,params=2e9", None),
+        ("params=0", None),
+    ],
+)
+def test_targets_are_read_as_people_write_them_or_refused(text, inputs):
+    if inputs is None:
+        with pytest.raises(FitError, match="target"):
+            parse_target(text)
+    else:
+        assert parse_target(text).inputs == inputs
 
 
 def test_a_pool_is_chosen_from_once_and_named_where_it_is_wrong(small_fit):
