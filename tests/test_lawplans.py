@@ -1,6 +1,7 @@
 """Plans that tell laws apart: the bound bounds, conditioning adds up, runs tell what was expected of them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -129,6 +130,16 @@ def test_laws_told_apart_already_are_not_planned_for():
     )
     with pytest.raises(FitError, match="have told these laws apart already: chinchilla has probability 1"):
         bs.plan_between(told, 1e21)
+
+
+def test_a_plan_between_laws_says_whose_fit_failed(undecided):
+    assert not any("do not rely" in w for w in bs.plan_between(undecided, 1e21).warnings)
+    good = undecided.fits["chinchilla"]
+    failed = replace(good, diagnostics=replace(good.diagnostics, k_hat=0.9))
+    found = bs.plan_between(replace(undecided, fits=dict(undecided.fits) | {"chinchilla": failed}), 1e21)
+    (reason,) = failed.diagnostics.failures
+    said = [w for w in found.warnings if "do not rely" in w]
+    assert said == [f"do not rely on this plan: chinchilla: {reason}"]
 
 
 def test_a_plan_from_several_laws_counts_what_is_between_them(undecided):
