@@ -12,9 +12,11 @@ from scipy import stats
 
 import bayescale as bs
 from bayescale.errors import FitError
-from bayescale.fitting import law_for
+from bayescale.fitting import law_for, prepare
 from bayescale.forecasts import _noise
 from bayescale.laws import BUILTIN
+from bayescale.model.coordinates import Whitened
+from bayescale.model.model import make_model
 from tests.conftest import simulated_table
 
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2000.0, "alpha": 0.35, "beta": 0.366}
@@ -253,6 +255,27 @@ def test_a_saved_fit_keeps_priors_of_noise_groups_and_missing_numbers(tmp_path):
     assert one[-1] in fit.parameters["E"][-100:]  # evenly spaced, to the end
 
 
+def test_a_saved_fit_of_nuts_keeps_its_whitened_coordinates_and_its_samplers_record(tmp_path):
+    """Points about the mode stand for draws: what is saved is told apart from how it was sampled."""
+    fast = bs.fit(simulated_table(rows=24), "kaplan-floor", discrepancy=False, method="fast", draws=50)
+    model, _ = prepare(make_model(fast.table, fast.law, discrepancy=False), 0)
+    assert isinstance(model.coordinates, Whitened)
+    rng = np.random.default_rng(0)
+    start = np.append(model.start, [np.log(0.003), np.log(5.0)])
+    z = start + 0.3 * rng.standard_normal((2, 50, model.size))
+    stats = {"diverging": rng.random((2, 50)) < 0.1, "n_steps": rng.integers(1, 8, (2, 50))}
+    fit = replace(
+        fast, model=model, z=z, sample_stats=stats, evidence=None, options=fast.options | {"method": "nuts"}
+    )
+    fit.save(tmp_path / "fit.nc")
+    again = bs.load_fit(tmp_path / "fit.nc")
+    far = {"params": [1e9, 1e12], "tokens": [2e10, 2e13]}
+    np.testing.assert_array_equal(again.forecast(**far).loss, fit.forecast(**far).loss)
+    assert again.sample_stats.keys() == stats.keys()
+    for name, values in stats.items():
+        np.testing.assert_array_equal(again.sample_stats[name], values)
+
+
 def test_damaged_and_foreign_files_are_errors(full_fit, tmp_path):
     path = tmp_path / "fit.nc"
     full_fit.save(path)
@@ -318,12 +341,25 @@ def test_collinear_table_leaves_exponents_to_their_priors():
     assert spread["beta"] > 0.4 * prior_sd
 
 
-def test_whitened_law_and_group_effect_fit():
-    table = simulated_table(rows=40)
-    table.frame["family"] = np.arange(40) % 5
-    fit = bs.fit(table, "kaplan-floor", discrepancy=False, group_effect="family", seed=3)
-    assert fit.draws["group_offsets"].sizes["group"] == 5
-    assert fit.summary()["mean"]["E"] == pytest.approx(1.8, abs=0.5)
+def test_a_law_without_level_and_slopes_recovers_its_floor_and_the_groups_offsets():
+    """A floor well below its prior's median of 1.5, and four runs in a group for each of ten groups."""
+    table, group = simulated_table(rows=40), np.arange(40) % 10
+    rng = np.random.default_rng(2)
+    offsets = 0.02 * rng.standard_normal(10)
+    n, d = table.column("params"), table.column("tokens")
+    loss = 1.1 + ((2e8 / n) ** (0.36 / 0.33) + 3e9 / d) ** 0.33
+    loss = loss * np.exp(offsets[group] + 0.002 * rng.standard_normal(40))
+    frame = table.frame.assign(loss=loss, family=group)
+    fit = bs.fit(
+        replace(table, frame=frame), "kaplan-floor", discrepancy=False, group_effect="family", method="fast"
+    )
+    assert fit.diagnostics.passed, fit.diagnostics.failures
+    found = fit.summary().loc["E"]
+    assert abs(found["mean"] - 1.1) < 3 * found["sd"] < 0.3
+    drawn = fit.parameters["group_sd"][:, None] * fit.parameters["group_offsets"]
+    apart, truth = drawn - drawn.mean(axis=1, keepdims=True), offsets - offsets.mean()
+    assert (np.abs(apart.mean(axis=0) - truth) < 4 * apart.std(axis=0)).all()
+    assert apart.std(axis=0).max() < offsets.std() / 4
 
 
 def test_users_formula_with_its_own_prior():
