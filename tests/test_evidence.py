@@ -1,10 +1,13 @@
 """Evidence: bridge sampling, the fast path, nested sampling and quadrature agree; LOO is ArviZ's own."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
+import arviz_stats
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import integrate, stats
 from threadpoolctl import threadpool_limits
 
@@ -197,3 +200,21 @@ def test_loo_predicts_a_run_left_out():
     density = partial(stats.t.logpdf, np.log(alone.column("loss")[0]))(draws["noise_df"], mean, scale)
     exact = np.logaddexp.reduce(density) - math.log(len(density))
     assert by_psis[run] == pytest.approx(exact, abs=0.25)
+
+
+def test_loo_knows_how_many_draws_its_draws_are_worth(law_only_fit):
+    """Of n draws worth m, the tail that k is fitted to holds 3 n / sqrt(m) (arXiv:1507.02646, appendix H)."""
+    fit = law_only_fit.thinned(2000)
+    values = pointwise_log_likelihood(fit.model, fit.z)
+    of = xr.Dataset({"log_loss": (("chain", "draw", "run"), values)})
+    tree = xr.DataTree.from_dict({"log_likelihood": of})
+    size = values[..., 0].size
+    shapes = []
+    for worth in (size / 4, size, 2 * size):
+        found = loo(replace(fit, diagnostics=replace(fit.diagnostics, min_ess=worth)))
+        exact = arviz_stats.loo(tree, pointwise=True, reff=min(1, worth / size))
+        np.testing.assert_array_equal(found.pareto_k, exact.pareto_k)
+        assert found.elpd == exact.elpd
+        shapes.append(np.asarray(found.pareto_k))
+    assert not np.allclose(shapes[0], shapes[1], atol=0.01)
+    np.testing.assert_array_equal(shapes[1], shapes[2])  # worth more than their number they cannot be
