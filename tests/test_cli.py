@@ -9,8 +9,10 @@ import sys
 import time
 
 import pytest
+import typer
 
 import bayescale as bs
+from bayescale.cli.options import size
 from bayescale.runs import write_runs
 from tests.conftest import simulated_table
 
@@ -79,11 +81,12 @@ def test_check_prints_codes_and_citations():
 
 
 def test_forecast_and_allocate_from_a_saved_fit(fit_nc, tmp_path):
-    done = run("forecast", fit_nc, "--params", "70e9", "--tokens", "1.4e12", "--json",
+    done = run("forecast", fit_nc, "--params", "70B", "--tokens", "1.4e12", "--json",
                "--plot", tmp_path / "f.svg")  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     target = report["targets"][0]
+    assert (target["params"], target["tokens"]) == (70e9, 1.4e12)
     assert report["unit"] == "nats/token"
     assert target["loss_90%_low"] < target["loss"] < target["loss_90%_high"]
     assert report["decades_outside"][0]["tokens"] > 0
@@ -96,6 +99,14 @@ def test_forecast_and_allocate_from_a_saved_fit(fit_nc, tmp_path):
     assert "FLOP" in done.stdout
     done = run("allocate", fit_nc, "--loss", "2.2", "--served-tokens", "2T")
     assert "lifetime_compute" in done.stdout
+
+
+def test_sizes_are_read_as_people_write_them_or_refused():
+    texts = ("70e9", "70B", "1.4T", "160M", "2.5K", "21,000,000")
+    assert list(map(size, texts)) == [70e9, 70e9, 1.4e12, 160e6, 2500, 21e6]
+    for text in ("seventy", "70G", "B", ""):
+        with pytest.raises(typer.BadParameter, match="expected a number such as 70e9 or 70B"):
+            size(text)
 
 
 def test_a_fit_takes_no_options_of_fitting_and_a_damaged_one_is_told(fit_nc, tmp_path):
