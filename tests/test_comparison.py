@@ -347,17 +347,18 @@ def test_fits_of_different_tables_are_refused(table, compared):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("law", "change"),
     [
-        lambda frame: frame.assign(tokens=frame["tokens"] * 1.001),
-        lambda frame: frame.assign(params=frame["params"] * 1.001),
-        lambda frame: frame.assign(loss_se=0.01),
+        ("kaplan-floor", lambda frame: {"tokens": frame["tokens"] * 1.001}),
+        ("kaplan-floor", lambda frame: {"params": frame["params"] * 1.001}),
+        ("power-params-floor", lambda frame: {"tokens": frame["tokens"] * 1.001}),
+        ("kaplan-floor", lambda _: {"loss_se": 0.01}),
     ],
-    ids=["tokens", "params", "errors of losses"],
+    ids=["tokens", "params", "an input of one law", "errors of losses"],
 )
-def test_equal_losses_of_different_runs_are_refused(table, compared, change):
-    other = replace(table, frame=change(table.frame))
-    moved = bs.fit(other, "kaplan-floor", discrepancy=False, method="fast", draws=100)
+def test_equal_losses_of_different_runs_are_refused(table, compared, law, change):
+    other = replace(table, frame=table.frame.assign(**change(table.frame)))
+    moved = bs.fit(other, law, discrepancy=False, method="fast", draws=100)
     with pytest.raises(FitError, match="the runs are not the same"):
         bs.compare([compared.fits["chinchilla"], moved], sensitivity=False)
     with pytest.raises(FitError, match="the runs are not the same"):
