@@ -53,17 +53,16 @@ def lifetime_optimum(
     needed = _first_crossing(losses, loss, log_d)
     served = np.where(np.isnan(needed), np.nan, np.log(served_tokens / 3))
     with np.errstate(invalid="ignore"):
-        log_cost = log_n + np.logaddexp(needed, served) + np.log(k)
-    best, cost = _refined(np.where(np.isnan(log_cost), np.inf, log_cost), log_n)
-    at = _read_off(needed, log_n, best)
-    n, d = np.exp(best), np.exp(at)
+        log_cost = log_n + np.logaddexp(needed, served)
+    best = _least(np.where(np.isnan(log_cost), np.inf, log_cost), log_n)
+    n, d = np.exp(best), np.exp(_read_off(needed, log_n, best))
     return {
         "compute": k * n * d,
-        "lifetime_compute": np.exp(cost),
+        "lifetime_compute": k * n * (d + served_tokens / 3),
         "params": n,
         "tokens": d,
         "tokens_per_param": d / n,
-        "loss": np.where(np.isnan(at), np.nan, loss),
+        "loss": np.where(np.isnan(d), np.nan, loss),
     }
 
 
@@ -91,8 +90,8 @@ def _read_off(values: np.ndarray, grid: np.ndarray, at: np.ndarray) -> np.ndarra
     return middle + share * (right - left) / 2 + share**2 * (right - 2 * middle + left) / 2
 
 
-def _refined(log_cost: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each row, shape (draw, grid), is least, and how low, by a parabola; NaN at an edge."""
+def _least(log_cost: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Return where each row, shape (draw, grid), is least, by a parabola; NaN at an edge."""
     best = log_cost.argmin(axis=1)
     rows, inner = np.arange(len(best)), np.clip(best, 1, len(grid) - 2)
     left, middle, right = (log_cost[rows, inner + i] for i in (-1, 0, 1))
@@ -100,6 +99,4 @@ def _refined(log_cost: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.nda
         shift = np.clip(0.5 * (left - right) / (left - 2 * middle + right), -1, 1)
     shift = np.where(np.isfinite(shift), shift, 0.0)
     lost = (best != inner) | ~np.isfinite(middle)
-    with np.errstate(invalid="ignore"):
-        lowest = np.where(np.isfinite(left + right), middle - 0.25 * (left - right) * shift, middle)
-    return np.where(lost, np.nan, grid[inner] + shift * (grid[1] - grid[0])), np.where(lost, np.nan, lowest)
+    return np.where(lost, np.nan, grid[inner] + shift * (grid[1] - grid[0]))
