@@ -99,3 +99,19 @@ backtest.summary()[["coverage_50%", "coverage_90%", "half_width_%"]]
 
 # %%
 _ = plots.plot_bands(bs.fit(table))
+
+# %% [markdown]
+# ## Much dearer runs
+#
+# And runs far beyond the table? The same source was trained on a GPU, up to 3,100 times the compute of the
+# dearest run above; those runs are bundled, too.
+
+# %%
+gpu = bs.load("zipf-facts-gpu")
+dear = gpu.where(gpu.column("compute") > table.column("compute").max())
+forecast = bs.fit(table).forecast(params=dear.column("params"), tokens=dear.column("tokens"))
+bands = forecast.summary()[["params", "tokens", "loss_90%_low", "loss_90%_high"]]
+bands["trained to"] = dear.column("loss")
+inside = bands["trained to"].between(bands["loss_90%_low"], bands["loss_90%_high"])
+print(f"{inside.sum()} of {len(bands)} ended inside their 90% band")
+bands.tail(4).round(4)

@@ -133,6 +133,10 @@ def test_bpe_learns_from_training_text_and_shortens_it(tmp_path):
         ({"kind": "files", "paths": "short.txt"}, "expected a list such as"),
         ({"kind": "files", "paths": ["short.txt", "./short.txt"]}, "short.txt is given twice"),
         ({"kind": "files", "paths": ["short.txt"], "validation_paths": ["short.txt"]}, "is given twice"),
+        (
+            {"kind": "files", "paths": ["short.txt"], "validation_paths": ["copy.txt"]},
+            "is a copy of short.txt",
+        ),
         ({"kind": "files", "paths": ["short.txt"], "validation_tokens": -5}, "validation_tokens = -5"),
         ({"kind": "files", "paths": ["short.bin"], "vocabulary": 400.0}, "vocabulary = 400.0"),
         ({"kind": "files", "paths": ["short.bin"], "bytes_per_token": "4"}, "bytes_per_token = '4'"),
@@ -143,6 +147,7 @@ def test_bpe_learns_from_training_text_and_shortens_it(tmp_path):
 )
 def test_bad_sources_are_refused_in_words(tmp_path, options, message):
     (tmp_path / "short.txt").write_text("short")
+    (tmp_path / "copy.txt").write_text("short")
     (tmp_path / "bad.jsonl").write_text('{"txt": "a"}\n')
     (tmp_path / "short.bin").write_bytes(np.arange(400, dtype=np.uint16).tobytes())
     (tmp_path / "wide.bin").write_bytes(np.full(400, 20240801, np.int32).tobytes())

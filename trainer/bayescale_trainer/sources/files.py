@@ -7,6 +7,7 @@ the same tokens.
 
 from __future__ import annotations
 
+import filecmp
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,13 +151,21 @@ def _existing(folder: Path, path: str) -> Path:
 
 def _refuse_twice(paths: list[Path]) -> None:
     """Refuse a file given twice: it is no new text, and what is held out must not be trained on."""
-    seen: set[Path] = set()
-    for path in paths:
-        if path.resolve() in seen:
-            raise SourceError(
-                f"[source] {path.name} is given twice, in paths or validation_paths: give it once"
-            )
-        seen.add(path.resolve())
+    for number, path in enumerate(paths):
+        for other in paths[:number]:
+            if path.resolve() == other.resolve():
+                raise SourceError(
+                    f"[source] {path.name} is given twice, in paths or validation_paths: give it once"
+                )
+            if _alike(path, other):
+                raise SourceError(f"[source] {path.name} is a copy of {other.name}: give one of them")
+
+
+def _alike(path: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(path, other, shallow=False)  # reads them only where their sizes are equal
+    except OSError:  # told where it is read
+        return False
 
 
 def _text(paths: list[Path], field: str) -> str:
