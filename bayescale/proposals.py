@@ -121,7 +121,8 @@ def propose(
     candidates = pool.assign(gain=alone / unit, gain_per_flop=alone / unit / cost)
     candidates["chosen"] = np.bincount(chosen, minlength=len(pool))
     gains = np.array([s.gain for s in steps]) / unit
-    runs = pool.iloc[chosen].assign(seed=_new_seeds(table, len(steps)), gain=gains)
+    first = table.first_new_seed()  # rounding may make two sizes one, but never two runs one
+    runs = pool.iloc[chosen].assign(seed=np.arange(first, first + len(steps)), gain=gains)
     runs["gain_per_flop"] = runs["gain"] / runs["compute"]
     return runs, candidates
 
@@ -140,12 +141,3 @@ def warnings_of(
     if runs.empty:
         found.append(f"no affordable run tells anything about {about} that can be told from chance")
     return found
-
-
-def _new_seeds(table: "RunTable", count: int) -> np.ndarray:
-    """Return seeds that no run of the table has: rounding may make two sizes one, but never two runs one."""
-    first = 0
-    if "seed" in table.frame:
-        seeds = pd.to_numeric(table.frame["seed"], errors="coerce").dropna()
-        first = int(seeds.max()) + 1 if len(seeds) else 0
-    return np.arange(first, first + count)

@@ -107,6 +107,8 @@ class TableMeta(pydantic.BaseModel):
         choice of the text) and no noise between runs.
     entropy_rate : float, optional
         The exact irreducible loss in nats/token, for synthetic sources.
+    seeds_taken : int
+        Seeds below this one may be those of runs left out of the table: new runs take others.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -127,6 +129,7 @@ class TableMeta(pydantic.BaseModel):
     priors: dict[str, str] = {}
     shared_evaluation: bool = False
     entropy_rate: float | None = None
+    seeds_taken: int = pydantic.Field(default=0, ge=0)
     notes: str = ""
 
 
@@ -160,7 +163,14 @@ class RunTable:
         """Return the table without the rows that its compilers flagged."""
         if "outlier" not in self.frame:
             return self
-        return self.where(~self.frame["outlier"].to_numpy(bool))
+        left = self.where(~self.frame["outlier"].to_numpy(bool))
+        taken = self.meta.model_copy(update={"seeds_taken": self.first_new_seed()})
+        return RunTable(left.frame, taken)
+
+    def first_new_seed(self) -> int:
+        """Return the least seed from which on none is that of a run, be it in the table or left out."""
+        seeds = pd.to_numeric(self.frame.get("seed", pd.Series(dtype=float)), errors="coerce").dropna()
+        return max(self.meta.seeds_taken, int(seeds.max()) + 1 if len(seeds) else 0)
 
     def where(self, keep: np.ndarray) -> "RunTable":
         """Return the rows where the boolean array `keep`, shape (rows,), is true."""

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 import bayescale as bs
 from bayescale.errors import BayescaleError, TableError
-from bayescale.runs import MAX_ROWS, detect_step, make_table, read_runs, write_runs
+from bayescale.runs import MAX_ROWS, TableMeta, detect_step, make_table, read_runs, write_runs
+from tests.conftest import simulated_table
 
 GOOD = "params,tokens,loss\n1e8,2e9,3.5\n2e8,4e9,3.2\n4e8,8e9,3.0\n"
 
@@ -297,3 +298,14 @@ def test_tables_are_written_as_csv_or_not_at_all(tmp_path):
         with pytest.raises(TableError, match=r"written as \.csv"):
             write_runs(bs.load("opt"), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_seeds_of_runs_left_out_are_no_new_ones(tmp_path):
+    frame = simulated_table(rows=12).frame.assign(seed=np.arange(12), outlier=[False] * 11 + [True])
+    table = make_table(frame, TableMeta(name="t"))
+    kept = table.without_outliers()
+    assert kept.frame["seed"].max() == 10
+    assert kept.first_new_seed() == kept.where(np.arange(11) < 3).first_new_seed() == 12
+    write_runs(kept, tmp_path / "kept.csv")
+    assert bs.load(tmp_path / "kept.csv").first_new_seed() == 12
+    assert simulated_table(rows=12).first_new_seed() == 0
