@@ -16,7 +16,7 @@ from .sources.source import Source
 from .stack import Stack
 
 LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
-KEPT = 1 << 28  # numbers: a gigabyte of exact conditionals is kept from one evaluation to the next
+KEPT = 1 << 28  # numbers: a GPU keeps a gigabyte of exact conditionals from one evaluation to the next
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,10 @@ def evaluate(stack: Stack, source: Source) -> list[Evaluation]:
     """Evaluate every run of a stack on the whole validation split."""
     runs, shape = len(stack.losses), stack.shape
     at_once = max(1, LOGITS_AT_ONCE[stack.device.type] // (runs * shape.context * shape.vocabulary))
-    pieces = [_scores(stack, *question) for question in _questions(source, stack.device, at_once)]
+    keep = (
+        stack.device.type == "cuda" and source.validation_windows * shape.context * shape.vocabulary <= KEPT
+    )
+    pieces = [_scores(stack, *question) for question in _questions(source, stack.device, at_once, keep)]
     loss, kl, truth = (torch.cat(part, dim=1).double() for part in zip(*pieces, strict=True))
     return [
         _summary(source, source.validation_windows * shape.context, loss[run], kl[run], truth[0])
@@ -67,10 +70,10 @@ def evaluate(stack: Stack, source: Source) -> list[Evaluation]:
 Question = tuple[Tensor, Tensor | None]
 
 
-def _questions(source: Source, device: torch.device, at_once: int) -> Iterator[Question]:
+def _questions(source: Source, device: torch.device, at_once: int, keep: bool) -> Iterator[Question]:
     """Yield the validation windows and what is known of them, `at_once` of them at a time."""
     count = source.validation_windows
-    if count * source.vocabulary * (source.windows(np.arange(1), "validation").size - 1) <= KEPT:
+    if keep:
         tokens, truth = _kept(source, device)  # type: ignore[arg-type]  # sources hash by identity
         for start in range(0, count, at_once):
             piece = slice(start, start + at_once)

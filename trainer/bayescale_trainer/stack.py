@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -30,6 +31,12 @@ warnings.filterwarnings("ignore", "TensorFloat32 tensor cores for float32")  # f
 def _losses(shape: Shape, weights: Mapping[str, Tensor], windows: Tensor, turn: Any) -> Tensor:
     predicted = logits(shape, weights, windows[..., :-1], turn)
     return cross_entropy(predicted, windows[..., 1:]).mean(dim=(1, 2))
+
+
+@cache
+def _side_stream() -> Any:
+    """Return the stream that steps are warmed up on: one, as each would keep a workspace of its own."""
+    return torch.cuda.Stream()
 
 
 class Stack:
@@ -99,8 +106,9 @@ class Stack:
         torch._dynamo.config.recompile_limit = 1024  # of shapes that one process may train
         self._losses_of = torch.compile(_losses, dynamic=False)
         self._update_by = torch.compile(Stack._update, dynamic=False)
+        # All graphs at once: one that ends may take workspaces with it that another would go on using.
         self._graphs.clear()
-        self._pool = None  # it ended with its graphs
+        self._pool = None
 
     def predict(self, windows: Tensor) -> Tensor:
         """Return the logits for the windows' targets, (runs, batch, context, vocabulary)."""
@@ -178,7 +186,7 @@ class Stack:
     def _capture(self, windows: Tensor, halves: bool) -> Any:
         """Record one step as a CUDA graph; the warm-up steps that capture needs are undone."""
         before = {name: tensor.clone() for name, tensor in self._kept().items()}
-        side = torch.cuda.Stream()
+        side = _side_stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(GRAPH_WARMUP_STEPS):

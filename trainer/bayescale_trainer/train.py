@@ -113,12 +113,13 @@ class _Trainer:
         first = runs[0]
         blown_up = False
         batches = stream(runs, self.source, at.step, self.stack.device.type)
-        saved = reported = time.perf_counter()
+        since = saved = reported = time.perf_counter()
         while at.step < first.steps and not blown_up:
             if first.trunk and at.step == first.branch_step:
                 at.trunk = (at.step, self.stack.state(), len(at.probes))
             blown_up = self._step(runs, next(batches))
             now = time.perf_counter()
+            at.seconds, since = at.seconds + now - since, now  # drawing batches and waiting included
             if now - reported > REPORT_SECONDS:
                 reported = now
                 self._report(first)
@@ -130,7 +131,7 @@ class _Trainer:
 
     def _step(self, runs: Sequence[Run], windows: Tensor) -> bool:
         """Train one step; return whether every row has blown up."""
-        at, start = self.at, time.perf_counter()
+        at = self.at
         look = at.step % PROBE_EVERY == 0
         halves = look and windows.shape[1] > 1
         probe = self.stack.step(windows, at.step, runs[0].share(at.step), halves=halves)
@@ -139,7 +140,6 @@ class _Trainer:
         at.step += 1
         if look:
             self._fuse_if_it_pays()
-        at.seconds += time.perf_counter() - start
         return look and not bool(self.stack.losses.isfinite().any())
 
     def _fuse_if_it_pays(self) -> None:
