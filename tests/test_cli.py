@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 import typer
@@ -193,8 +194,12 @@ def test_interrupting_a_fit_leaves_nothing(runs_csv, tmp_path):
         line = process.stderr.readline()
         assert "Fitting" in line
         time.sleep(5)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+        errors = ""
+        for _ in range(4):  # Python loses an interrupt that lands in a callback of Numba's compiler
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                errors = process.communicate(timeout=40)[1]
+                break
     finally:
         process.kill()
     assert process.returncode == 130, errors

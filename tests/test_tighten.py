@@ -223,7 +223,7 @@ def test_a_pool_with_unique_tokens_in_some_rows_keeps_all_its_runs():
         {"params": 2e6, "tokens": 1e7, "unique_tokens": 5e6, "seeds": [1]},
     ]
     pool = runs.drop(columns=["seed", "gain"])
-    assert len(Proposal(runs=runs, candidates=pool, warnings=[]).grouped()) == 2
+    assert len(Proposal(runs=runs, candidates=pool, warnings=[], failed=[]).grouped()) == 2
 
 
 def test_a_folder_without_rounds_or_with_spoilt_ones_is_refused(tmp_path):
