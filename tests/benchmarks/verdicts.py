@@ -32,6 +32,7 @@ TABLES = (
     "zipf-facts",
     "zipf-facts-hard",
     "zipf-facts-steep",
+    "zipf-facts-gpu",
 )
 
 

@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
 
 import torch
+from bayescale_trainer.device import compiles_kernels
 from bayescale_trainer.flops import forward_flops, training_flops
 from bayescale_trainer.model import (
     cross_entropy,
@@ -122,3 +123,16 @@ def test_shape_of_size_is_the_nearest_of_its_rule(size):
     assert shape.width % 8 == 0
     assert abs(math.log(shape.parameters()["total"] / size)) < 0.4
     assert shape.layers == max(2, round(shape.width / shape.aspect))
+
+
+@pytest.mark.parametrize("lacking", ["Triton", "a C compiler", "Python.h", None])
+def test_a_gpu_without_what_kernels_take_is_said_to_be_slower(lacking, tmp_path, monkeypatch, recwarn):
+    if lacking != "Python.h":
+        (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("bayescale_trainer.device.find_spec", lambda name: lacking != "Triton" or None)
+    monkeypatch.setattr("sysconfig.get_paths", lambda scheme: {"include": str(tmp_path)})
+    monkeypatch.setattr("shutil.which", lambda name: None if lacking == "a C compiler" else name)
+    monkeypatch.delenv("CC", raising=False)
+    assert compiles_kernels.__wrapped__() == (lacking is None)
+    assert [lacking in str(warning.message) for warning in recwarn] == [True] * (lacking is not None)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
+import sysconfig
 import time
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -60,9 +64,24 @@ def device_kind(wanted: str) -> str:
 
 @cache
 def compiles_kernels() -> bool:
-    """Return whether kernels can be compiled here: for that a GPU needs Triton and a C compiler."""
-    compilers = map(shutil.which, ("cc", "gcc", "clang"))
-    return torch.cuda.is_available() and find_spec("triton") is not None and any(compilers)
+    """Return whether kernels can be compiled for a GPU here; where not, training goes on without, slower.
+
+    It takes Triton, a C compiler, and Python's headers (python3-dev), which many images lack.
+    """
+    if not torch.cuda.is_available():
+        return False
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # as Triton looks for them
+    headers = Path(sysconfig.get_paths(scheme)["include"], "Python.h")
+    found = {
+        "Triton": find_spec("triton") is not None,
+        "a C compiler": bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")),
+        str(headers): headers.is_file(),
+    }
+    if missing := [what for what, there in found.items() if not there]:
+        warnings.warn(
+            f"no kernels can be compiled for the GPU, which takes {missing[0]}: half as fast", stacklevel=2
+        )
+    return not missing
 
 
 @cache
