@@ -182,6 +182,8 @@ def attention():
 
 
 def main():
+    if not torch.cuda.is_available():
+        sys.exit("no CUDA GPU that PyTorch can use")
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}, numpy {np.__version__}")
     wanted = sys.argv[1:] or ["attention", "stacks", "large"]
     for section in wanted:
