@@ -7,6 +7,7 @@ import sys
 import weakref
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -231,6 +232,26 @@ def test_a_fused_step_equals_an_eager_one_whatever_the_batch(monkeypatch):
                 torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
         for name, tensor in eager.state().items():
             torch.testing.assert_close(fused.state()[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fused_step_that_does_not_compile_stays_as_it_is(monkeypatch):
+    stack, asked = Stack([_run()]), []
+
+    def capture(windows, halves):
+        asked.append(stack._losses_of)
+        if len(asked) == 1:
+            raise RuntimeError("no Python.h\nand more")
+        return "graph"
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: partial(function))
+    monkeypatch.setattr(stack, "_capture", capture)
+    stack.fuse()
+    with pytest.warns(UserWarning, match=r"its fused form failed \(no Python.h\)"):
+        assert stack._recorded(torch.zeros(1), halves=False) == "graph"
+    assert asked[0] is not asked[1]
+    monkeypatch.setattr(stack, "_capture", Mock(side_effect=RuntimeError("no GPU")))
+    with pytest.raises(RuntimeError, match="no GPU"):  # not the compiler's fault
+        stack._recorded(torch.zeros(1), halves=False)
 
 
 def test_a_stack_that_is_let_go_leaves_its_memory_at_once():

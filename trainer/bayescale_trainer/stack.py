@@ -106,9 +106,7 @@ class Stack:
         torch._dynamo.config.recompile_limit = 1024  # of shapes that one process may train
         self._losses_of = torch.compile(_losses, dynamic=False)
         self._update_by = torch.compile(Stack._update, dynamic=False)
-        # All graphs at once: one that ends may take workspaces with it that another would go on using.
-        self._graphs.clear()
-        self._pool = None
+        self._forget_graphs()
 
     def predict(self, windows: Tensor) -> Tensor:
         """Return the logits for the windows' targets, (runs, batch, context, vocabulary)."""
@@ -180,22 +178,43 @@ class Stack:
         # From pinned memory, so that the host goes on while the device is still at the step before.
         self._input.copy_(windows.contiguous().pin_memory(), non_blocking=True)
         if halves not in self._graphs:
-            self._graphs[halves] = self._capture(self._input, halves)
+            self._graphs[halves] = self._recorded(self._input, halves)
         self._graphs[halves].replay()
+
+    def _recorded(self, windows: Tensor, halves: bool) -> Any:
+        """Record one step; where its fused form does not compile, as it is."""
+        try:
+            return self._capture(windows, halves)
+        except RuntimeError as error:
+            if self._losses_of is _losses:
+                raise
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(f"the step stays as it is, for its fused form failed ({reason})", stacklevel=2)
+            self._losses_of, self._update_by = _losses, Stack._update
+            self._forget_graphs()
+            return self._capture(windows, halves)
+
+    def _forget_graphs(self) -> None:
+        # All at once: one that ends may take workspaces with it that another would go on using.
+        self._graphs.clear()
+        self._pool = None
 
     def _capture(self, windows: Tensor, halves: bool) -> Any:
         """Record one step as a CUDA graph; the warm-up steps that capture needs are undone."""
         before = {name: tensor.clone() for name, tensor in self._kept().items()}
-        side = _side_stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(GRAPH_WARMUP_STEPS):
+        try:
+            side = _side_stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(GRAPH_WARMUP_STEPS):
+                    self._eager(windows, halves)
+            torch.cuda.current_stream().wait_stream(side)
+            torch.cuda.empty_cache()  # of the warm-up, as graphs keep memory of their own
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):  # never replayed at once, so they share it
                 self._eager(windows, halves)
-        torch.cuda.current_stream().wait_stream(side)
-        torch.cuda.empty_cache()  # of the warm-up, as graphs keep memory of their own
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):  # never replayed at once, so they share it
-            self._eager(windows, halves)
-        self.load(before)
+        finally:
+            self.load(before)
+            self._grad.zero_()
         return graph
