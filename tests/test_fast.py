@@ -7,6 +7,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import bayescale as bs
+from bayescale.inference.basis import Basis
 from bayescale.inference.conditional import Latents, _Blocks
 from bayescale.inference.fast import _effective, _tempered, sample_fast
 from bayescale.inference.latent import LatentNormals
@@ -334,3 +335,34 @@ def test_small_losses_have_the_mode_of_large_ones():
     assert abs(scaled.evidence.log - large.evidence.log) < 4 * np.hypot(
         scaled.evidence.error, large.evidence.error
     )
+
+
+@pytest.mark.parametrize("weights", [8, 40])
+@pytest.mark.parametrize("every", [False, True])
+def test_combinations_that_are_kept_say_all_that_runs_see(weights, every):
+    """With more weights than runs, no more combinations than runs are ever held."""
+    rng = np.random.default_rng(0)
+    basis, slope = rng.standard_normal((3, 12, weights)), rng.uniform(0.1, 1.0, 12)
+    found = Basis(basis, slope, every=every)
+    assert found.size == min(weights, 12)
+    np.testing.assert_allclose(found.basis @ found.basis.mT, basis @ basis.mT, atol=1e-10)
+    weighted = basis * slope[:, None]
+    information = np.linalg.eigvalsh(weighted.mT @ weighted)[:, -found.size :]
+    np.testing.assert_allclose(found.information, information, rtol=1e-8, atol=1e-10)
+    kept = rng.standard_normal((6, found.size))  # two points a group
+    whole = found.all_weights(kept, rng)
+    np.testing.assert_allclose(
+        found.by_group(whole) @ basis.mT, found.by_group(found.times(kept)), atol=1e-10
+    )
+
+
+def test_a_law_of_four_inputs_with_more_knots_than_runs_is_fitted():
+    """On 182 runs, with 1,400 knots, products of all pairs of them once took 20 GB."""
+    rng = np.random.default_rng(0)
+    frame = simulated_table(rows=30).frame
+    for column in ("width", "depth"):
+        frame[column] = 10 ** rng.uniform(0, 3, 30)
+    law = "E + A*N**-a + B*D**-b + F*width**-p + G*depth**-q"
+    fitted = bs.fit(make_table(frame, bs.TableMeta(name="four")), law, method="fast", draws=20)
+    assert fitted.model.discrepancy.size > 30
+    assert np.isfinite(fitted.evidence.log)

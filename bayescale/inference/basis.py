@@ -29,8 +29,9 @@ class Basis:
 
     Attributes
     ----------
-    information : array, shape (group, weight)
-        Squared effect of every combination on log loss, summed over runs; ascending.
+    information : array, shape (group, combination)
+        Squared effect of every combination on log loss, summed over runs; ascending. There are as many as
+        weights or as runs, whichever are fewer: about the rest no run says anything.
     basis : array, shape (group, run, seen)
         Of the combinations that are kept.
     size : int
@@ -39,10 +40,7 @@ class Basis:
 
     def __init__(self, basis: np.ndarray, slope: np.ndarray, *, every: bool) -> None:
         weighted = basis * slope[:, None]
-        # At lengths that overflow nothing is seen: such points have no finite density, and must only not stop
-        # the others.
-        gram = np.nan_to_num(weighted.mT @ weighted, posinf=0.0)
-        self.information, self._combinations = np.linalg.eigh(gram)
+        self.information, self._combinations = _by_information(weighted)
         self.whole = basis @ self._combinations
         seen = (self.information > _UNSEEN**2).sum(axis=1).max(initial=0)
         self.size = self.information.shape[1] if every else int(seen)
@@ -93,6 +91,21 @@ class Basis:
         """
         free = self.by_group(rng.standard_normal((len(kept), self._seen.shape[1])))
         return _by_point(free + (self.by_group(kept) - free @ self._seen) @ self._seen.mT)
+
+
+def _by_information(weighted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the information in each orthonormal combination of weights, ascending, and the combinations."""
+    # At lengths that overflow nothing is seen: such points have no finite density, and must only not stop
+    # the others.
+    runs, weights = weighted.shape[1:]
+    if weights <= runs:
+        gram: np.ndarray = np.nan_to_num(weighted.mT @ weighted, posinf=0.0)
+        information, combinations = np.linalg.eigh(gram)
+        return information, combinations
+    _, effects, combinations = np.linalg.svd(
+        np.nan_to_num(weighted, posinf=0.0, neginf=0.0), full_matrices=False
+    )
+    return effects[:, ::-1] ** 2, combinations[:, ::-1].mT
 
 
 def basis_of(model: Model, theta: np.ndarray, groups: np.ndarray, slope: np.ndarray, *, every: bool) -> Basis:
