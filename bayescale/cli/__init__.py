@@ -10,6 +10,7 @@ import typer
 
 from bayescale.cli.comparing import compare
 from bayescale.cli.fitting import allocate, fit, forecast
+from bayescale.cli.interrupts import resend_lost_interrupts
 from bayescale.cli.laws import laws_app
 from bayescale.cli.options import with_groups
 from bayescale.cli.planning import plan, tighten
@@ -36,6 +37,7 @@ def main() -> None:
     """Run the command line; turn our errors into one message and an exit code."""
     from bayescale.errors import BayescaleError
 
+    resend_lost_interrupts()
     try:
         app()
     except BayescaleError as error:

@@ -1,0 +1,24 @@
+"""Ctrl-C reaches the command line wherever it lands.
+
+Python cannot raise through a callback from C, such as those of Numba's compiler: it prints the interrupt and
+goes on, for minutes. Here an interrupt so lost is sent again a moment later.
+"""
+
+import signal
+import sys
+
+_AGAIN_SECONDS = 0.05
+
+
+def resend_lost_interrupts() -> None:
+    """Have interrupts that Python could not raise sent again, where the system has timers."""
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        sys.unraisablehook = _resend
+
+
+def _resend(lost: "sys.UnraisableHookArgs") -> None:
+    if lost.exc_type is KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+    else:
+        sys.__unraisablehook__(lost)
