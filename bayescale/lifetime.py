@@ -51,14 +51,14 @@ def lifetime_optimum(
     x = np.stack(np.meshgrid(log_n - np.log(centre["N"]), log_d - np.log(centre["D"]), indexing="ij"))
     losses = expected_loss(fit, x.reshape(2, -1), np.random.default_rng(seed)).reshape(-1, _GRID, _GRID)
     needed = _first_crossing(losses, loss, log_d)
-    served = np.where(np.isnan(needed), np.nan, np.log(served_tokens / 3))
+    serving = served_tokens / 3  # as tokens of training
     with np.errstate(invalid="ignore"):
-        log_cost = log_n + np.logaddexp(needed, served)
+        log_cost = log_n + np.logaddexp(needed, np.log(serving))
     best = _least(np.where(np.isnan(log_cost), np.inf, log_cost), log_n)
     n, d = np.exp(best), np.exp(_read_off(needed, log_n, best))
     return {
         "compute": k * n * d,
-        "lifetime_compute": k * n * (d + served_tokens / 3),
+        "lifetime_compute": k * n * (d + serving),
         "params": n,
         "tokens": d,
         "tokens_per_param": d / n,

@@ -53,6 +53,11 @@ class CentredLaw:
         return self.derived.floor
 
     @property
+    def held_floor(self) -> float:
+        """An irreducible loss held at a number; 0 where there is none."""
+        return self.derived.held_floor
+
+    @property
     def power_terms(self) -> dict[str, str] | None:
         """For ``E + sum a_k exp(-p_k g_k(x))``: each a_k's exponent p_k; None for any other structure."""
         return self.derived.power_terms

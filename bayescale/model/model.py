@@ -332,7 +332,7 @@ class Model:
     def floor(self, values: Mapping[str, Any]) -> Any:
         """Return the irreducible loss, shape (..., 1); a number where it is held (or there is none)."""
         floor = values[self.centred.floor][..., None] if self.centred.floor else 0.0
-        return floor + self.centred.derived.held_floor
+        return floor + self.centred.held_floor
 
     def __getstate__(self) -> dict[str, Any]:
         # What was computed from the fields, a compiled function among it, does not travel.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayescale.errors import FitError
-from bayescale.plots.style import GREY, ORANGE, axes_or_new, figure_of, label, styled, write_mark
+from bayescale.plots.style import FAILED, GREY, ORANGE, axes_or_new, figure_of, label, styled, write_mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,5 +55,5 @@ def plot_plan(fit: "Fit", plan: "Proposal", ax: "Axes | None" = None) -> "Axes":
     figure_of(ax).colorbar(points, ax=ax, label=bar)
     ax.legend(frameon=False, fontsize="small")
     if plan.failed:
-        write_mark(ax, "diagnostics failed: do not rely on this")
+        write_mark(ax, FAILED)
     return ax

@@ -20,6 +20,7 @@ STYLE = Path(__file__).parent / "bayescale.mplstyle"
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 # Further curves, in order; the same as the style file's cycle.
 CYCLE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+FAILED = "diagnostics failed: do not rely on this"
 # Of a posterior; enough for bands in a picture.
 ENOUGH_DRAWS = 1000
 
@@ -97,7 +98,7 @@ def shade_extrapolation(ax: "Axes", last: float, first: float | None = None) -> 
 def mark_failed(ax: "Axes | np.ndarray", fit: "Fit") -> None:
     """Write across `ax`, or above the panels, that the fit's diagnostics failed, if they did."""
     if not fit.diagnostics.passed:
-        write_mark(ax, "diagnostics failed: do not rely on this")
+        write_mark(ax, FAILED)
 
 
 def write_mark(ax: "Axes | np.ndarray", text: str) -> None:

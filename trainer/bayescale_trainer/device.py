@@ -49,6 +49,11 @@ class Device:
     ceiling_flops: float
 
 
+def first_line(error: Exception) -> str:
+    """Return what an error of the device says, without the page of advice that follows."""
+    return str(error).strip().partition("\n")[0]
+
+
 def device_kind(wanted: str) -> str:
     """Return "cpu" or "cuda" for "auto", "cpu" or "cuda".
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from .device import Device, measure
+from .device import Device, first_line, measure
 from .ladder import Ladder
 from .records import Record
 from .sources import Source
@@ -108,17 +108,13 @@ def run_in_processes(
             attempts += 1
             if attempts == ATTEMPTS:
                 what = (
-                    "died" if isinstance(error, BrokenProcessPool) else f"lost its GPU ({_first_line(error)})"
+                    "died" if isinstance(error, BrokenProcessPool) else f"lost its GPU ({first_line(error)})"
                 )
                 raise ExecutorError(
                     f"a worker process {what} {ATTEMPTS} times, {len(left)} tasks are left: "
                     "is memory short? "
                     "Lower [engine] workers or stack, and start again: finished runs are kept"
                 ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def _one_pool(

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .device import first_line
 from .model import cross_entropy, logits, rotation, start_weights, views
 from .optimiser import AdamW
 from .run import Run
@@ -188,8 +189,9 @@ class Stack:
         except RuntimeError as error:
             if self._losses_of is _losses:
                 raise
-            reason = str(error).strip().splitlines()[0]
-            warnings.warn(f"the step stays as it is, for its fused form failed ({reason})", stacklevel=2)
+            warnings.warn(
+                f"the step stays as it is, for its fused form failed ({first_line(error)})", stacklevel=2
+            )
             self._losses_of, self._update_by = _losses, Stack._update
             self._forget_graphs()
             return self._capture(windows, halves)
