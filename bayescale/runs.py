@@ -108,7 +108,8 @@ class TableMeta(pydantic.BaseModel):
     entropy_rate : float, optional
         The exact irreducible loss in nats/token, for synthetic sources.
     seeds_taken : int
-        Seeds below this one may be those of runs left out of the table: new runs take others.
+        Seeds below this one may be those of runs left out of the table, flagged or without a loss: new runs
+        take others.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)

@@ -269,6 +269,7 @@ def test_the_run_table_has_a_row_per_run_and_its_entropy_rate(write_ladder, tmp_
     meta = tomllib.loads((out / "runs.toml").read_text())
     source = read_ladder(write_ladder(runs)).open_source(tmp_path)
     assert meta["entropy_rate"] == source.entropy_rate
+    assert meta["seeds_taken"] == 2
     assert meta["priors"].keys() == {"A", "B", "beta"}
     assert meta["loss_unit"] == "nats/token"
     assert "blew up" in capsys.readouterr().out

@@ -112,6 +112,7 @@ def _metadata(records: Sequence[Record], name: str) -> str:
         "params_convention": "total",
         "shared_evaluation": True,  # one validation set: loss_se is common to all runs
         "entropy_rate": source["entropy_rate"],
+        "seeds_taken": 1 + max(record["seed"] for record in records),  # those without a loss included
         "notes": f"compute = {records[0]['compute_convention']}",
     }
     # A JSON string or number is a TOML one too.
