@@ -356,6 +356,16 @@ def test_combinations_that_are_kept_say_all_that_runs_see(weights, every):
     )
 
 
+@pytest.mark.parametrize("members", [2, 6])
+@pytest.mark.parametrize("weights", [8, 32])
+def test_gram_matrices_are_the_same_however_they_are_made(weights, members):
+    rng = np.random.default_rng(0)
+    found = Basis(rng.standard_normal((3, 40, weights)), np.ones(40), every=True)
+    precision = rng.uniform(0.1, 1.0, (3 * members, 40))
+    expected = np.einsum("grw,gmr,grv->gmwv", found.basis, found.by_group(precision), found.basis)
+    np.testing.assert_allclose(found.by_group(found.gram(precision)), expected, atol=1e-10)
+
+
 def test_a_law_of_four_inputs_with_more_knots_than_runs_is_fitted():
     """On 182 runs, with 1,400 knots, products of all pairs of them once took 20 GB."""
     rng = np.random.default_rng(0)

@@ -8,8 +8,9 @@ from bayescale.model.model import SHAPE_SCALES, Model
 
 # A combination of weights is seen if it moves log losses by this share of the discrepancy's scale.
 _UNSEEN = 1e-3
-# From so many points a group, products of columns, made once for all, cost less than those of every point.
-_MANY = 4
+# From so many points a group, and up to so many combinations, products of columns, made once for all, cost
+# less than those of every point.
+_MANY, _SMALL = 4, 20
 
 
 class Basis:
@@ -62,7 +63,7 @@ class Basis:
     def gram(self, precision: np.ndarray) -> np.ndarray:
         """Return basis' diag(precision) basis, shape (point, weight, weight)."""
         grouped = self.by_group(precision)
-        if grouped.shape[1] < _MANY:
+        if grouped.shape[1] < _MANY or self.size > _SMALL:
             weighted = self.basis[:, None] * grouped[..., None]
             return _by_point(weighted.mT @ self.basis[:, None])
         products, where = self._products
