@@ -50,8 +50,8 @@ def plot_plan(fit: "Fit", plan: "Proposal", ax: "Axes | None" = None) -> "Axes":
     if {"params", "tokens"} <= plan.aim.keys():
         ax.scatter(plan.aim["params"], plan.aim["tokens"], marker="D", color=ORANGE, label="target")
     ax.set(xscale="log", yscale="log", xlabel=label("params"), ylabel=label("tokens"))
-    ax.set_title(plan.headline)
-    bar = f"log10 of {plan.gain_meaning} per FLOP, as a first run"
+    ax.set_title(plan.headline.replace(": ", ":\n", 1))
+    bar = f"log10 of {plan.gain_meaning}\nper FLOP, as a first run"
     figure_of(ax).colorbar(points, ax=ax, label=bar)
     ax.legend(frameon=False, fontsize="small")
     if plan.failed:
