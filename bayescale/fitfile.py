@@ -25,7 +25,7 @@ from bayescale.model.coordinates import Coordinates, LogParameters, Whitened
 from bayescale.model.model import make_model
 from bayescale.runs import RunTable, TableMeta
 
-_FORMAT = 7
+_FORMAT = 8
 _ATTRIBUTE = "bayescale"
 
 

@@ -7,7 +7,7 @@ from scipy import stats
 from bayescale.fitting import prepare
 from bayescale.laws import BUILTIN, CentredLaw, find_law
 from bayescale.model.coordinates import natural_coordinates
-from bayescale.model.discrepancy import Discrepancy, knots_over
+from bayescale.model.discrepancy import Discrepancy, axes_of, knots_over, stretch_of
 from bayescale.model.model import make_model
 from tests.conftest import simulated_table
 
@@ -171,6 +171,23 @@ def test_functions_drawn_have_the_covariance_of_what_knots_leave_unexplained():
 
 def test_constant_inputs_leave_one_knot():
     assert knots_over(np.array([[0.0, 0.0, 0.0]])) == ((0.0,),)
+
+
+def test_compute_is_no_third_axis_beside_params_and_tokens():
+    n, d = np.random.default_rng(0).standard_normal((2, 5))
+    alone = axes_of(["N", "D"], np.stack([n, d]))
+    np.testing.assert_array_equal(axes_of(["N", "D", "C"], np.stack([n, d, n + d])), alone)
+    assert len(stretch_of(["N", "D", "C"])) == 2
+
+
+def test_misfit_of_repeated_data_is_along_epochs():
+    """Runs that repeat nothing lie at one value of the third axis, so that they have Chinchilla's misfit."""
+    n, d = np.random.default_rng(0).standard_normal((2, 5))
+    axes = axes_of(["N", "D", "U"], np.stack([n, d, d]))
+    np.testing.assert_array_equal(axes[:2], axes_of(["N", "D"], np.stack([n, d])))
+    np.testing.assert_array_equal(axes[2], 0.0)
+    assert axes_of(["N", "D", "U"], np.array([[0.0], [0.0], [-np.log(10)]]))[2, 0] == pytest.approx(1.0)
+    np.testing.assert_array_equal(stretch_of(["N", "D", "U"]), [0.5, -0.5, 0.0])
 
 
 def test_law_only_drops_discrepancy_and_groups():

@@ -1,6 +1,6 @@
 """Discrepancy: the smooth misfit between a law and the truth, a Gaussian process over the inputs.
 
-Axes are decades of compute and of tokens per parameter (of each input, for laws of other inputs). The
+Axes are decades of compute and of tokens per parameter, then of each further input (`axes_of`). The
 process is carried by its values at a grid of knots over the table (deterministic training conditional,
 Quinonero-Candela & Rasmussen 2005), whitened: delta(x) = tau * k(x, Z) chol(K)^-T v with v ~ N(0, I). The
 squared-exponential kernel factorises over axes, each with its own length, so its matrices are a handful of
@@ -153,12 +153,20 @@ def _row_products(left: Any, right: Any, xp: Any) -> Any:
     return products.reshape((points, columns * more))
 
 
-def axis_names(inputs: Sequence[str]) -> tuple[str, ...]:
-    """Name the axes of the discrepancy for a law's inputs."""
+def axes_of(inputs: Sequence[str], ratios: np.ndarray) -> np.ndarray:
+    """Turn log-ratios to the centre, shape (input, point), into axes in decades, (axis, point).
+
+    Of N and D they are log10 C and log10 D/N, and compute is no third. Of D and U, unique tokens, the second
+    is log10 D/U: misfit along epochs, and one value where nothing is repeated.
+    """
+    decades = dict(zip(inputs, ratios / np.log(10), strict=True))
+    if {"D", "U"} <= set(inputs):
+        decades["U"] = decades["D"] - decades["U"]
     if {"N", "D"} <= set(inputs):
-        rest = [i for i in inputs if i not in ("N", "D")]
-        return ("log10 C", "log10 D/N", *(f"log10 {i}" for i in rest))
-    return tuple(f"log10 {i}" for i in inputs)
+        n, d = decades.pop("N"), decades.pop("D")
+        decades.pop("C", None)
+        return np.stack([n + d, d - n, *decades.values()])
+    return np.stack(list(decades.values()))
 
 
 def stretch_of(inputs: Sequence[str]) -> np.ndarray:
@@ -166,19 +174,10 @@ def stretch_of(inputs: Sequence[str]) -> np.ndarray:
 
     Misfit reaches further along compute than along tokens per parameter, or less far: which, the runs say.
     """
-    powers = np.zeros(len(axis_names(inputs)))
+    powers = np.zeros(len(axes_of(inputs, np.zeros((len(inputs), 1)))))
     if {"N", "D"} <= set(inputs):
         powers[:2] = 0.5, -0.5
     return powers
-
-
-def axes_of(inputs: Sequence[str], ratios: np.ndarray) -> np.ndarray:
-    """Turn log-ratios to the centre, shape (input, point), into axes in decades, (axis, point)."""
-    decades = dict(zip(inputs, ratios / np.log(10), strict=True))
-    if {"N", "D"} <= set(inputs):
-        n, d = decades.pop("N"), decades.pop("D")
-        return np.stack([n + d, d - n, *decades.values()])
-    return np.stack(list(decades.values()))
 
 
 def knots_over(axes: np.ndarray) -> tuple[tuple[float, ...], ...]:
