@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from bayescale.candidates import Settle
 from bayescale.catalogue import load
@@ -127,7 +126,7 @@ def tighten(
             return Tightening(rounds, _check(fitted, target, train, folder))
         assert proposed is not None
         following = read_ladder(folder / f"ladder-{number}.toml", folder)
-        following["runs"] += run_groups(_with_new_seeds(proposed.runs, following["runs"]))
+        following["runs"] += run_groups(proposed.runs)
         number += 1
         save_ladder(following, folder / f"ladder-{number}.toml")
 
@@ -220,13 +219,6 @@ def _plan(
         return plan(fitted, target, left, settle=settle, seed=seed)
     except BudgetError:
         return None
-
-
-def _with_new_seeds(runs: pd.DataFrame, groups: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return runs with seeds that none of a ladder's groups has, whether or not its run is in the table."""
-    seeds = np.concatenate([np.atleast_1d(group.get("seeds", 0)) for group in groups])
-    first = int(seeds.max()) + 1
-    return runs.assign(seed=np.arange(first, first + len(runs)))
 
 
 def _check(fitted: Fit, target: Target, train: Train, folder: Path) -> dict[str, Any] | None:

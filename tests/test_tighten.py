@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import tomllib
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,7 +23,7 @@ from bayescale.ladders import run_groups
 from bayescale.proposals import Proposal
 from bayescale.rounds import read_tightening
 from bayescale.runs import write_runs
-from bayescale.tightening import _with_new_seeds, tighten
+from bayescale.tightening import tighten
 from tests.conftest import simulated_table
 from tests.trainer.conftest import TINY
 
@@ -172,15 +170,6 @@ def test_interrupted_training_is_no_failure_and_a_budget_that_buys_nothing_an_en
     found = tighten(ladder, "params=1e9,tokens=2e10", 1.0, 1e-4, tmp_path / "poor", train=trained)
     assert len(found.rounds) == 1
     assert found.rounds[0]["stop"].startswith("no run that would help can be afforded")
-
-
-def test_a_planned_run_has_the_seed_of_no_run_of_the_ladder():
-    groups = [{"params": 1e6, "tokens": 1e7, "seeds": [0, 4]}, {"params": 2e6, "tokens": 1e7}]
-    runs = pd.DataFrame({"params": [1e6, 1e6], "tokens": 1e7, "seed": [0, 1]})
-    assert _with_new_seeds(runs, groups)["seed"].tolist() == [5, 6]
-    for path in (Path(__file__).parents[1] / "ladders").glob("*.toml"):
-        groups = tomllib.loads(path.read_text())["runs"]  # where seeds is a number or a list
-        assert _with_new_seeds(runs, groups)["seed"].min() > 0
 
 
 def test_runs_are_planned_at_sizes_that_can_be_trained(tmp_path):
