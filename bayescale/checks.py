@@ -189,7 +189,7 @@ def _ratio_range(table: RunTable) -> Iterator[Finding]:
 
 
 def _small_counts(table: RunTable) -> Iterator[Finding]:
-    for name in {"params", "tokens"} & set(table.frame):
+    for name in (n for n in ("params", "tokens") if n in table.frame):
         if (least := table.column(name).min()) < 1000:
             yield Finding(
                 "small-count",

@@ -243,3 +243,13 @@ def test_the_centred_form_is_the_formula_over_the_prior(name):
     np.testing.assert_allclose(gradient[0][usable], loss[usable], rtol=1e-6)
     slopes = [np.broadcast_to(slope, loss.shape)[usable] for slope in gradient[1:]]
     assert all(np.isfinite(slope).mean() > 0.9 for slope in slopes)
+
+
+CHINCHILLAS = sorted(outer for outer, inner in {*SPECIAL, *LIMITS} if inner == "chinchilla")
+
+
+@pytest.mark.parametrize("law", CHINCHILLAS)
+def test_priors_are_chinchillas_where_a_law_contains_it(law):
+    """Or Bayes factors between the two would be about the priors of what they share."""
+    theirs = {p.name: str(p.prior) for p in BUILTIN[law].parameters}
+    assert theirs.items() >= {p.name: str(p.prior) for p in BUILTIN["chinchilla"].parameters}.items()

@@ -167,11 +167,11 @@ class Either(Prior):
 
 
 def sample_priors(priors: Mapping[str, Prior], rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
-    """Draw `size` values of each parameter, those first that others' priors lie about."""
+    """Draw `size` values of each parameter, in the order of `priors`."""
     values: dict[str, np.ndarray] = {}
     for name in in_order(priors):
         values[name] = priors[name].given(values).sample(rng, size)
-    return values
+    return {name: values[name] for name in priors}
 
 
 def in_order(priors: Mapping[str, Prior]) -> list[str]:
