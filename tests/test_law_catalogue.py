@@ -1,11 +1,14 @@
 """Every built-in law can be sampled, has sane priors, and contains the laws that it says it nests."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import bayescale as bs
 from bayescale.laws import BUILTIN, CentredLaw, law_details, sample_priors
 from bayescale.laws.formula import compile_formula, names_in
 from bayescale.publishedfits import published_fits
+from bayescale.runs import make_table
 
 # Values at which a law turns into one that it nests: constants, another parameter's value, or functions of
 # the special case's parameters.
@@ -253,3 +256,15 @@ def test_priors_are_chinchillas_where_a_law_contains_it(law):
     """Or Bayes factors between the two would be about the priors of what they share."""
     theirs = {p.name: str(p.prior) for p in BUILTIN[law].parameters}
     assert theirs.items() >= {p.name: str(p.prior) for p in BUILTIN["chinchilla"].parameters}.items()
+
+
+def test_the_logarithmic_null_falls():
+    rng = np.random.default_rng(0)
+    seen = 10 ** rng.uniform(5, 9, 40)
+    loss = (1 - 0.03 * np.log(seen)) * np.exp(0.01 * rng.standard_normal(40))
+    frame = pd.DataFrame({"seen_examples": seen, "loss": loss})
+    table = make_table(frame, bs.TableMeta(name="falling", loss_unit="other"))
+    fit = bs.fit(table, "curve-logarithmic", discrepancy=False, method="fast")
+    assert fit.diagnostics.passed
+    falls = fit.parameters["a"]
+    assert abs(falls.mean() - 0.03) < 4 * falls.std()

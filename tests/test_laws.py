@@ -258,3 +258,17 @@ def test_priors_are_written_in_full():
     for prior in (LogNormal(1.054330983683298, 1e-7), LogNormal(2.0, 0.7), Gamma(1 / 3, 0.1)):
         assert parse_prior(str(prior)) == prior
     assert str(LogNormal(2.0, 0.7)) == "LogNormal(2, 0.7)"
+
+
+def test_a_term_that_is_taken_away_is_no_amplitude_and_leaves_no_floor():
+    law = law_from_formula("E - b*log(D)", priors={"b": "LogNormal(0.03, 1)"})
+    assert law.floor is None
+    assert derive(law).centred == {"E": "E", "b": "b"}
+    with pytest.raises(LawError, match="no default prior fits 'b'"):
+        law_from_formula("E - b*log(D)")
+
+
+def test_a_law_with_a_parameter_of_any_sign_is_not_sampled_in_logarithms():
+    law = BUILTIN["power-params-floor"].with_priors({"A": "Normal(0, 1)"})
+    assert derive(law).power_terms is None
+    assert derive(BUILTIN["power-params-floor"]).power_terms == {"A_centre": "alpha"}

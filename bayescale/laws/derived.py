@@ -5,7 +5,7 @@ need no SymPy. The texts are formulas like a user's own and are checked as such 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import sympy as sp
 
     from bayescale.laws.law import Law
+
+
+# Raised when what is derived of a formula changes: what was kept before is then derived anew.
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def derive(law: "Law") -> Derived:
 def _kept(
     formula: str, parameters: tuple[tuple[str, bool, str | None], ...], inputs: tuple[str, ...]
 ) -> Derived:
-    what = json.dumps([formula, parameters, inputs, version("bayescale"), version("sympy")])
+    what = json.dumps([formula, parameters, inputs, _FORMAT, version("sympy")])
     path = cache_folder() / "laws" / f"{sha256(what.encode()).hexdigest()[:32]}.json"
     try:
         data = json.loads(path.read_text("utf-8"))
@@ -112,6 +116,33 @@ def find_linear(expression: "sp.Expr", names: Iterable[str]) -> tuple[str, ...]:
     return tuple(linear)
 
 
+def find_floor(
+    expression: "sp.Expr", linear: Iterable[str], real: Collection[str], told: Collection[str] = ()
+) -> str | None:
+    """Return the linear parameter that stands alone, and that all else adds to; None where there is none.
+
+    Parameters
+    ----------
+    expression : sympy.Expr
+        The loss.
+    linear : iterable of str
+        Parameters in which it is jointly linear.
+    real : collection of str
+        Parameters that may be negative. One that stands alone is a floor only where all else is positive,
+        whatever the other parameters.
+    told : collection of str
+        Parameters whose terms are stated, and so known to add to the loss.
+    """
+    symbols = {s.name: s for s in expression.free_symbols}
+    slopes = {name: expression.diff(symbols[name]) for name in linear}
+    if any(not slope.is_positive for name, slope in slopes.items() if name not in told):
+        return None
+    alone = [name for name, slope in slopes.items() if slope == 1]
+    floors = [n for n in alone if n not in real]
+    floors = floors or [n for n in alone if (expression - symbols[n]).is_positive]
+    return next(iter(floors), None)
+
+
 def held_floor(expression: "sp.Expr") -> float:
     """Return the number that stands alone in a loss of which all else is positive, else 0."""
     number, rest = expression.as_coeff_Add()
@@ -129,9 +160,8 @@ class _Derivation:
         self.expression = parse_formula(formula, self.real)
         self.symbols = {s.name: s for s in self.expression.free_symbols}
         self.linear = find_linear(self.expression, [name for name, _, _ in parameters])
-        alone = [n for n in self.linear if self.expression.diff(self.symbols[n]) == 1]
-        floors = [n for n in alone if n not in self.real] or [n for n in alone if self._adds_to(n)]
-        self.floor = next(iter(floors), None)
+        told = {name for name, _, at_centre in parameters if at_centre is not None}
+        self.floor = find_floor(self.expression, self.linear, self.real, told)
 
     def result(self) -> Derived:
         import sympy as sp
@@ -153,10 +183,6 @@ class _Derivation:
             self._single_input_terms(expression, power_terms),
         )
 
-    def _adds_to(self, name: str) -> bool:
-        """Whether all else adds to a parameter that stands alone, so that it is the loss's floor."""
-        return bool((self.expression - self.symbols[name]).is_positive)
-
     def _terms(self) -> "dict[str, sp.Expr]":
         """For each parameter replaced by its value at the centre: the expression evaluated there."""
         terms = {}
@@ -165,7 +191,8 @@ class _Derivation:
                 terms[name] = parse_formula(at_centre, self.real)
             elif name in self.linear and name != self.floor:
                 coefficient = self.expression.diff(self.symbols[name])
-                if {s.name for s in coefficient.free_symbols} & set(self.inputs):
+                # What may be taken away, as by -a*log(N), has no value at the centre for a positive prior.
+                if coefficient.is_positive and {s.name for s in coefficient.free_symbols} & set(self.inputs):
                     terms[name] = self.symbols[name] * coefficient
         return terms
 
@@ -196,7 +223,7 @@ class _Derivation:
     def _power_terms(self, expression: "sp.Expr", names: list[str]) -> dict[str, str] | None:
         import sympy as sp
 
-        if self.floor is None or self.floor in self.real:  # their coordinates are logarithms
+        if self.floor is None or self.real:  # levels and slopes are sampled as logarithms
             return None
         terms: dict[str, str] = {}
         ratios = set(map(_ratio, self.inputs))

@@ -266,7 +266,7 @@ def law_from_formula(
         If the formula cannot be read, a parameter needs a prior that was not given, or the loss grows
         with every input.
     """
-    from bayescale.laws.derived import find_linear, held_floor
+    from bayescale.laws.derived import find_floor, find_linear, held_floor
 
     given = {k: parse_prior(v) if isinstance(v, str) else v for k, v in (priors or {}).items()}
     real = frozenset(k for k, v in given.items() if not v.positive)
@@ -278,7 +278,7 @@ def law_from_formula(
     if unknown := given.keys() - set(names):
         raise LawError(f"prior given for {sorted(unknown)}, but {formula!r} has {', '.join(names)}")
     linear = find_linear(expression, names)
-    floor = next((n for n in linear if expression.diff(symbols[n]) == 1), None)
+    floor = find_floor(expression, linear, real)
     has_floor = floor is not None or held_floor(expression) > 0
     parameters = []
     for parameter in names:
@@ -286,7 +286,7 @@ def law_from_formula(
             prior, meaning = given.get(parameter, FLOOR_PRIOR), "irreducible loss"
         elif parameter in given:
             prior, meaning = given[parameter], ""
-        elif parameter in linear:
+        elif parameter in linear and expression.diff(symbols[parameter]).is_positive:
             prior, meaning = (TERM_PRIOR if has_floor else BARE_TERM_PRIOR), "amplitude"
         elif _only_in_exponents(expression, symbols[parameter], {symbols[i] for i in inputs}):
             prior, meaning = (EXPONENT_PRIOR if has_floor else BARE_EXPONENT_PRIOR), "exponent"
