@@ -1,6 +1,7 @@
 """Replicates: runs that share every input tell noise apart from lack of fit.
 
-Runs of one configuration differ by seed alone, so their scatter is pure error whatever the law; what is
+Runs of one configuration, params and tokens included where the law knows nothing of them, differ by seed
+alone, so their scatter is pure error whatever the law; what is
 left of the residuals of their means is lack of fit (Box & Draper 1987, section 3.2).
 
 >>> import bayescale as bs
@@ -73,7 +74,7 @@ def lack_of_fit(fit: "Fit") -> LackOfFit | None:
     Returns
     -------
     LackOfFit or None
-        None where no two runs share all of the law's inputs.
+        None where no two runs share all inputs.
 
     Raises
     ------
@@ -81,7 +82,7 @@ def lack_of_fit(fit: "Fit") -> LackOfFit | None:
         If the loss of the law is not positive at some run.
     """
     model = fit.model
-    _, where, counts = np.unique(model.ratios, axis=1, return_inverse=True, return_counts=True)
+    _, where, counts = np.unique(_inputs(fit), axis=1, return_inverse=True, return_counts=True)
     freedom = int((counts - 1).sum())
     if freedom == 0:
         return None
@@ -106,6 +107,15 @@ def lack_of_fit(fit: "Fit") -> LackOfFit | None:
         lack_of_fit=float(np.sqrt(max(0.0, float(np.mean(means**2)) - explained))),
         failures=tuple(alone.diagnostics.failures),
     )
+
+
+def _inputs(fit: "Fit") -> np.ndarray:
+    """Return what configurations differ in, shape (input, run): the law's inputs, and sizes beside them."""
+    sizes = {"params", "tokens", "unique_tokens"} & set(fit.table.frame)
+    # Compute that is measured differs from run to run of one configuration.
+    measured = {"compute"} if {"params", "tokens"} <= sizes else set()
+    columns = sorted((sizes | set(fit.law.columns)) - measured)
+    return fit.table.frame[columns].fillna(np.inf).to_numpy(float).T  # no limit of unique tokens
 
 
 def _interval(squares: float, freedom: int) -> tuple[float, float]:

@@ -73,6 +73,12 @@ def test_without_replicates_there_is_nothing_to_tell():
     assert bs.lack_of_fit(bs.fit(simulated_table(rows=20), discrepancy=False)) is None
 
 
+def test_runs_of_other_tokens_are_no_replicates_to_a_law_of_params():
+    table = simulated_table(rows=12)
+    same = replace(table, frame=table.frame.assign(params=1e8, tokens=np.geomspace(1e9, 1e11, 12)))
+    assert bs.lack_of_fit(bs.fit(same, "power-params-floor", discrepancy=False, method="fast")) is None
+
+
 def test_what_a_discrepancy_explains_is_no_lack_of_fit():
     table = repeated_table()
     with_it, alone = (bs.lack_of_fit(bs.fit(table, method="fast", discrepancy=d)) for d in (True, False))
