@@ -365,6 +365,11 @@ def _model(
     of_law = dict(priors or {})
     given = {name: of_law.pop(name) for name in SCALE_PRIORS if name in of_law}
     scales = {n: parse_prior(p) if isinstance(p, str) else p for n, p in given.items()}
+    if wrong := [name for name, prior in scales.items() if not prior.positive or prior.about]:
+        raise FitError(
+            f"prior {scales[wrong[0]]} of {wrong[0]!r}, which is a positive scale: expected LogNormal or "
+            "Gamma, with numbers alone"
+        )
     return make_model(table, law_for(table, law, of_law), scale_priors=scales, **options), scales
 
 

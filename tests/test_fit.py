@@ -462,3 +462,9 @@ def test_no_target_and_tables_of_targets_are_errors(law_only_fit, inputs):
         law_only_fit.forecast(**inputs)
     with pytest.raises(FitError, match="expected positive numbers"):
         law_only_fit.allocate(compute=inputs["params"])
+
+
+@pytest.mark.parametrize("prior", ["Normal(0, 0.02)", "LogNormal(alpha, 1)"])
+def test_priors_of_scales_are_positive_and_about_numbers(prior):
+    with pytest.raises(FitError, match=r"prior .* of 'noise_sd', which is a positive scale"):
+        bs.fit(simulated_table(rows=12), priors={"noise_sd": prior}, method="fast")

@@ -89,7 +89,7 @@ def plot_discrepancy(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
     few = fit.thinned(400)
     d = ratio.ravel() * n
     expected = forecast(few, params=n, tokens=d).draws["expected_loss"].values.reshape(-1, n.size)
-    floor = few.parameters[fit.law.floor][:, None] if fit.law.floor else 0.0
+    floor = few.model.floor(few.parameters)
     delta = 100 * np.log((expected - floor) / (_law_loss(few, n, d) - floor))
     low, middle, high = np.nanquantile(delta, [0.05, 0.5, 0.95], axis=0).reshape(3, *ratio.shape)
     most = np.abs(middle).max()
