@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bayescale.errors import FitError
-from bayescale.laws import INPUT_COLUMNS, Law
+from bayescale.laws import INPUT_COLUMNS, Law, as_used
 from bayescale.model.discrepancy import axes_of
 from bayescale.model.model import MOST_DECADES
 from bayescale.runs import complete_compute
@@ -181,7 +181,8 @@ def complete_inputs(law: Law, k: float, inputs: Mapping[str, Any]) -> dict[str, 
             f"law {law.name!r} needs {', '.join(law.columns)}; {missing[0]!r} is not given and "
             f"cannot be found from {', '.join(given)}"
         )
-    return targets
+    used = as_used({s: targets[c] for s, c in zip(law.inputs, law.columns, strict=True)})
+    return targets | dict(zip(law.columns, used.values(), strict=True))
 
 
 def _require_consistent(targets: Mapping[str, np.ndarray], k: float) -> None:

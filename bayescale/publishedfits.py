@@ -13,7 +13,7 @@ import numpy as np
 
 from bayescale.catalogue import DATA
 from bayescale.errors import LawError
-from bayescale.laws import INPUT_COLUMNS
+from bayescale.laws import INPUT_COLUMNS, as_used
 from bayescale.laws.formula import compile_formula, names_in
 
 
@@ -150,4 +150,5 @@ def _evaluate(
     if inputs.keys() != set(columns.values()):
         raise LawError(f"{what} needs {sorted(columns.values())}; found {sorted(inputs)}")
     function = compile_formula(formula, columns, np, constants)
-    return np.asarray(function(*(np.asarray(inputs[c], float) for c in columns.values())))
+    used = as_used({symbol: np.asarray(inputs[column], float) for symbol, column in columns.items()})
+    return np.asarray(function(*used.values()))

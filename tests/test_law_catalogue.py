@@ -9,6 +9,7 @@ from bayescale.laws import BUILTIN, CentredLaw, law_details, sample_priors
 from bayescale.laws.formula import compile_formula, names_in
 from bayescale.publishedfits import published_fits
 from bayescale.runs import make_table
+from tests.conftest import simulated_table
 
 # Values at which a law turns into one that it nests: constants, another parameter's value, or functions of
 # the special case's parameters.
@@ -268,3 +269,24 @@ def test_the_logarithmic_null_falls():
     assert fit.diagnostics.passed
     falls = fit.parameters["a"]
     assert abs(falls.mean() - 0.03) < 4 * falls.std()
+
+
+def test_a_pool_larger_than_a_run_is_no_less_than_an_epoch():
+    """More unique tokens than tokens once meant negative repeats: a loss that rose with the pool, or NaN."""
+    rng = np.random.default_rng(0)
+    table = simulated_table(rows=24)
+    epochs = np.where(rng.random(24) < 0.5, 1.0, 8.0)
+    fits = []
+    for pool in (1.0, 20.0):  # times the tokens of runs that repeat nothing
+        unique = table.column("tokens") / np.where(epochs > 1, epochs, 1 / pool)
+        repeated = bs.RunTable(table.frame.assign(unique_tokens=unique), table.meta)
+        fits.append(bs.fit(repeated, "muennighoff", discrepancy=False, method="fast", draws=100))
+    np.testing.assert_array_equal(fits[1].z, fits[0].z)
+    fit = bs.fit(bs.RunTable(repeated.frame, table.meta), "muennighoff", method="fast", draws=100)
+    once, endless = (fit.forecast(params=1e9, tokens=2e10, unique_tokens=u) for u in (2e10, 1e14))
+    np.testing.assert_array_equal(once.loss, endless.loss)
+    assert once.inputs["unique_tokens"] == endless.inputs["unique_tokens"] == 2e10
+    published = published_fits()["muennighoff"]
+    assert published.loss(params=1e9, tokens=2e10, unique_tokens=1e14) == published.loss(
+        params=1e9, tokens=2e10, unique_tokens=2e10
+    )

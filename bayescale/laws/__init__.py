@@ -6,7 +6,7 @@ from typing import Any
 from bayescale.errors import LawError, did_you_mean
 from bayescale.laws.builtin import BUILTIN
 from bayescale.laws.centred import CentredLaw
-from bayescale.laws.law import INPUT_COLUMNS, Law, Parameter, law_from_formula
+from bayescale.laws.law import INPUT_COLUMNS, Law, Parameter, as_used, law_from_formula
 from bayescale.laws.priors import Either, Gamma, LogNormal, Normal, Prior, parse_prior, sample_priors
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Normal",
     "Parameter",
     "Prior",
+    "as_used",
     "find_law",
     "law_details",
     "law_from_formula",

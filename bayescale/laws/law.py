@@ -9,7 +9,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bayescale.errors import LawError
 from bayescale.laws.formula import names_in, parse_formula, with_numbers
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 # Symbols that always mean an input, and the run-table column each is read from. A symbol that is the
 # name of a column means that column.
 INPUT_COLUMNS = {"N": "params", "D": "tokens", "C": "compute", "U": "unique_tokens"}
+# What a run cannot have more of than of another: of a larger pool it sees as many tokens as it trains on.
+_AT_MOST = {"U": "D", "unique_params": "N"}
 
 # Priors for parameters that a user's formula leaves without one; DESIGN of the built-in families:
 # 138 published refits have exponents with median .40 (5-95%: .13-.61), floors from .17 to 4.3 nats.
@@ -238,6 +242,18 @@ class Law:
         """Inverse of `to_dict`."""
         parameters = tuple(Parameter(**(p | {"prior": parse_prior(p["prior"])})) for p in data["parameters"])
         return cls(**(dict(data) | {"parameters": parameters, "nests": tuple(data["nests"])}))
+
+
+def as_used(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return inputs by symbol, with no more unique tokens than tokens.
+
+    >>> as_used({"D": 2e10, "U": 1e12})
+    {'D': 20000000000.0, 'U': 20000000000.0}
+    """
+    most = {name: inputs[of] for name, of in _AT_MOST.items() if of in inputs}
+    return {
+        name: np.minimum(value, most[name])[()] if name in most else value for name, value in inputs.items()
+    }
 
 
 def law_from_formula(

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from bayescale.errors import FitError, TableError
-from bayescale.laws import BUILTIN, CentredLaw, Either, Gamma, Law, LogNormal, Prior
+from bayescale.laws import BUILTIN, CentredLaw, Either, Gamma, Law, LogNormal, Prior, as_used
 from bayescale.model.coordinates import Coordinates, Sampled, natural_coordinates
 from bayescale.model.discrepancy import Discrepancy, axes_of, knots_over, stretch_of
 from bayescale.runs import RunTable
@@ -151,7 +151,8 @@ class Model:
 
     def ratios_at(self, inputs: Mapping[str, Any]) -> np.ndarray:
         """Return log-ratios to the centre, shape (input, point), of inputs by symbol."""
-        columns = [np.log(np.asarray(inputs[i], float) / self.centre[i]) for i in self.law.inputs]
+        used = as_used(inputs)
+        columns = [np.log(np.asarray(used[i], float) / self.centre[i]) for i in self.law.inputs]
         return np.stack(np.broadcast_arrays(*columns))
 
     def law_loss(self, values: Mapping[str, Any], ratios: np.ndarray, xp: Any = np) -> Any:
@@ -470,6 +471,7 @@ def make_model(
                 f"to {values.max():g}; expected at most {MOST_DECADES}. Is a row in another unit?"
             )
         inputs[symbol] = values
+    inputs = as_used(inputs)
     centre = {s: float(np.exp(np.mean(np.log(v)))) for s, v in inputs.items()}
     ratios = np.stack([np.log(v / centre[s]) for s, v in inputs.items()])
     group, names = _groups(table, group_effect)
