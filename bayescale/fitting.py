@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Method = Literal["auto", "nuts", "fast"]
 
+# Of fewer draws a chain diagnostics cannot be told.
+LEAST_DRAWS = 10
+
 
 @dataclass(frozen=True, eq=False)
 class Fit:
@@ -220,7 +223,7 @@ def fit(
     if method not in get_args(Method):
         raise FitError(f"method {method!r} is unknown; expected one of {', '.join(get_args(Method))}")
     for name, value, least in (
-        ("draws", draws, 4),
+        ("draws", draws, LEAST_DRAWS),
         ("tune", tune, 1),
         ("chains", chains, 1),
         ("seed", seed, 0),
@@ -380,7 +383,7 @@ def _fit_fast(table: RunTable, model: Model, options: dict[str, Any]) -> Fit:
     sampled = sample_fast(model, draws=chains * draws, seed=options["seed"])
     diagnostics = Diagnostics(
         "fast",
-        sampled.ess,
+        min(sampled.ess, float(chains * draws)),  # no more than are kept
         k_hat=sampled.k_hat,
         latent_variance=sampled.latent_variance,
         seconds=sampled.seconds,

@@ -468,3 +468,11 @@ def test_no_target_and_tables_of_targets_are_errors(law_only_fit, inputs):
 def test_priors_of_scales_are_positive_and_about_numbers(prior):
     with pytest.raises(FitError, match=r"prior .* of 'noise_sd', which is a positive scale"):
         bs.fit(simulated_table(rows=12), priors={"noise_sd": prior}, method="fast")
+
+
+def test_no_more_draws_are_effective_than_are_kept():
+    few = bs.fit(simulated_table(rows=30), discrepancy=False, method="fast", draws=10)
+    assert few.diagnostics.min_ess == few.z[..., 0].size == 40
+    assert not few.diagnostics.passed
+    with pytest.raises(FitError, match="draws is 9; expected at least 10"):
+        bs.fit(simulated_table(rows=30), draws=9)

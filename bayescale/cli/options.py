@@ -36,7 +36,7 @@ GroupOption = Annotated[
 MethodOption = Annotated[
     str, typer.Option("--method", help="auto, fast (importance sampling) or nuts (the reference).")
 ]
-DrawsOption = Annotated[int, typer.Option("--draws", min=4, max=1_000_000, help="Draws kept per chain.")]
+DrawsOption = Annotated[int, typer.Option("--draws", min=10, max=1_000_000, help="Draws kept per chain.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the draws.")]
 AgainstOption = Annotated[str, typer.Option(help="Peers to score beside the default model.")]
 AtOption = Annotated[list[str] | None, typer.Option(help="Forecast: other inputs, e.g. streams=8.")]
