@@ -97,8 +97,8 @@ def _near_duplicates(table: RunTable) -> Iterator[Finding]:
     if repeats := int(rows.duplicated().sum()):
         yield Finding(
             "near-duplicates",
-            f"repeats of another run's inputs and loss to .1%, {seed}: {repeats}; the same run counted twice "
-            "narrows every band",
+            f"repeats of another run's inputs to .1% and loss to .01%, {seed}: {repeats}; the same "
+            "run counted twice narrows every band",
             "arXiv:2404.10102",
         )
 

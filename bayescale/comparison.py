@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bayescale.nesting import Separation
 
 LAWS = ("chinchilla", "chinchilla-shared", "kaplan-floor", "kaplan")
+WEIGHTS = ("evidence", "stacking")
 
 # Log Bayes factors, nats, from which a table says anything, favours a law, and decides (Kass & Raftery 1995,
 # doi:10.1080/01621459.1995.10476572, who count twice the logarithm).
@@ -222,8 +223,8 @@ class Comparison:
         """Forecast with all laws, mixed by weight; see `bayescale.averaging.average`."""
         from bayescale.averaging import average
 
-        if weights not in ("evidence", "stacking"):
-            raise FitError(f"weights {weights!r} are unknown; expected evidence or stacking")
+        if weights not in WEIGHTS:
+            raise FitError(f"weights {weights!r} are unknown; expected {' or '.join(WEIGHTS)}")
         by = (
             self.probabilities
             if weights == "evidence"
@@ -294,7 +295,8 @@ def compare(
         If there are fewer than two laws, one comes twice, or fits are of different tables.
     """
     if isinstance(of, RunTable):
-        fits = _fit_all(of, LAWS if laws is None else laws, method, progress, options)
+        asked = [laws] if isinstance(laws, str | Law) else LAWS if laws is None else laws
+        fits = _fit_all(of, asked, method, progress, options)
     else:
         if laws is not None or options:
             given = ["laws"] * (laws is not None) + sorted(options)

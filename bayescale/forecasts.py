@@ -116,9 +116,15 @@ def forecast(fit: "Fit", *, seed: int = 0, known_noise: Any = 0.0, **inputs: Any
     ratios = fit.model.ratios_at(
         {s: targets[c] for s, c in zip(fit.law.inputs, fit.law.columns, strict=True)}
     )
+    known = np.asarray(known_noise, float)
+    if known.shape not in ((), (1,), ratios.shape[1:]) or not np.all((known >= 0) & (known < np.inf)):
+        raise FitError(
+            f"known_noise is {known.tolist()}; expected a relative standard deviation, 0 or more, for all "
+            f"{ratios.shape[1]} targets or for each"
+        )
     rng = np.random.default_rng(seed)
     expected = expected_loss(fit, ratios, rng)
-    new = expected * np.exp(_noise(fit, expected.shape, known_noise, rng) + _offset(fit, expected.shape, rng))
+    new = expected * np.exp(_noise(fit, expected.shape, known, rng) + _offset(fit, expected.shape, rng))
     shape = (*fit.z.shape[:2], ratios.shape[1])
     outside = decades_outside(fit, targets)
     return Forecast(

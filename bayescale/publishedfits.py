@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from bayescale.catalogue import DATA
 from bayescale.errors import LawError
 from bayescale.laws import INPUT_COLUMNS, as_used
 from bayescale.laws.formula import compile_formula, names_in
+
+if TYPE_CHECKING:
+    from bayescale.runs import RunTable
 
 
 @dataclass(frozen=True)
@@ -134,9 +137,11 @@ def published_rules() -> dict[str, PublishedRule]:
     return {entry["name"]: PublishedRule(**entry) for entry in data["rule"]}
 
 
-def published_fits_of(table: str, formula: str) -> list[PublishedFit]:
-    """Return the published fits of a law's formula to a bundled table."""
-    return [p for p in published_fits().values() if (p.table, p.formula) == (table, formula)]
+def published_fits_of(table: "RunTable", formula: str) -> list[PublishedFit]:
+    """Return the published fits of a law's formula to a table, which a file of its name is not."""
+    if not table.meta.citation:
+        return []
+    return [p for p in published_fits().values() if (p.table, p.formula) == (table.name, formula)]
 
 
 def _columns(formula: str, constants: Mapping[str, float]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import typer
 
 import bayescale as bs
+from bayescale.catalogue import DATA
 from bayescale.cli.options import size
 from bayescale.runs import write_runs
 from tests.conftest import simulated_table
@@ -150,6 +152,25 @@ def test_sizes_may_be_written_as_people_write_them(fit_nc):
 def test_fit_tells_noise_of_replicates_from_lack_of_fit():
     done = run("fit", "zipf-facts", "--no-discrepancy", "--draws", "300")
     assert re.search(r"replicates \(\d+ of \d+ configurations\): noise 0?\.\d+% of the loss", done.stdout)
+
+
+def test_json_of_a_fit_holds_its_lack_of_fit_and_what_papers_print_of_its_table_alone(tmp_path):
+    how = ("--no-discrepancy", "--draws", "300", "--json")
+    found = json.loads(run("fit", "zipf-facts", *how).stdout)["lack_of_fit"]
+    assert 0 < found["interval"][0] < found["pure_error"] < found["interval"][1]
+    bundled = json.loads(run("fit", "chinchilla", *how).stdout)
+    assert "besiroglu" in bundled["parameters"]["alpha"]
+    assert bundled["lack_of_fit"] is None or bundled["lack_of_fit"]["configurations"] > 200
+    namesake = tmp_path / "chinchilla.csv"
+    shutil.copy(DATA / "chinchilla.csv", namesake)  # without its metadata, any file
+    assert "besiroglu" not in json.loads(run("fit", namesake, *how).stdout)["parameters"]["alpha"]
+
+
+def test_weights_that_cannot_apply_are_refused_before_anything_is_fitted():
+    for weights, said in (("bogus", "expected evidence or stacking"), ("stacking", "give --params")):
+        done = run("compare", "chinchilla", "--weights", weights)
+        assert done.returncode == 2
+        assert said in done.stderr
 
 
 def test_fits_that_took_nuts_are_kept(runs_csv, tmp_path):

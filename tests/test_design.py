@@ -186,7 +186,7 @@ def test_a_table_of_targets(small_fit, tmp_path):
     paths = [str(tmp_path / name) for name in ("fit.nc", "pool.csv", "test.csv")]
     command = ["plan", paths[0], "--budget", "1e21", "--candidates", paths[1]]
     found = json.loads(run(*command, "--target-table", paths[2], "--json").stdout)
-    assert [r["params"] for r in found["runs"]] == both.runs["params"].tolist()
+    assert [r["params"] for r in found["proposed"]] == both.runs["params"].tolist()
     refused = run(*command, "--target-table", paths[2], "--target", "E")
     assert "--target-table" in refused.stderr
 
@@ -393,7 +393,7 @@ def test_the_ladder_of_a_plan_can_be_trained(tmp_path):
     assert (tmp_path / "plan.svg").read_text().startswith("<?xml")
     dry = run("train", "next.toml", "--dry-run", cwd=tmp_path, COLUMNS="200")
     assert dry.returncode == 0, dry.stderr
-    assert f"{len(report['runs'])} runs" in dry.stdout
+    assert f"{len(report['proposed'])} runs" in dry.stdout
 
 
 def test_paths_of_a_ladder_are_kept_when_it_moves(tmp_path):

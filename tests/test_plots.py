@@ -11,6 +11,7 @@ import bayescale as bs
 from bayescale import plots
 from bayescale.backtesting import Backtest
 from bayescale.inference.diagnostics import Diagnostics
+from bayescale.laws import BUILTIN
 from bayescale.rounds import Tightening
 from tests.conftest import simulated_table
 
@@ -208,3 +209,24 @@ def test_dollars_in_a_tables_name_are_dollars():
     ax = plots.plot_forecast(fit, fit.forecast(params=1e9, tokens=2e10))
     ax.figure.canvas.draw()
     assert r"pay\$a_\$b^" in ax.get_title(loc="left")
+
+
+def test_forecasts_of_laws_with_further_inputs_are_drawn():
+    table = simulated_table(rows=20)
+    frame = table.frame.assign(unique_tokens=table.column("tokens") / np.tile([1.0, 8.0], 10))
+    fit = bs.fit(bs.RunTable(frame, table.meta), "muennighoff", method="fast", draws=100)
+    target = fit.forecast(params=1e9, tokens=2e10, unique_tokens=1e10)
+    assert plots.plot_forecast(fit, target).get_legend() is not None
+
+
+def test_a_map_of_the_discrepancy_is_a_share_of_the_loss_above_a_floor_that_is_held():
+    table = simulated_table(rows=30)
+    law = BUILTIN["chinchilla"]
+    nearly, held = law.with_priors({"E": "LogNormal(1.8, 0.0001)"}), law.with_constants({"E": 1.8})
+    most = []
+    for of in (nearly, held):
+        wrong = {"discrepancy_sd": "LogNormal(0.05, 0.1)"}
+        fit = bs.fit(table, of, priors=wrong, method="fast", draws=400, seed=1)
+        shades = plots.plot_discrepancy(fit).collections[0]
+        most.append(max(-shades.zmin, shades.zmax))
+    assert most[1] == pytest.approx(most[0], rel=0.5)  # a share of the whole loss would be a third of it

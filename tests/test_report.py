@@ -22,7 +22,9 @@ COMMAND = "bayescale report mine.csv -o mine.html --params 1e10 --tokens 2e11"
 
 @pytest.fixture(scope="module")
 def good() -> bs.Fit:
-    return bs.fit(simulated_table(rows=40, name="chinchilla"), method="fast", draws=300, seed=2)
+    table = simulated_table(rows=40, name="chinchilla")
+    table = bs.RunTable(table.frame, table.meta.model_copy(update={"citation": "simulated"}))
+    return bs.fit(table, method="fast", draws=300, seed=2)
 
 
 @pytest.fixture(scope="module")

@@ -55,13 +55,14 @@ def compare(
 
     if plot:
         require_writable(plot)
+    inputs = target_inputs(None, params=params, tokens=tokens)
+    _require_weights(weights, bool(inputs))
     table = reading.load(source)
     compared = run(
         table, names(laws), sensitivity=sensitivity, heldout=heldout,
         method=method, noise=noise, discrepancy=discrepancy, group_effect=group_effect, draws=draws,
         seed=seed, progress=say,
     )  # fmt: skip
-    inputs = target_inputs(None, params=params, tokens=tokens)
     averaged = compared.forecast(weights=weights, seed=seed, **inputs) if inputs else None
     if plot:
         from bayescale.plots import plot_comparison, save_figure
@@ -82,6 +83,16 @@ def compare(
             print_frame(averaged.by_law(), "expected loss law by law (nats/token)")
         print_warnings(warnings)
     exit_by(all(fit.diagnostics.passed for fit in compared.fits.values()))
+
+
+def _require_weights(weights: str, forecast: bool) -> None:
+    from bayescale.comparison import WEIGHTS
+    from bayescale.errors import BayescaleError
+
+    if weights not in WEIGHTS:
+        raise BayescaleError(f"--weights: found {weights!r}; expected {' or '.join(WEIGHTS)}")
+    if weights != WEIGHTS[0] and not forecast:
+        raise BayescaleError("--weights average forecasts: give --params and --tokens, too")
 
 
 def _print_comparison(compared: "Comparison") -> None:

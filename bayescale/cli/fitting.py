@@ -47,12 +47,12 @@ def fit(
         require_writable(output, suffix=".nc", source=source)
     table = reading.load(source)
     fitted = _fit(table, how, output)
-    summary = _with_published(fitted)
+    summary, found = _with_published(fitted), lack_of_fit(fitted)
     if as_json:
-        print_json(fitted, {"parameters": summary.to_dict("index")})
+        print_json(fitted, {"parameters": summary.to_dict("index"), "lack_of_fit": found and asdict(found)})
     else:
         print_frame(summary.reset_index(), f"{fitted.law.name} on {table.name}, {len(table)} runs")
-        if found := lack_of_fit(fitted):
+        if found:
             print(found)
         print_warnings(fitted.warnings)
         if output:
@@ -223,7 +223,7 @@ def _with_published(fitted: "Fit") -> "pd.DataFrame":
     from bayescale.publishedfits import published_fits_of
 
     summary = fitted.summary()
-    for published in published_fits_of(fitted.table.name, fitted.law.formula):
+    for published in published_fits_of(fitted.table, fitted.law.formula):
         values = [published.constants.get(str(p), float("nan")) for p in summary.index]
         summary[published.name] = values
     return summary

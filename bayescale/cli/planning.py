@@ -146,7 +146,7 @@ def _choose(
 def _as_data(result: "Plan | LawPlan") -> dict[str, Any]:
     from bayescale.plans import Plan
 
-    data = {"cost": result.cost, "runs": result.runs.to_dict("records")}
+    data = {"cost": result.cost, "proposed": result.runs.to_dict("records")}
     if not isinstance(result, Plan):
         doubt = {"uncertainty": result.uncertainty, "information": result.information, "unit": "nats"}
         return data | doubt | {"odds": result.odds.to_dict("index")}
@@ -165,7 +165,7 @@ def _print_plan(result: "Plan | LawPlan", budget: float, made_from: str) -> None
         print(f"{result.headline}, {cost}")
         print_warnings(result.warnings)
         return
-    shown = shown.rename(columns={"gain": "width_removed", "gain_per_flop": "removed_per_FLOP"})
+    shown = shown.rename(columns={"gain": "share_removed", "gain_per_flop": "share_per_FLOP"})
     print_frame(shown, f"Runs for {result.description} ({made_from})")
     low, high = result.band
     band = "mean 90% band" if result.target.count > 1 else "90% band"

@@ -16,6 +16,7 @@ from bayescale.cli.options import (
     TableOptions,
     TokensOption,
     names,
+    pairs,
     target_inputs,
 )
 from bayescale.cli.output import exit_by, print_warnings, say
@@ -63,7 +64,8 @@ def report(
     )  # fmt: skip
     compared = (
         compare_laws(
-            fitted.table, names(laws), **same, method=how.method, draws=how.draws, seed=how.seed, progress=say
+            fitted.table, names(laws), priors=pairs(how.prior, "--prior"), **same, method=how.method,
+            draws=how.draws, seed=how.seed, progress=say,
         )
         if laws
         else None
@@ -71,7 +73,7 @@ def report(
     page = make(
         fitted,
         forecast=fitted.forecast(seed=how.seed, **asked) if asked else None,
-        allocation=fitted.allocate(compute=compute) if compute else None,
+        allocation=fitted.allocate(compute=compute, seed=how.seed) if compute else None,
         backtest=backtested,
         comparison=compared,
         tightening=rounds,

@@ -7,7 +7,7 @@ import numpy as np
 
 from bayescale.comparison import DECIDES, Comparison
 from bayescale.errors import FitError
-from bayescale.plots.style import BLUE, CYCLE, GREY, LABELS, ORANGE, plain, styled, write_mark
+from bayescale.plots.style import BLUE, CYCLE, GREY, LABELS, ORANGE, axes_or_new, plain, styled, write_mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ def plot_comparison(compared: Comparison) -> "Axes":
     """Draw curves, evidence and pointwise LOO side by side; returns the first axes."""
     import matplotlib.pyplot as plt
 
-    axes = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")[1]
+    axes = plt.subplots(1, 3, figsize=(14, 4.4))[1]
     plot_laws(compared, axes[0])
     plot_evidence(compared, axes[1])
     plot_loo_difference(compared, axes[2])
@@ -39,9 +39,7 @@ def plot_laws(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
     FitError
         If a law needs more than params, tokens or compute.
     """
-    import matplotlib.pyplot as plt
-
-    ax = ax or plt.subplots(layout="constrained")[1]
+    ax = axes_or_new(ax)
     table = compared.table
     compute, loss = table.column("compute"), table.column("loss")
     ratios = table.column("tokens") / table.column("params")
@@ -56,7 +54,7 @@ def plot_laws(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
     shown = ", ".join(f"{style} {ratio:.3g}" for style, ratio in zip("·–╌", levels, strict=True))
     ax.set(xscale="log", xlabel=LABELS["compute"], ylabel=LABELS["loss"])
     ax.set_title(f"{plain(table.name)}: laws at D/N {shown}", fontsize="small")
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend()
     _mark(ax, compared)
     return ax
 
@@ -70,16 +68,15 @@ def _mark(ax: "Axes", compared: Comparison) -> None:
 def _median_curve(fit: "Fit", inputs: dict[str, np.ndarray]) -> np.ndarray:
     if missing := set(fit.law.inputs) - inputs.keys():
         raise FitError(f"law {fit.law.name!r} needs {sorted(missing)[0]!r}: it has no curve along compute")
-    values = {n: fit.parameters[n][:400] for n in fit.model.centred.names}
+    fit = fit.thinned(400)
+    values = {n: fit.parameters[n] for n in fit.model.centred.names}
     return np.median(fit.model.law_loss(values, fit.model.ratios_at(inputs)), axis=0)
 
 
 @styled
 def plot_evidence(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
     """Draw log Bayes factors against the best law, as fitted (with errors) and in other settings."""
-    import matplotlib.pyplot as plt
-
-    ax = ax or plt.subplots(layout="constrained")[1]
+    ax = axes_or_new(ax)
     table = compared.sensitivity_table()
     places = np.arange(len(compared.labels))
     for row, (setting, factors) in enumerate(table.iterrows()):
@@ -98,7 +95,7 @@ def plot_evidence(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
     ax.invert_yaxis()
     ax.set(yticks=places, yticklabels=compared.labels, xlabel="log Bayes factor against the best (nats)")
     ax.set_title("evidence (shaded: not decisive)", fontsize="small")
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend()
     _mark(ax, compared)
     return ax
 
@@ -112,11 +109,9 @@ def plot_loo_difference(compared: Comparison, ax: "Axes | None" = None) -> "Axes
     FitError
         If the table has no compute.
     """
-    import matplotlib.pyplot as plt
-
     if "compute" not in compared.table.frame:
         raise FitError(f"table {compared.table.name!r} has no compute to draw LOO along")
-    ax = ax or plt.subplots(layout="constrained")[1]
+    ax = axes_or_new(ax)
     first, second = compared.labels[:2]
     gain = np.asarray(compared.loo[first].elpd_i) - np.asarray(compared.loo[second].elpd_i)
     compute = compared.table.column("compute")
@@ -124,4 +119,5 @@ def plot_loo_difference(compared: Comparison, ax: "Axes | None" = None) -> "Axes
     ax.scatter(compute, gain, s=12, color=np.where(gain > 0, BLUE, ORANGE))
     ax.set(xscale="log", xlabel=LABELS["compute"], ylabel="difference of log density (nats)")
     ax.set_title(f"PSIS-LOO by run: {first}\nover {second} where above 0", fontsize="small")
+    _mark(ax, compared)
     return ax

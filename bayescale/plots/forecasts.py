@@ -33,7 +33,7 @@ _WIDTHS = (0, 0.25, 0.5, 1, 2, 4, 8, 16)
 
 @styled
 def plot_forecast(fit: "Fit", target: Forecast, ax: "Axes | None" = None) -> "Axes":
-    """Draw the runs, the band along the first target's tokens per parameter, and the targets.
+    """Draw the runs, the targets, and the band at the first one's tokens per parameter and other inputs.
 
     Parameters
     ----------
@@ -53,7 +53,9 @@ def plot_forecast(fit: "Fit", target: Forecast, ax: "Axes | None" = None) -> "Ax
         raise FitError(f"law {fit.law.name!r} has no params and tokens to draw loss against compute")
     rows = target.summary()
     ratio = float(rows["tokens"].iloc[0] / rows["params"].iloc[0])
-    ax = plot_bands(fit, "compute", ratio=ratio, upto=float(rows["compute"].max()), ax=ax)
+    sizes = ("params", "tokens", "compute")
+    held = {c: float(rows[c].iloc[0]) for c in fit.law.columns if c not in sizes}
+    ax = plot_bands(fit, "compute", ratio=ratio, held=held, upto=float(rows["compute"].max()), ax=ax)
     ends = rows["loss_90%_low"], rows["loss_90%_high"]
     errors = np.abs(np.stack(ends) - rows["loss"].to_numpy())
     ax.errorbar(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from bayescale.errors import FitError
-from bayescale.plots.style import BLUE, GREEN, GREY, ORANGE, axes_or_new, styled
+from bayescale.plots.style import BLUE, GREEN, GREY, ORANGE, axes_or_new, styled, write_mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,12 +54,10 @@ def plot_rounds(
     ax.set(xlabel="compute of planned runs so far (FLOP)", ylabel=f"90% band ({unit})")
     ax.set_title(title)
     if any(r["failures"] for r in rounds):
-        box = {"facecolor": "white", "edgecolor": ORANGE, "alpha": 0.9, "pad": 3}
-        text = "diagnostics failed in some rounds: do not rely on those"
-        ax.text(0.02, 0.03, text, transform=ax.transAxes, color=ORANGE, weight="bold", bbox=box)
+        write_mark(ax, "diagnostics failed in some rounds: do not rely on those")
     bottom, top = ax.get_ylim()
     ax.set_ylim(bottom - 0.2 * (top - bottom), top)  # room for the legend
-    ax.legend(frameon=False, fontsize="small", loc="lower left", ncols=3)
+    ax.legend(loc="lower left", ncols=3)
     return ax
 
 

@@ -112,7 +112,7 @@ def report(
         law_math=law_mathml(fit.law),
         parameters=_parameters(fit),
         medians=fit.summary()["50%"].to_dict(),
-        published=published_fits_of(fit.table.name, fit.law.formula),
+        published=published_fits_of(fit.table, fit.law.formula),
         diagnostics=_diagnostics(fit),
         reproduce=_reproduce(fit, command),
         pictures=figures(fit, forecast, allocation, backtest, comparison, tightening),
