@@ -228,7 +228,7 @@ def read_runs(
         ``[columns]`` section; arguments here take precedence.
     columns : mapping, optional
         Our column name to the file's, e.g. ``{"params": "N", "loss": "val_loss"}``; a factor may follow,
-        as in ``{"tokens": "Tokens (B) * 1e9"}``.
+        as in ``{"tokens": "Tokens (B) * 1e9"}`` where its values have no K, M, B or T of their own.
     loss_unit : str, optional
         Unit of the file's losses, one of `bayescale.units.LOSS_UNITS`; nats/token unless told.
     tokens_per_byte : float, optional
@@ -497,7 +497,7 @@ def _rename(frame: pd.DataFrame, mapping: Mapping[str, str], path: Path) -> pd.D
             )
     frame = frame.set_axis(have, axis=1)
     found = {
-        ours: frame[theirs] if factor == 1 else _as_numbers(frame[theirs], ours) * factor
+        ours: frame[theirs] if factor == 1 else _as_numbers(frame[theirs], ours, str(path), factor=factor)
         for ours, (theirs, factor) in split.items()
     }
     # A mapped column replaces one that already has our name.
@@ -565,26 +565,30 @@ def _flags(values: pd.Series, where: str) -> np.ndarray:
 def _numbers(raw: pd.DataFrame, where: str) -> pd.DataFrame:
     frame = raw.copy()
     for name in (c for c in _POSITIVE if c in frame):
-        values = _as_numbers(frame[name], name)
-        text = values.isna() & frame[name].notna()
-        if text.any():
-            row = int(np.flatnonzero(text)[0])
-            raise TableError(
-                f"{where}, row {frame.index[row]}, column {name!r}: found {frame[name].iloc[row]!r}; "
-                "expected a number"
-            )
-        frame[name] = values.astype(float)
+        frame[name] = _as_numbers(frame[name], name, where).astype(float)
     return frame
 
 
-def _as_numbers(values: pd.Series, name: str) -> pd.Series:
-    """Return a column as numbers, NaN where it holds none; counts may be written as people write them."""
+def _as_numbers(values: pd.Series, name: str, where: str, *, factor: float = 1.0) -> pd.Series:
+    """Return a column times a factor, NaN where a value is missing; counts may be written as people do."""
     numbers = pd.to_numeric(values, errors="coerce")
     unread = numbers.isna() & values.notna()
     if unread.any():
-        written = values[unread].map(lambda text: written_number(str(text), magnitudes=name in _COUNTS))
+        # A column that takes a factor is in thousands, millions or billions already.
+        magnitudes = name in _COUNTS and factor == 1
+        written = values[unread].map(lambda text: written_number(str(text), magnitudes=magnitudes))
         numbers = numbers.astype(float).fillna(written)
-    return numbers
+        unread = numbers.isna() & values.notna()
+    if unread.any():
+        row = int(np.flatnonzero(unread)[0])
+        found = f"{where}, row {values.index[row]}, column {name!r}: found {values.iloc[row]!r}"
+        if factor != 1 and not np.isnan(written_number(str(values.iloc[row]))):
+            raise TableError(
+                f"{found}, to be multiplied by {factor:g}; expected a number without K, M, B or T. Leave out "
+                "the factor, or the letter in every row"
+            )
+        raise TableError(f"{found}; expected a number")
+    return numbers * factor
 
 
 def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: str) -> None:

@@ -287,6 +287,24 @@ def test_what_is_no_number_stays_an_error(tmp_path, text):
         read_runs(tmp_path / "t.csv")
 
 
+@pytest.mark.parametrize(
+    ("cell", "match"),
+    [
+        ("3.2B", "found '3.2B', to be multiplied by 1e\\+09; expected a number without K, M, B or T"),
+        ("abc", "found 'abc'; expected a number"),
+    ],
+)
+def test_a_factor_multiplies_numbers_alone(tmp_path, cell, match):
+    """A letter and a factor would multiply twice; text is no missing value, which could be dropped."""
+    path = written(tmp_path, f'params,Tokens (B),loss\n1e8,"1,000",3.5\n2e8,{cell},3.2\n')
+    for drop_missing in (False, True):
+        with pytest.raises(TableError, match=rf"runs\.csv, row 3, column 'tokens': {match}"):
+            read_runs(path, columns={"tokens": "Tokens (B) * 1e9"}, drop_missing=drop_missing)
+    path = written(tmp_path, 'params,Tokens (B),loss\n1e8,"1,000",3.5\n2e8,,3.2\n')
+    table = read_runs(path, columns={"tokens": "Tokens (B) * 1e9"}, drop_missing=True)
+    assert table.column("tokens").tolist() == [1e12]
+
+
 def test_a_rounding_error_that_is_given_is_in_the_losses_unit():
     raw = pd.DataFrame({"params": [1e8, 2e8], "tokens": 2e9, "loss": [4.0, 3.5], "loss_rounding": 0.1})
     table = make_table(raw, bs.TableMeta(loss_unit="bits/token", loss_step=0.0))
