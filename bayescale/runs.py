@@ -570,10 +570,10 @@ def _numbers(raw: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def _as_numbers(values: pd.Series, name: str, where: str, *, factor: float = 1.0) -> pd.Series:
-    """Return a column times a factor, NaN where a value is missing; counts may be written as people do."""
+    """Return a column times a factor, NaN where a value is missing; sizes may be written as people do."""
     numbers = pd.to_numeric(values, errors="coerce")
     unread = numbers.isna() & values.notna()
-    if unread.any():
+    if unread.any() and name in (*_COUNTS, "compute"):
         # A column that takes a factor is in thousands, millions or billions already.
         magnitudes = name in _COUNTS and factor == 1
         written = values[unread].map(lambda text: written_number(str(text), magnitudes=magnitudes))
@@ -581,14 +581,20 @@ def _as_numbers(values: pd.Series, name: str, where: str, *, factor: float = 1.0
         unread = numbers.isna() & values.notna()
     if unread.any():
         row = int(np.flatnonzero(unread)[0])
-        found = f"{where}, row {values.index[row]}, column {name!r}: found {values.iloc[row]!r}"
-        if factor != 1 and not np.isnan(written_number(str(values.iloc[row]))):
-            raise TableError(
-                f"{found}, to be multiplied by {factor:g}; expected a number without K, M, B or T. Leave out "
-                "the factor, or the letter in every row"
-            )
-        raise TableError(f"{found}; expected a number")
+        found = values.iloc[row]
+        raise TableError(
+            f"{where}, row {values.index[row]}, column {name!r}: found {found!r}; expected a number"
+            f"{_why_no_number(str(found), factor)}"
+        )
     return numbers * factor
+
+
+def _why_no_number(text: str, factor: float) -> str:
+    """Say what to change in a text that people would read as a number, empty for any other."""
+    if factor != 1 and text.strip()[-1:] in "KMBT" and not np.isnan(written_number(text)):
+        return f" without K, M, B or T, to multiply by {factor:g}; leave out the letters or the factor"
+    # A comma in a loss may be the decimal one: 218,123 is no six-figure perplexity.
+    return " with a decimal point and without commas" if "," in text else ""
 
 
 def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: str) -> None:
@@ -605,7 +611,7 @@ def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: st
         if name == "loss_se" and not np.isnan(values).all():
             kinds["missing error"] = np.isnan(values)
         if name == "loss":
-            kinds["implausible"] = values > worst
+            kinds["implausible"] = (values > worst) & np.isfinite(values)
         for kind, wrong in kinds.items():
             if wrong.any():
                 row = int(np.argmax(wrong))
@@ -626,9 +632,14 @@ def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: st
             "--drop-missing (drop_missing=True) to leave them out"
         )
     if kind == "implausible":
+        hint = (
+            "is a decimal point missing, or did the run diverge? Correct the value, or remove the row"
+            if meta.loss_unit == "perplexity"
+            else "is this perplexity? State the unit: --loss-unit perplexity"
+        )
+        guess = f"{round(worst, 1):,g}"
         raise TableError(
-            f"{place}: found {value:g} {meta.loss_unit}, worse than a uniform guess ({worst:.1f}); is this "
-            "perplexity? State the unit: --loss-unit perplexity"
+            f"{place}: found {value:g} {meta.loss_unit}, worse than a uniform guess ({guess}); {hint}"
         )
     expected = f"above {least:g}" if name == "loss" else "positive"
     raise TableError(f"{place}: found {value:g}; expected a finite number {expected}")

@@ -11,12 +11,13 @@ LossUnit = Literal["nats/token", "bits/token", "nats/byte", "bits/byte", "perple
 LOSS_UNITS: tuple[LossUnit, ...] = get_args(LossUnit)
 
 # A trained model that does worse than a uniform guess over 256k tokens (or over bytes) is a wrong
-# unit, most often a perplexity labelled as a cross-entropy.
+# unit, most often a perplexity labelled as a cross-entropy, or a wrong number.
 _WORST_PLAUSIBLE: dict[str, float] = {
     "nats/token": float(np.log(256_000)),
     "bits/token": float(np.log2(256_000)),
     "nats/byte": float(np.log(256)),
     "bits/byte": 8.0,
+    "perplexity": 256_000.0,
 }
 
 

@@ -142,7 +142,10 @@ BAD = {
     "missing column": ("params,tokens,val_loss\n1e8,2e9,3\n", '--columns "loss=val_loss"'),
     "negative loss": (GOOD + "8e8,2e10,-2\n", "row 5, column 'loss': found -2"),
     "zero params": ("params,tokens,loss\n0,2e9,3\n", "row 2, column 'params': found 0"),
-    "infinite loss": ("params,tokens,loss\n1e8,2e9,inf\n", "row 2, column 'loss'"),
+    "infinite loss": (
+        "params,tokens,loss\n1e8,2e9,inf\n",
+        "row 2, column 'loss': found inf; expected a finite number above 0",
+    ),
     "perplexity as nats": ("params,tokens,loss\n1e8,2e9,30.1\n", "--loss-unit perplexity"),
     "missing value": (GOOD + "8e8,2e10,\n", "row 5, column 'loss': the value is missing"),
     "empty file": ("", "the file is empty"),
@@ -280,6 +283,26 @@ def test_export_of_a_tracker(tmp_path):
     assert table.column("loss")[0] == pytest.approx(1.48 * np.log(2) / 0.25)
 
 
+@pytest.mark.parametrize("column", ["loss", "loss_se"])
+def test_commas_group_digits_of_sizes_and_never_those_of_losses(tmp_path, column):
+    """A comma in a loss may be the decimal one: a perplexity of 218,123 may be 218.123."""
+    path = written(
+        tmp_path, 'params,tokens,compute,loss\n"21,000,000","1,000,000","126,000,000,000,000",11.3\n'
+    )
+    table = read_runs(path, loss_unit="perplexity")
+    assert table.frame[["params", "tokens", "compute"]].iloc[0].tolist() == [21e6, 1e6, 126e12]
+    for cell in ("218,123", "218,1"):
+        raw = pd.DataFrame([{"params": 1e8, "tokens": 2e9, "loss": 218.1, "loss_se": 0.5} | {column: cell}])
+        with pytest.raises(TableError, match=f"column '{column}': found '{cell}'; .* decimal point"):
+            make_table(raw, TableMeta(loss_unit="perplexity"))
+
+
+def test_a_perplexity_worse_than_a_uniform_guess_is_refused_in_its_own_words():
+    raw = pd.DataFrame({"params": [1e8, 2e8], "tokens": 2e9, "loss": [250_000.0, 260_000.0]})
+    with pytest.raises(TableError, match=r"row 2.* uniform guess \(256,000\); is a decimal point missing"):
+        make_table(raw, TableMeta(loss_unit="perplexity"))
+
+
 @pytest.mark.parametrize("text", ["21,00", "1.2.3", "M", "ten", "5X", "1,000,00"])
 def test_what_is_no_number_stays_an_error(tmp_path, text):
     (tmp_path / "t.csv").write_text(f'params,tokens,loss\n"{text}",2e9,3.5\n')
@@ -290,7 +313,7 @@ def test_what_is_no_number_stays_an_error(tmp_path, text):
 @pytest.mark.parametrize(
     ("cell", "match"),
     [
-        ("3.2B", "found '3.2B', to be multiplied by 1e\\+09; expected a number without K, M, B or T"),
+        ("3.2B", "found '3.2B'; expected a number without K, M, B or T, to multiply by 1e\\+09"),
         ("abc", "found 'abc'; expected a number"),
     ],
 )
