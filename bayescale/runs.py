@@ -232,7 +232,7 @@ def read_runs(
     loss_unit : str, optional
         Unit of the file's losses, one of `bayescale.units.LOSS_UNITS`; nats/token unless told.
     tokens_per_byte : float, optional
-        Needed by losses per byte.
+        Needed by losses per byte, and an error with any other unit.
     drop_missing : bool
         Leave out rows in which an input or the loss is missing, instead of refusing the file.
 
@@ -251,6 +251,11 @@ def read_runs(
     except pydantic.ValidationError as error:
         raise TableError(_explain(error, path)) from error
     check_unit(meta.loss_unit, meta.tokens_per_byte)
+    if tokens_per_byte is not None and not meta.loss_unit.endswith("/byte"):
+        raise TableError(
+            f"{path}: found tokens_per_byte (--tokens-per-byte) with losses in {meta.loss_unit}, which do "
+            "not take it; expected losses per byte. Add --loss-unit bits/byte (or nats/byte), or leave it out"
+        )
     raw = _rename(numbered, mapping, path)
     if loss_unit is None and "loss_unit" not in about:
         _refuse_other_unit(mapping.get("loss", "loss"), path)

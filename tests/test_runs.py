@@ -138,6 +138,18 @@ def test_columns_and_values_that_say_another_unit_are_refused(tmp_path):
         make_table(raw, bs.TableMeta(loss_unit="perplexity"))
 
 
+def test_tokens_per_byte_that_would_do_nothing_are_refused(tmp_path):
+    path = written(tmp_path, GOOD)
+    for how in ({}, {"loss_unit": "bits/token"}):
+        with pytest.raises(TableError, match=r"runs\.csv: found tokens_per_byte .*--loss-unit bits/byte"):
+            read_runs(path, tokens_per_byte=0.25, **how)
+    written(tmp_path, 'loss_unit = "nats/byte"\ntokens_per_byte = 0.3\n', "runs.toml")
+    assert read_runs(path, tokens_per_byte=0.25).column("loss")[0] == pytest.approx(3.5 / 0.25)
+    # A TOML may state what is known of the tokenizer.
+    written(tmp_path, "tokens_per_byte = 0.3\n", "runs.toml")
+    assert read_runs(path).column("loss")[0] == 3.5
+
+
 BAD = {
     "missing column": ("params,tokens,val_loss\n1e8,2e9,3\n", '--columns "loss=val_loss"'),
     "negative loss": (GOOD + "8e8,2e10,-2\n", "row 5, column 'loss': found -2"),
