@@ -416,7 +416,7 @@ def _read_numbered(path: Path) -> pd.DataFrame:
     readers = {
         ".csv": lambda: _read_delimited(path, ","),
         ".tsv": lambda: _read_delimited(path, "\t"),
-        ".jsonl": lambda: pd.read_json(path, lines=True, nrows=MAX_ROWS + 1, dtype=False),
+        ".jsonl": lambda: _read_json_lines(path),
         ".parquet": lambda: _read_parquet(path),
     }
     if not _is_file(path):
@@ -451,12 +451,12 @@ def _is_file(path: Path) -> bool:
 def _read_delimited(path: Path, separator: str) -> pd.DataFrame:
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=separator)
+        reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
         rows = dict(islice(((reader.line_num, row) for row in reader if row), MAX_ROWS + 2))
     if not rows or not any(next(iter(rows.values()))):
         raise TableError(f"{path}: the file is empty; expected a header line and a row per run")
     first, *lines = rows
-    header = rows[first]
+    header = [name.strip() for name in rows[first]]
     if len(header) == 1 and ";" in header[0]:
         raise TableError(
             f"{path}, line {first}: the file looks separated by ';'; save it with commas and decimal "
@@ -472,8 +472,16 @@ def _read_delimited(path: Path, separator: str) -> pd.DataFrame:
                 f"{path}, line {line}: found {len(rows[line])} fields, expected at most the header's "
                 f"{len(header)}; is a name missing in the header, or a comma too many in the line?"
             )
-    frame = pd.read_csv(path, sep=separator, nrows=MAX_ROWS + 1, encoding="utf-8-sig", index_col=False)
+    frame = pd.read_csv(
+        path, sep=separator, nrows=MAX_ROWS + 1, encoding="utf-8-sig", index_col=False, skipinitialspace=True
+    ).rename(columns=str.strip)
     return frame.set_axis(lines if len(lines) == len(frame) else range(2, len(frame) + 2), axis=0)
+
+
+def _read_json_lines(path: Path) -> pd.DataFrame:
+    frame = pd.read_json(path, lines=True, nrows=MAX_ROWS + 1, dtype=False)
+    # JSON knows no NaN, and trackers write it as text.
+    return frame.mask(frame.isin(["NaN", "nan"]))
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

@@ -150,6 +150,24 @@ def test_tokens_per_byte_that_would_do_nothing_are_refused(tmp_path):
     assert read_runs(path).column("loss")[0] == 3.5
 
 
+@pytest.mark.parametrize(("kind", "separator"), [("csv", ", "), ("tsv", " \t ")])
+def test_spaces_around_names_and_values_are_no_part_of_them(tmp_path, kind, separator):
+    rows = (("params", "tokens", "loss", "note"), ("1e8", "2e9", "3.5", '"a, b"'), ("2e8", "4e9", "", "c"))
+    path = written(tmp_path, "\n".join(map(separator.join, rows)), f"runs.{kind}")
+    table = read_runs(path, drop_missing=True)
+    assert table.frame[["params", "tokens", "loss"]].to_numpy().tolist() == [[1e8, 2e9, 3.5]]
+    assert table.frame["note"].tolist() == ["a, b"]
+
+
+@pytest.mark.parametrize("nothing", ["NaN", '"NaN"', '"nan"', "null"])
+def test_a_nan_in_json_lines_is_a_missing_value(tmp_path, nothing):
+    lines = [f'{{"params": {n}e8, "tokens": 2e9, "loss": {loss}}}' for n, loss in ((1, 3.5), (2, nothing))]
+    path = written(tmp_path, "\n".join(lines), "runs.jsonl")
+    with pytest.raises(TableError, match="row 2, column 'loss': the value is missing"):
+        read_runs(path)
+    assert read_runs(path, drop_missing=True).column("loss").tolist() == [3.5]
+
+
 BAD = {
     "missing column": ("params,tokens,val_loss\n1e8,2e9,3\n", '--columns "loss=val_loss"'),
     "negative loss": (GOOD + "8e8,2e10,-2\n", "row 5, column 'loss': found -2"),
@@ -163,6 +181,7 @@ BAD = {
     "empty file": ("", "the file is empty"),
     "header only": ("params,tokens,loss\n", "no runs"),
     "header twice": ("params,tokens,loss,loss\n1,2,3,4\n", "column 'loss' stands twice"),
+    "header twice but for spaces": ("params,tokens, loss,loss\n1,2,3,4\n", "column 'loss' stands twice"),
     "text in a number": ("params,tokens,loss\n1e8,2e9,3\n2e8,12X,3\n", "row 3, column 'tokens': found '12X'"),
     "binary": ("\x00\x01\x02", "runs.csv"),
     "a field too many": (
