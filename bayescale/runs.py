@@ -519,9 +519,10 @@ def _rename(frame: pd.DataFrame, mapping: Mapping[str, str], path: Path) -> pd.D
 
 def _refuse_other_unit(column: str, path: Path) -> None:
     """Raise if a column's name says that its losses are no nats/token, which they would be taken for."""
-    words = re.sub(r"[^a-z]+", " ", column.lower())
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z]+", " ", column)  # evalPPL and eval_ppl are two words each
+    words = f" {apart.lower()} "
     for sign, unit in _UNIT_SIGNS.items():
-        if sign in words:
+        if f" {sign} " in words:
             raise TableError(
                 f"{path}, column {column!r}: its name says {unit}, and no unit is stated; say which: "
                 f"--loss-unit {unit}, or --loss-unit nats/token"

@@ -168,6 +168,29 @@ def test_a_nan_in_json_lines_is_a_missing_value(tmp_path, nothing):
     assert read_runs(path, drop_missing=True).column("loss").tolist() == [3.5]
 
 
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("val_ppl", "perplexity"),
+        ("ppl", "perplexity"),
+        ("evalPPL", "perplexity"),
+        ("Perplexity (val)", "perplexity"),
+        ("bits per byte", "bits/byte"),
+        ("val/bits_per_byte (min)", "bits/byte"),
+        ("bpb2", "bits/byte"),
+        ("eval/apples loss", None),
+        ("supplied_loss", None),
+    ],
+)
+def test_a_unit_is_told_by_whole_words_of_a_name(tmp_path, name, unit):
+    path = written(tmp_path, f"params,tokens,{name}\n1e8,2e9,3.1\n")
+    if unit is None:
+        assert read_runs(path, columns={"loss": name}).column("loss")[0] == 3.1
+    else:
+        with pytest.raises(TableError, match=f"its name says {unit}, and no unit is stated"):
+            read_runs(path, columns={"loss": name})
+
+
 BAD = {
     "missing column": ("params,tokens,val_loss\n1e8,2e9,3\n", '--columns "loss=val_loss"'),
     "negative loss": (GOOD + "8e8,2e10,-2\n", "row 5, column 'loss': found -2"),
