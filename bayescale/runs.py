@@ -303,7 +303,7 @@ def make_table(
     if frame.empty:
         raise TableError(f"{where}: no runs; expected a row per trained model")
     _validate(frame, needed, meta, where)
-    for name in {"params", "tokens"} & set(frame):
+    for name in (c for c in ("params", "tokens") if c in frame):
         if (largest := frame[name].max()) < 1000:
             raise TableError(
                 f"{where}, column {name!r}: the largest value is {largest:g}; expected a count. If it is in "

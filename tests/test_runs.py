@@ -192,6 +192,7 @@ def test_a_unit_is_told_by_whole_words_of_a_name(tmp_path, name, unit):
 
 
 BAD = {
+    "millions twice": ("params,tokens,loss\n1,2,3\n", "column 'params': the largest value is 1;"),
     "missing column": ("params,tokens,val_loss\n1e8,2e9,3\n", '--columns "loss=val_loss"'),
     "negative loss": (GOOD + "8e8,2e10,-2\n", "row 5, column 'loss': found -2"),
     "zero params": ("params,tokens,loss\n0,2e9,3\n", "row 2, column 'params': found 0"),
