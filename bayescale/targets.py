@@ -76,7 +76,7 @@ def parse_target(text: str) -> Target:
     inputs: dict[str, Any] = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
-        number = written_number(value, magnitudes=name.strip() in ("params", "tokens"))
+        number = written_number(value)
         if name.strip() in inputs:
             raise FitError(f"target {text!r}: {name.strip()!r} stands twice; expected each input once")
         if not 0 < number < np.inf:

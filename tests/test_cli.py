@@ -143,6 +143,11 @@ def test_sizes_may_be_written_as_people_write_them(fit_nc):
     plain = run("forecast", fit_nc, "--params", "70e9", "--tokens", "1.4e12", "--json")
     short = run("forecast", fit_nc, "--params", "70B", "--tokens", "1.4T", "--json")
     assert short.stdout == plain.stdout
+    at = run("forecast", fit_nc, "--at", "params=70B", "--at", "tokens=1.4T", "--json")
+    assert at.stdout == plain.stdout
+    budgets = [run("allocate", fit_nc, "--compute", text, "--json") for text in ("1e21", "1,000,000,000T")]
+    assert budgets[0].returncode == 0, budgets[0].stderr
+    assert budgets[0].stdout == budgets[1].stdout
     wrong = run("forecast", fit_nc, "--params", "70X", "--tokens", "1.4T")
     assert wrong.returncode == 2
     assert "--params" in wrong.stderr
@@ -262,6 +267,9 @@ BAD = [
     (("backtest", "good.csv", "--splits", "three"), "--splits: found 'three'; expected a number"),
     (("backtest", "good.csv", "--against", "magic"), "method 'magic' is unknown"),
     (("forecast", "good.csv", "--at", "streams"), "--at: found 'streams'"),
+    (("forecast", "good.csv", "--at", "streams=8X"), "--at: found '8X'; expected a number such as"),
+    (("report", "good.csv", "-o", "r.html", "--compute", "1X"), "'--compute': found '1X'"),
+    (("plan", "good.csv", "--target", "E", "--budget", "1X"), "'--budget': found '1X'"),
     (("forecast", "good.csv", "--params", "1e9", "--at", "params=2e9"), "by --params and by --at"),
     (("forecast", "good.csv", "--params", "1e9", "--tokens", "1e9", "--compute", "1e30"), "give two of the"),
     (("fit", "good.csv", "-o", "good.csv"), "expected .nc"),

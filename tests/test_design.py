@@ -307,7 +307,8 @@ def test_no_run_of_a_plan_has_a_seed_that_its_table_has(small_fit, there, first)
         ("params = 70M, tokens = 1.4T", {"params": 7e7, "tokens": 1.4e12}),
         ("tokens=250K,params=21,000", None),
         ("compute=1e21", {"compute": 1e21}),
-        ("compute=1B", None),  # a billion of what, where it is no count
+        ("compute=500T", {"compute": 5e14}),
+        ("compute=1X", None),
         ("params=1e9,params=2e9", None),
         ("params=0", None),
     ],

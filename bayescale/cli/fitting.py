@@ -65,7 +65,9 @@ def forecast(
     *,
     params: ParamsOption = None,
     tokens: TokensOption = None,
-    compute: Annotated[list[float] | None, typer.Option(help="FLOP. Repeatable.")] = None,
+    compute: Annotated[
+        list[float] | None, typer.Option(parser=size, metavar="C", help="FLOP. Repeatable.")
+    ] = None,
     at: AtOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the forecast here (.svg, .png).")] = None,
     how: FitOptions,
@@ -105,7 +107,9 @@ def forecast(
 def allocate(
     source: Source,
     *,
-    compute: Annotated[list[float] | None, typer.Option(help="Budget, FLOP. Repeatable.")] = None,
+    compute: Annotated[
+        list[float] | None, typer.Option(parser=size, metavar="C", help="Budget, FLOP. Repeatable.")
+    ] = None,
     loss: Annotated[
         list[float] | None, typer.Option(help="Instead: a loss to reach, nats/token. Repeatable.")
     ] = None,

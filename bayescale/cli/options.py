@@ -39,7 +39,7 @@ MethodOption = Annotated[
 DrawsOption = Annotated[int, typer.Option("--draws", min=10, max=1_000_000, help="Draws kept per chain.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the draws.")]
 AgainstOption = Annotated[str, typer.Option(help="Peers to score beside the default model.")]
-AtOption = Annotated[list[str] | None, typer.Option(help="Forecast: other inputs, e.g. streams=8.")]
+AtOption = Annotated[list[str] | None, typer.Option(help="Forecast: other inputs, e.g. unique_tokens=20M.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 PEERS = "law-only,huber-bootstrap"
@@ -190,13 +190,13 @@ def pairs(items: Iterable[str] | None, option: str) -> dict[str, str]:
 
 
 def number(text: str, option: str) -> float:
-    """Parse a number given to an option."""
+    """Parse a number given to an option, written as `size` reads it."""
     from bayescale.errors import BayescaleError
+    from bayescale.units import written_number
 
-    try:
-        return float(text)
-    except ValueError as error:
-        raise BayescaleError(f"{option}: found {text!r}; expected a number") from error
+    if (found := written_number(text)) != found:
+        raise BayescaleError(f"{option}: found {text!r}; expected a number such as 0.5, 20e6 or 20M")
+    return found
 
 
 def target_inputs(at: list[str] | None, **inputs: list[float] | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from bayescale.cli.options import (
     TableOptions,
     names,
     pairs,
+    size,
 )
 from bayescale.cli.output import exit_by, print_data, print_frame, print_json, print_warnings, say
 from bayescale.cli.training import settle_with, train_ladder
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 def plan(
     source: Source,
     *,
-    budget: Annotated[float, typer.Option(help="What the runs may cost, FLOP.")],
+    budget: Annotated[float, typer.Option(parser=size, metavar="C", help="What the runs may cost, FLOP.")],
     target: Annotated[
         str | None,
         typer.Option(
@@ -184,7 +185,10 @@ def tighten(
     target: Annotated[
         str, typer.Option(help="params=131e3,tokens=4e6 (a loss), compute=1e13 (an allocation), or E.")
     ],
-    budget: Annotated[float, typer.Option(help="What runs beyond the ladder's own may cost, FLOP.")],
+    budget: Annotated[
+        float,
+        typer.Option(parser=size, metavar="C", help="What runs beyond the ladder's own may cost, FLOP."),
+    ],
     width: Annotated[float, typer.Option(help="Stop when the target's 90% band is narrower, in its unit.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of records and round log.")],
     law: LawOption = "chinchilla",

@@ -17,6 +17,7 @@ from bayescale.cli.options import (
     TokensOption,
     names,
     pairs,
+    size,
     target_inputs,
 )
 from bayescale.cli.output import exit_by, print_warnings, say
@@ -29,7 +30,9 @@ def report(
     params: ParamsOption = None,
     tokens: TokensOption = None,
     at: AtOption = None,
-    compute: Annotated[list[float] | None, typer.Option(help="Allocate: budget, FLOP. Repeatable.")] = None,
+    compute: Annotated[
+        list[float] | None, typer.Option(parser=size, metavar="C", help="Allocate: budget, FLOP. Repeatable.")
+    ] = None,
     with_backtest: Annotated[
         bool, typer.Option("--backtest", help="Score the bands on hidden runs; kept scores are used.")
     ] = False,
