@@ -14,7 +14,7 @@ import typer
 
 import bayescale as bs
 from bayescale.catalogue import DATA
-from bayescale.cli.options import size
+from bayescale.cli.options import names, size
 from bayescale.runs import write_runs
 from tests.conftest import simulated_table
 
@@ -109,6 +109,12 @@ def test_sizes_are_read_as_people_write_them_or_refused():
     for text in ("seventy", "70G", "B", ""):
         with pytest.raises(typer.BadParameter, match="expected a number such as 70e9 or 70B"):
             size(text)
+
+
+def test_lists_are_split_at_commas_outside_brackets():
+    nested = "E + A*saturated(d/D, exp(a))"
+    assert names(f"chinchilla, {nested},kaplan,") == ["chinchilla", nested, "kaplan"]
+    assert names("f(a, g(b), c), h(d)") == ["f(a, g(b), c)", "h(d)"]
 
 
 def test_a_fit_takes_no_options_of_fitting_and_a_damaged_one_is_told(fit_nc, tmp_path):

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -213,4 +212,11 @@ def target_inputs(at: list[str] | None, **inputs: list[float] | None) -> dict[st
 
 def names(text: str) -> list[str]:
     """Split a list at commas outside brackets, which formulas may hold; empty items are left out."""
-    return [name.strip() for name in re.split(r",(?![^()]*\))", text) if name.strip()]
+    items, depth = [""], 0
+    for character in text:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth <= 0:
+            items.append("")
+        else:
+            items[-1] += character
+    return [name.strip() for name in items if name.strip()]
