@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import typer
@@ -115,6 +116,20 @@ def test_lists_are_split_at_commas_outside_brackets():
     nested = "E + A*saturated(d/D, exp(a))"
     assert names(f"chinchilla, {nested},kaplan,") == ["chinchilla", nested, "kaplan"]
     assert names("f(a, g(b), c), h(d)") == ["f(a, g(b), c)", "h(d)"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [("tables", "--json"), ("tables",), ("check", "opt"), ("--help",)])
+def test_output_that_cannot_be_written_is_one_error(arguments, unbuffered):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bayescale", *arguments],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: [Errno 28] No space left on device; what was printed is incomplete\n"
 
 
 def test_a_fit_takes_no_options_of_fitting_and_a_damaged_one_is_told(fit_nc, tmp_path):

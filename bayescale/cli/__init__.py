@@ -1,10 +1,12 @@
 """The command line. Heavy imports happen inside commands, so that ``--help`` answers at once.
 
-Exit codes: 0 done; 1 done, but the fit's diagnostics failed and every output says so; 2 bad input or usage;
-130 interrupted.
+Exit codes: 0 done; 1 done, but the fit's diagnostics failed and every output says so; 2 bad input or usage,
+or output that cannot be written; 130 interrupted.
 """
 
+import os
 import sys
+from contextlib import suppress
 
 import typer
 
@@ -39,10 +41,19 @@ def main() -> None:
 
     resend_lost_interrupts()
     try:
-        app()
+        try:
+            app()
+        finally:
+            with suppress(BrokenPipeError):  # whoever reads the output has read enough
+                print(end="", flush=True)
     except BayescaleError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; nothing half-written", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:
+        # What is left to print would fail once more when Python ends, with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"error: {error}; what was printed is incomplete", file=sys.stderr)
+        sys.exit(2)
