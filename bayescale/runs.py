@@ -257,6 +257,9 @@ def read_runs(
             "not take it; expected losses per byte. Add --loss-unit bits/byte (or nats/byte), or leave it out"
         )
     raw = _rename(numbered, mapping, path)
+    if "loss" not in raw:
+        have = list(raw.columns)
+        raise TableError(f"{path}: no column 'loss'; found {', '.join(have)}. {_suggest(have)}")
     if loss_unit is None and "loss_unit" not in about:
         _refuse_other_unit(mapping.get("loss", "loss"), path)
     return make_table(raw, meta, where=str(path), drop_missing=drop_missing, rows=list(raw.index))
@@ -290,14 +293,11 @@ def make_table(
     TableError
         Naming row and column, what was found and what was expected.
     """
+    if "loss" not in raw:
+        raise TableError(f"{where}: no column 'loss'; found {', '.join(map(str, raw.columns))}")
     numbers = range(1, len(raw) + 1) if rows is None else rows
     frame = _numbers(raw.set_axis(list(numbers), axis=0), where)
     needed = [c for c in ("params", "tokens", "compute", "loss") if c in frame]
-    if "loss" not in frame:
-        raise TableError(
-            f"{where}: no column 'loss'; found {', '.join(map(str, raw.columns))}. "
-            f"{_suggest(list(map(str, raw.columns)))}"
-        )
     if drop_missing:
         frame = frame[frame[needed].notna().all(axis=1)]
     if frame.empty:

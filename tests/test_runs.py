@@ -191,6 +191,12 @@ def test_a_unit_is_told_by_whole_words_of_a_name(tmp_path, name, unit):
             read_runs(path, columns={"loss": name})
 
 
+def test_a_frame_without_losses_is_not_told_what_to_type():
+    with pytest.raises(TableError) as error:
+        make_table(pd.DataFrame({"params": [1e8], "val_loss": [3.1]}), TableMeta())
+    assert str(error.value) == "table: no column 'loss'; found params, val_loss"
+
+
 BAD = {
     "millions twice": ("params,tokens,loss\n1,2,3\n", "column 'params': the largest value is 1;"),
     "missing column": ("params,tokens,val_loss\n1e8,2e9,3\n", '--columns "loss=val_loss"'),
