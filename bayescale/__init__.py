@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from bayescale.replicates import LackOfFit, lack_of_fit
     from bayescale.reports import report
     from bayescale.rounds import read_tightening
-    from bayescale.runs import RunTable, TableMeta, read_runs, write_runs
+    from bayescale.runs import RunTable, TableMeta
     from bayescale.schedules import schedule_areas, with_schedule_areas
     from bayescale.scoreboards import scoreboard
+    from bayescale.tablefiles import read_runs, write_runs
     from bayescale.tightening import tighten
 
 # Public name to module; imported when first used, so that `bayescale --help` loads no PyMC.
@@ -74,7 +75,7 @@ _PUBLIC = {
     "published_fits": "publishedfits",
     "published_rules": "publishedfits",
     "pull": "catalogue",
-    "read_runs": "runs",
+    "read_runs": "tablefiles",
     "read_tightening": "rounds",
     "report": "reports",
     "schedule_areas": "schedules",
@@ -82,7 +83,7 @@ _PUBLIC = {
     "tables": "catalogue",
     "tighten": "tightening",
     "with_schedule_areas": "schedules",
-    "write_runs": "runs",
+    "write_runs": "tablefiles",
 }
 
 __all__ = [

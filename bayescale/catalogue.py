@@ -18,7 +18,8 @@ import pandas as pd
 
 from bayescale.errors import TableError, did_you_mean
 from bayescale.files import cache_folder
-from bayescale.runs import RunTable, TableMeta, make_table, read_frame, read_runs, write_runs
+from bayescale.runs import RunTable, TableMeta, make_table
+from bayescale.tablefiles import read_frame, read_runs, write_runs
 
 _PACKAGE = Path(__file__).parent
 # In a wheel the tables lie inside the package, in a checkout beside it.
@@ -60,7 +61,7 @@ def load(table: str | Path, *, outliers: bool = False, **options: Any) -> RunTab
     Parameters
     ----------
     table : str or path
-        A name from `tables`, or a file that `bayescale.runs.read_runs` reads.
+        A name from `tables`, or a file that `bayescale.tablefiles.read_runs` reads.
     outliers : bool
         Keep rows that the table's compilers flagged as outliers.
     **options

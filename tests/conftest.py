@@ -15,6 +15,9 @@ from bayescale.runs import make_table
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("suite")
 
+# A small file of runs, for tests to damage.
+GOOD = "params,tokens,loss\n1e8,2e9,3.5\n2e8,4e9,3.2\n4e8,8e9,3.0\n"
+
 PUBLISHED = Path(__file__).parents[2] / "shared" / "published"
 
 
@@ -29,6 +32,13 @@ def published() -> Path:
     if not PUBLISHED.is_dir():
         pytest.skip("the folder of published originals is not beside the project")
     return PUBLISHED
+
+
+def written(folder: Path, text: str, name: str = "runs.csv") -> Path:
+    """Write a file into a folder and return its path."""
+    path = folder / name
+    path.write_text(text)
+    return path
 
 
 def simulated_table(

@@ -16,7 +16,7 @@ import typer
 import bayescale as bs
 from bayescale.catalogue import DATA
 from bayescale.cli.options import names, size
-from bayescale.runs import write_runs
+from bayescale.tablefiles import write_runs
 from tests.conftest import simulated_table
 
 

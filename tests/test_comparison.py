@@ -404,7 +404,7 @@ def test_verdict_on_chinchilla_hangs_on_the_noise_model():
 
 
 def test_command_line(tmp_path, table):
-    from bayescale.runs import write_runs
+    from bayescale.tablefiles import write_runs
 
     path = tmp_path / "runs.csv"
     write_runs(table, path)

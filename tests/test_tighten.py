@@ -22,7 +22,7 @@ from bayescale.errors import BayescaleError
 from bayescale.ladders import run_groups
 from bayescale.proposals import Proposal
 from bayescale.rounds import read_tightening
-from bayescale.runs import write_runs
+from bayescale.tablefiles import write_runs
 from bayescale.tightening import tighten
 from tests.conftest import simulated_table
 from tests.trainer.conftest import TINY

@@ -84,7 +84,7 @@ class FileOptions:
     def load_all(self, source: str) -> "RunTable":
         """Read a table, flagged runs included; say how many rows lacked a value."""
         from bayescale.catalogue import load
-        from bayescale.runs import read_frame
+        from bayescale.tablefiles import read_frame
 
         options: dict[str, Any] = {
             "columns": pairs(self.columns.split(",") if self.columns else None, "--columns"),

@@ -69,7 +69,7 @@ def plan(
     from bayescale.comparison import Comparison
     from bayescale.files import require_writable
     from bayescale.ladders import write_ladder
-    from bayescale.runs import read_frame
+    from bayescale.tablefiles import read_frame
 
     _require_one_aim(target, target_table, laws)
     if (output is None) != (ladder is None):

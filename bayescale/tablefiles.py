@@ -1,0 +1,226 @@
+"""Files of run tables: CSV, TSV, JSON lines or Parquet with a TOML beside them, read and written.
+
+`read_runs` maps a file's columns (`bayescale.columns`) and hands them to `bayescale.runs.make_table`.
+"""
+
+import csv
+import gzip
+import tomllib
+import zlib
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pydantic
+
+from bayescale.columns import refuse_other_unit, renamed, suggested_mapping
+from bayescale.errors import TableError
+from bayescale.files import written_aside
+from bayescale.runs import RunTable, TableMeta, make_table
+from bayescale.units import check_unit, error_to_nats_per_token, from_nats_per_token
+
+# A run table has a row per trained model. More rows than this is a training log, or the wrong file.
+MAX_ROWS = 100_000
+
+
+def read_runs(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    loss_unit: str | None = None,
+    tokens_per_byte: float | None = None,
+    drop_missing: bool = False,
+) -> RunTable:
+    """Read a run table from CSV, TSV, JSON lines or Parquet.
+
+    Parameters
+    ----------
+    path : path
+        The file. A TOML of the same name beside it gives the metadata (`TableMeta`) and may hold a
+        ``[columns]`` section; arguments here take precedence.
+    columns : mapping, optional
+        Our column name to the file's, e.g. ``{"params": "N", "loss": "val_loss"}``; a factor may follow,
+        as in ``{"tokens": "Tokens (B) * 1e9"}`` where its values have no K, M, B or T of their own.
+    loss_unit : str, optional
+        Unit of the file's losses, one of `bayescale.units.LOSS_UNITS`; nats/token unless told.
+    tokens_per_byte : float, optional
+        Needed by losses per byte, and an error with any other unit.
+    drop_missing : bool
+        Leave out rows in which an input or the loss is missing, instead of refusing the file.
+
+    Raises
+    ------
+    TableError
+        Naming file, row and column, what was found and what was expected.
+    """
+    path = Path(path)
+    numbered = _read_numbered(path)
+    about, mapping = _read_meta(path)
+    mapping = {**mapping, **(columns or {})}
+    told = {"loss_unit": loss_unit, "tokens_per_byte": tokens_per_byte}
+    try:
+        meta = TableMeta(**{**about, **{k: v for k, v in told.items() if v is not None}})
+    except pydantic.ValidationError as error:
+        raise TableError(_explain(error, path)) from error
+    check_unit(meta.loss_unit, meta.tokens_per_byte)
+    if tokens_per_byte is not None and not meta.loss_unit.endswith("/byte"):
+        raise TableError(
+            f"{path}: found tokens_per_byte (--tokens-per-byte) with losses in {meta.loss_unit}, which do "
+            "not take it; expected losses per byte. Add --loss-unit bits/byte (or nats/byte), or leave it out"
+        )
+    raw = renamed(numbered, mapping, path)
+    if "loss" not in raw:
+        have = list(raw.columns)
+        raise TableError(f"{path}: no column 'loss'; found {', '.join(have)}. {suggested_mapping(have)}")
+    if loss_unit is None and "loss_unit" not in about:
+        refuse_other_unit(mapping.get("loss", "loss"), path)
+    return make_table(raw, meta, where=str(path), drop_missing=drop_missing, rows=list(raw.index))
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Read a file of a type we know as it stands, refusing training logs; see `read_runs`."""
+    return _read_numbered(path).reset_index(drop=True)
+
+
+def write_runs(table: RunTable, path: str | Path) -> None:
+    """Write a run table as CSV with its metadata as TOML beside it, in the table's published unit.
+
+    Raises
+    ------
+    BayescaleError
+        If the files cannot be written; none is left half-written.
+    """
+    import tomli_w
+
+    path = Path(path)
+    if path.suffix.lower() != ".csv":
+        raise TableError(f"{path}: tables are written as .csv; found a name that ends in {path.suffix!r}")
+    meta = table.meta
+    frame = table.frame.drop(columns=["loss_rounding"], errors="ignore").copy()
+    nats = frame["loss"].to_numpy(float)
+    frame["loss"] = from_nats_per_token(nats, meta.loss_unit, meta.tokens_per_byte)
+    if meta.loss_step:
+        frame["loss"] = (frame["loss"] / meta.loss_step).round() * meta.loss_step
+    if "loss_se" in frame:
+        unit_in_nats = error_to_nats_per_token(
+            np.ones(len(frame)), frame["loss"].to_numpy(float), meta.loss_unit, meta.tokens_per_byte
+        )
+        frame["loss_se"] = frame["loss_se"] / unit_in_nats
+    with written_aside(path.with_suffix(".toml")) as aside:
+        aside.write_text(tomli_w.dumps(meta.model_dump(exclude_none=True, exclude_defaults=True)), "utf-8")
+    with written_aside(path) as aside:
+        frame.to_csv(aside, index=False, float_format="%.10g")
+
+
+def _read_meta(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    beside = path.with_suffix(".toml")
+    meta: dict[str, Any] = {}
+    if beside.is_file():
+        try:
+            meta = tomllib.loads(beside.read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise TableError(f"{beside}: not a TOML file: {error}") from error
+    mapping = meta.pop("columns", {})
+    if not (isinstance(mapping, dict) and all(isinstance(theirs, str) for theirs in mapping.values())):
+        raise TableError(f"{beside}: [columns] must map our names to the file's, e.g. params = 'N'")
+    return {"name": path.name.split(".")[0], **meta}, mapping
+
+
+def _explain(error: pydantic.ValidationError, path: Path) -> str:
+    first = error.errors()[0]
+    option = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(TableMeta.model_fields)
+        return f"{path.with_suffix('.toml')}: {option!r} is not known; expected some of {known}"
+    return f"{path}: {option} is {first['input']!r}: {first['msg']}"
+
+
+def _read_numbered(path: Path) -> pd.DataFrame:
+    """Read a file as it stands, its index the lines that rows stand in, or 1, 2, ... where there are none."""
+    suffix = _suffix(path)
+    readers = {
+        ".csv": lambda: _read_delimited(path, ","),
+        ".tsv": lambda: _read_delimited(path, "\t"),
+        ".jsonl": lambda: _read_json_lines(path),
+        ".parquet": lambda: _read_parquet(path),
+    }
+    if not _is_file(path):
+        raise TableError(f"{path}: no such file; expected a run table, or a name from `bayescale tables`")
+    if suffix not in readers:
+        raise TableError(
+            f"{path}: a file of type {suffix or 'unknown'!r} cannot be read; expected .csv, .tsv, "
+            ".jsonl or .parquet"
+        )
+    try:
+        frame = readers[suffix]()
+    except TableError:
+        raise
+    except (OSError, ValueError, ArithmeticError, EOFError, zlib.error, csv.Error) as error:
+        # errors of pandas and pyarrow are the first three; the others, of damaged .gz and .csv files
+        raise TableError(f"{path}: cannot be read as {suffix}: {error}") from error
+    if len(frame) > MAX_ROWS:
+        raise TableError(
+            f"{path}: over {MAX_ROWS:,} rows; a run table has one row per trained model with its final "
+            "loss. Is this a training log? Keep the last row of each run"
+        )
+    return frame if suffix in (".csv", ".tsv") else frame.set_axis(range(1, len(frame) + 1), axis=0)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _read_delimited(path: Path, separator: str) -> pd.DataFrame:
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
+        rows = dict(islice(((reader.line_num, row) for row in reader if row), MAX_ROWS + 2))
+    if not rows or not any(next(iter(rows.values()))):
+        raise TableError(f"{path}: the file is empty; expected a header line and a row per run")
+    first, *lines = rows
+    header = [name.strip() for name in rows[first]]
+    if len(header) == 1 and ";" in header[0]:
+        raise TableError(
+            f"{path}, line {first}: the file looks separated by ';'; save it with commas and decimal "
+            "points, or as .tsv"
+        )
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise TableError(f"{path}, line {first}: column {twice[0]!r} stands twice; rename or remove one")
+    for line in lines:
+        # pandas would take the fields before the last ones for an index.
+        if len(rows[line]) > len(header):
+            raise TableError(
+                f"{path}, line {line}: found {len(rows[line])} fields, expected at most the header's "
+                f"{len(header)}; is a name missing in the header, or a comma too many in the line?"
+            )
+    frame = pd.read_csv(
+        path, sep=separator, nrows=MAX_ROWS + 1, encoding="utf-8-sig", index_col=False, skipinitialspace=True
+    ).rename(columns=str.strip)
+    return frame.set_axis(lines if len(lines) == len(frame) else range(2, len(frame) + 2), axis=0)
+
+
+def _read_json_lines(path: Path) -> pd.DataFrame:
+    frame = pd.read_json(path, lines=True, nrows=MAX_ROWS + 1, dtype=False)
+    # JSON knows no NaN, and trackers write it as text.
+    return frame.mask(frame.isin(["NaN", "nan"]))
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pyarrow.parquet as pq
+
+    if (rows := pq.read_metadata(path).num_rows) > MAX_ROWS:
+        return pd.DataFrame(index=range(rows))  # refused by the caller, unread
+    frame = pd.read_parquet(path)
+    return frame.reset_index() if any(name is not None for name in frame.index.names) else frame
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [s.lower() for s in path.suffixes]
+    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes or [""])[-1]
