@@ -65,17 +65,19 @@ class Backtest:
         out.insert(0, "splits", splits.groupby(list(by)).size())
         return out
 
+    @property
     def failures(self) -> list[dict[str, Any]]:
-        """Return table, factor and method of every fit whose diagnostics failed."""
+        """Table, factor and method of every fit whose diagnostics failed."""
         failed = self.scores.loc[~self.scores["passed"].astype(bool), ["table", "factor", "method"]]
         return [{str(k): v for k, v in row.items()} for row in failed.drop_duplicates().to_dict("records")]
 
+    @property
     def warnings(self) -> list[str]:
-        """Say which splits' scores are not to be relied on."""
+        """Which splits' scores are not to be relied on."""
         return [
             f"do not rely on {split['method']} at factor {split['factor']:g} of {split['table']}: its "
             "diagnostics failed"
-            for split in self.failures()
+            for split in self.failures
         ]
 
 

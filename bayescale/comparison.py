@@ -167,8 +167,9 @@ class Comparison:
             )
         return sentences
 
+    @property
     def warnings(self) -> list[str]:
-        """Say which numbers are not to be relied on, and why."""
+        """Which numbers are not to be relied on, and why."""
         found = [f"do not rely on {n}: {r}" for n in self.labels for r in self._unreliable(n)]
         for setting, there in self.sensitivity.items():
             found += [
@@ -217,7 +218,7 @@ class Comparison:
         rows = self.sensitivity_table().astype(object)
         rows = rows.where(rows.notna(), None)  # JSON has no NaN
         found |= {"sensitivity": rows.to_dict("index")} if self.sensitivity else {}
-        return found | {"nested": [vars(s) for s in self.nested()], "warnings": self.warnings()}
+        return found | {"nested": [vars(s) for s in self.nested()], "warnings": self.warnings}
 
     def forecast(self, *, weights: str = "evidence", seed: int = 0, **inputs: Any) -> "AveragedForecast":
         """Forecast with all laws, mixed by weight; see `bayescale.averaging.average`."""
@@ -410,7 +411,7 @@ def _heldout(fits: "Mapping[str, Fit]", progress: Callable[[str], None]) -> pd.D
         )  # fmt: skip
         scores = result.summary().loc[how]
         rows[name] = {"heldout_crps_%": scores["crps_%"], "heldout_coverage_90%": scores["coverage_90%"]}
-        rows[name]["heldout_failed"] = len(result.failures())
+        rows[name]["heldout_failed"] = len(result.failures)
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

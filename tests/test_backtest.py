@@ -126,8 +126,8 @@ def test_splits_whose_fits_fail_are_named():
     scores = pd.DataFrame(
         {"table": "t", "factor": [3, 3, 10], "method": "discrepancy", "passed": [True, True, False]}
     )
-    assert Backtest(scores).failures() == [{"table": "t", "factor": 10, "method": "discrepancy"}]
-    assert Backtest(scores).warnings() == [
+    assert Backtest(scores).failures == [{"table": "t", "factor": 10, "method": "discrepancy"}]
+    assert Backtest(scores).warnings == [
         "do not rely on discrepancy at factor 10 of t: its diagnostics failed"
     ]
 
@@ -197,8 +197,8 @@ def test_a_fit_that_fails_marks_the_rows_of_its_split_and_no_others(monkeypatch)
     found = backtest(table, factors=[3, 10], methods=["discrepancy", "law-only"])
     marked = (found.scores["factor"] == 10) & (found.scores["method"] == "law-only")
     assert (found.scores["passed"] == ~marked).all()
-    assert found.failures() == [{"table": "simulated", "factor": 10, "method": "law-only"}]
-    assert found.warnings() == ["do not rely on law-only at factor 10 of simulated: its diagnostics failed"]
+    assert found.failures == [{"table": "simulated", "factor": 10, "method": "law-only"}]
+    assert found.warnings == ["do not rely on law-only at factor 10 of simulated: its diagnostics failed"]
 
 
 def test_pictures_of_scores_by_failed_fits_say_so():

@@ -102,7 +102,7 @@ def test_options_of_fits_reach_their_scores_on_hidden_runs(table):
 
 def test_scores_on_hidden_runs_by_fits_that_fail_are_marked(compared):
     heldout = pd.DataFrame({"heldout_failed": [2, 0]}, index=compared.labels[:2])
-    said = [w for w in replace(compared, heldout=heldout).warnings() if "hidden runs" in w]
+    said = [w for w in replace(compared, heldout=heldout).warnings if "hidden runs" in w]
     words = "do not rely on the scores of {} on hidden runs: diagnostics failed in 2 of its fits"
     assert said == [words.format(compared.labels[0])]
 
@@ -223,7 +223,7 @@ def test_a_setting_that_cannot_be_fitted_is_marked(compared, monkeypatch):
     monkeypatch.setattr(comparison, "refit", failing)
     found = bs.compare(list(compared.fits.values()), method="fast")
     assert np.isnan(found.sensitivity_table().loc["normal noise", "kaplan"])
-    assert any("kaplan with normal noise: no posterior mode" in w for w in found.warnings())
+    assert any("kaplan with normal noise: no posterior mode" in w for w in found.warnings)
     assert found.discrepancy_gain() == pytest.approx(compared.discrepancy_gain(), abs=0.2)
     assert (
         json.loads(json.dumps(found.to_dict(), allow_nan=False))["sensitivity"]["normal noise"]["kaplan"]
@@ -236,7 +236,7 @@ def test_large_monte_carlo_error_is_marked(compared):
     noisy = Comparison(
         compared.fits, dict(compared.evidences) | {a: replace(compared.evidences[a], error=0.2)}, {}
     )
-    assert any("0.20 nats, above 0.05" in w for w in noisy.warnings())
+    assert any("0.20 nats, above 0.05" in w for w in noisy.warnings)
     assert not noisy.summary().loc[a, "reliable"]
 
 
@@ -380,7 +380,7 @@ def test_one_law_with_two_noises_is_told_apart(table):
     ]
     both = bs.compare(fits, sensitivity=False)
     assert set(both.labels) == {"chinchilla (student-t, law alone)", "chinchilla (normal, law alone)"}
-    assert any("differ in more than their law" in w for w in both.warnings())
+    assert any("differ in more than their law" in w for w in both.warnings)
 
 
 def test_too_few_laws_and_repeats_are_refused(table):

@@ -68,7 +68,7 @@ def compare(
         from bayescale.plots import plot_comparison, save_figure
 
         save_figure(plot_comparison(compared), plot)
-    warnings = compared.warnings() + (averaged.warnings if averaged else [])
+    warnings = compared.warnings + (averaged.warnings if averaged else [])
     if as_json:
         data = compared.to_dict() | {"warnings": warnings}
         if averaged:

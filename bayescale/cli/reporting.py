@@ -86,8 +86,8 @@ def report(
         aside.write_text(page, "utf-8")
     print(f"report written to {output}")
     print_warnings(fitted.warnings)
-    print_warnings(backtested.warnings() if backtested else [])
-    print_warnings(compared.warnings() if compared else [])
+    print_warnings(backtested.warnings if backtested else [])
+    print_warnings(compared.warnings if compared else [])
     made = [fitted, *(compared.fits.values() if compared else ())]
     passed = all(fit.diagnostics.passed for fit in made)
-    exit_by(passed and not (backtested and backtested.failures()))
+    exit_by(passed and not (backtested and backtested.failures))

@@ -45,7 +45,7 @@ def backtest(
     )
     by_split = result.summary(("factor", "method")).reset_index()
     overall = result.summary().reset_index()
-    failures = result.failures()
+    failures = result.failures
     if as_json:
         data = {"table": table.name, "overall": overall.to_dict("records")}
         data |= {"splits": by_split.to_dict("records"), "failed_diagnostics": failures}
@@ -53,7 +53,7 @@ def backtest(
     else:
         print_frame(by_split, f"{table.name}, split by split (scores in % of loss)")
         print_frame(overall, "mean over splits")
-        print_warnings(result.warnings())
+        print_warnings(result.warnings)
     exit_by(not failures)
 
 
@@ -79,7 +79,7 @@ def scoreboard(
         "overall": overall.to_dict("records"),
         "tables": by_table.to_dict("records"),
         "left_out": board.left_out,
-        "failed_diagnostics": board.backtest.failures(),
+        "failed_diagnostics": board.backtest.failures,
     }
     if output:
         with written_aside(output) as aside:
@@ -94,5 +94,5 @@ def scoreboard(
             print(f"{name} left out: {reason}")
         if output:
             print(f"saved to {output}")
-        print_warnings(board.backtest.warnings())
+        print_warnings(board.backtest.warnings)
     exit_by(not data["failed_diagnostics"])

@@ -83,7 +83,7 @@ def plot_pit(backtest: "Backtest", method: str = "discrepancy", ax: "Axes | None
 
 
 def _mark(ax: "Axes", backtest: "Backtest") -> None:
-    if failed := len(backtest.failures()):
+    if failed := len(backtest.failures):
         write_mark(ax, f"do not rely on this: diagnostics failed in {failed} fit(s)")
 
 

@@ -100,7 +100,7 @@ def report(
         allocation=allocation,
         allocation_rows=[] if allocation is None else _allocation_rows(allocation),
         backtest_rows=[] if backtest is None else backtest.summary().reset_index().to_dict("records"),
-        backtest_warnings=[] if backtest is None else backtest.warnings(),
+        backtest_warnings=[] if backtest is None else backtest.warnings,
         comparison=comparison,
         comparison_rows=[] if comparison is None else comparison.summary().reset_index().to_dict("records"),
         tightening=tightening,

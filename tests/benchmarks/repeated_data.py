@@ -28,7 +28,7 @@ def main(folder: str) -> None:
         decays = " | ".join(interval(draws[r]) if r in draws else "-" for r in ("R_D", "R_N"))
         evidence = f"{row['log_evidence']:.1f} +- {row['error']:.2f}"
         print(f"| {name} | {evidence} | {shown} | {row['elpd_loo']:.1f} | {decays} |")
-    print("\n" + "\n".join(compared.verdict() + compared.warnings()))
+    print("\n" + "\n".join(compared.verdict() + compared.warnings))
 
 
 def interval(draws: np.ndarray) -> str:
