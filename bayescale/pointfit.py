@@ -14,6 +14,7 @@ from scipy import optimize
 
 from bayescale.errors import FitError
 from bayescale.laws import Law, find_law, sample_priors
+from bayescale.model.coordinates import LogParameters
 from bayescale.model.model import Model, make_model
 from bayescale.runs import RunTable
 
@@ -109,14 +110,14 @@ def point_fit(
     rng = np.random.default_rng(seed)
     first = sample_priors(model.centred.priors, rng, starts)
     everything = np.arange(len(table))
-    ends = [problem.minimise(z, everything) for z in problem.coordinates(first)]
+    ends = [problem.minimise(z, everything) for z in problem.coordinates.from_sampled(first)]
     best = min(ends, key=lambda end: end.fun)
     if not np.isfinite(best.fun):
         raise FitError(f"law {found.name!r} has no finite objective on table {table.name!r}")
     near = sum(end.fun <= best.fun * (1 + 1e-6) for end in ends)
     resampled = rng.integers(len(table), size=(bootstrap, len(table)))
     refits = np.stack([best.x, *(problem.minimise(best.x, rows).x for rows in resampled)])
-    values = problem.parameters(refits)
+    values = problem.coordinates.to_sampled(refits, np).values
     values |= model.centred.published_parameters(values, model.centre)
     draws = xr.Dataset({n: ("draw", v[1:] if bootstrap else v) for n, v in values.items()})
     own = {p.name: float(values[p.name][0]) for p in found.parameters} | dict(fixed or {})
@@ -130,15 +131,8 @@ class _Huber:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.gradient = model.centred.gradient(model.centre)
-        self.positive = np.array([p.positive for p in model.centred.priors.values()])
-
-    def coordinates(self, values: dict[str, np.ndarray]) -> np.ndarray:
-        stacked = np.stack([values[n] for n in self.model.centred.names], axis=-1)
-        return np.where(self.positive, np.log(np.where(self.positive, stacked, 1.0)), stacked)
-
-    def parameters(self, z: np.ndarray) -> dict[str, np.ndarray]:
-        values = np.where(self.positive, np.exp(np.clip(np.where(self.positive, z, 0.0), -700, 700)), z)
-        return dict(zip(self.model.centred.names, np.moveaxis(values, -1, 0), strict=True))
+        self.positive = {name: prior.positive for name, prior in model.centred.priors.items()}
+        self.coordinates = LogParameters(self.positive)
 
     def minimise(self, start: np.ndarray, rows: np.ndarray) -> optimize.OptimizeResult:
         # Sums, scaled up: with means of losses this small, optimisers stop early (arXiv:2404.10102).
@@ -154,8 +148,8 @@ class _Huber:
         return result
 
     def objective(self, z: np.ndarray, rows: np.ndarray, scale: float) -> tuple[float, np.ndarray]:
-        values = self.parameters(z)
         with np.errstate(all="ignore"):
+            values = self.coordinates.to_sampled(z, np).values
             loss, *slopes = self.gradient(*values.values(), *self.model.ratios[:, rows])
             residual = np.log(loss) - self.model.log_loss[rows]
             size = np.abs(residual)
@@ -163,7 +157,7 @@ class _Huber:
                 size <= HUBER_DELTA, 0.5 * residual**2, HUBER_DELTA * (size - 0.5 * HUBER_DELTA)
             ).sum()
             outer = np.clip(residual, -HUBER_DELTA, HUBER_DELTA) / loss
-            inner = np.where(self.positive, list(values.values()), 1.0)
+            inner = np.where(list(self.positive.values()), list(values.values()), 1.0)
             gradient = inner * np.array([(outer * slope).sum() for slope in slopes])
         if not (np.isfinite(huber) and np.all(np.isfinite(gradient))):
             return _NOT_FINITE, np.zeros_like(z)
