@@ -325,7 +325,9 @@ def _fit_all(
     fits = []
     for law in laws:
         progress(f"{table.name}: {law.name if isinstance(law, Law) else law}")
-        fits.append(fit(table, law, method=method, **{"discrepancy": False} | dict(options)))
+        fits.append(
+            fit(table, law, method=method, progress=progress, **{"discrepancy": False} | dict(options))
+        )
     return fits
 
 

@@ -178,7 +178,7 @@ def fit(
     tune: int = 1000,
     chains: int = 4,
     seed: int = 0,
-    progress: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Fit:
     """Fit a scaling law to a run table.
 
@@ -207,8 +207,8 @@ def fit(
         Draws kept and warm-up draws per chain, number of chains, seed. The fast path returns draws x chains
         equally weighted draws, which repeat: they are worth ``fit.diagnostics.min_ess`` independent ones, of
         which ArviZ's effective sample size knows nothing.
-    progress : bool
-        Show NUTS's progress bar.
+    progress : callable, optional
+        Told what takes long. NUTS shows its bar, too, where stderr is a terminal.
 
     Returns
     -------
@@ -249,7 +249,10 @@ def fit(
         fitted = _fit_fast(table, model, options)
         if method == "fast" or fitted.diagnostics.passed:
             return fitted
-    return _fit_nuts(table, model, options, progress)
+        progress(f"importance sampling handed over: {fitted.diagnostics.failures[0]}")
+    what = f"{law if isinstance(law, str) else law.name} to the {len(table)} runs of {table.name}"
+    progress(f"Fitting {what} by NUTS, a minute or two ...")
+    return _fit_nuts(table, model, options)
 
 
 def fit_many(
@@ -393,12 +396,12 @@ def _fit_fast(table: RunTable, model: Model, options: dict[str, Any]) -> Fit:
     return Fit(table, model.with_plain_weights(), z, diagnostics, options, sampled.evidence)
 
 
-def _fit_nuts(table: RunTable, model: Model, options: dict[str, Any], progress: bool) -> Fit:
+def _fit_nuts(table: RunTable, model: Model, options: dict[str, Any]) -> Fit:
     from bayescale.inference.nuts import sample_nuts
 
     model, unvisited = prepare(model, options["seed"])
     how = {name: options[name] for name in ("draws", "tune", "chains", "seed")}
-    sampled = sample_nuts(model, progress=progress, **how)
+    sampled = sample_nuts(model, **how)
     if unvisited:
         blocks = sampled.z[..., model.layout["law_coordinates"]].reshape(-1, unvisited[0].size)
         unvisited = [m for m in unvisited if not _visited(m, blocks)]

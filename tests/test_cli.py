@@ -267,7 +267,7 @@ except KeyboardInterrupt:
 
 BAD = [
     (("fit", "absent.csv"), "no such file"),
-    (("fit", "good.csv", "--method", "smc"), "--method: found 'smc'; expected auto, fast or nuts"),
+    (("fit", "good.csv", "--method", "smc"), "--method: found 'smc'; expected one of auto, nuts, fast"),
     (("fit", "chinchila"), "did you mean 'chinchilla'? `bayescale tables` lists names"),
     (("fit", "curve.csv"), "which law 'chinchilla' needs; it has tokens, loss, loss_rounding. Laws of"),
     (("fit", "bad.csv"), "row 3, column 'loss'"),

@@ -1,7 +1,6 @@
 """`bayescale fit`, `forecast` and `allocate`, and how a command comes by a fit."""
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -186,28 +185,17 @@ def fit_of(source: str, reading: TableOptions, how: FitOptions) -> "Fit":
 
 
 def _fit(table: "RunTable", how: FitOptions, output: Path | None = None) -> "Fit":
+    from typing import get_args
+
     from bayescale.errors import BayescaleError
+    from bayescale.fitting import Method
     from bayescale.fitting import fit as make
 
-    method = how.method
-    if method not in ("auto", "fast", "nuts"):
-        raise BayescaleError(f"--method: found {method!r}; expected auto, fast or nuts")
-    options: dict[str, Any] = {
-        "priors": pairs(how.prior, "--prior"),
-        "noise": how.noise,
-        "discrepancy": how.discrepancy,
-        "group_effect": how.group_effect,
-        "draws": how.draws,
-        "seed": how.seed,
-    }
-    if method != "nuts":
-        fitted = make(table, how.law, method="fast", **options)
-        if method == "auto" and not fitted.diagnostics.passed:
-            say(f"importance sampling handed over: {fitted.diagnostics.failures[0]}")
-            method = "nuts"
-    if method == "nuts":
-        say(f"Fitting {how.law} to the {len(table)} runs of {table.name} by NUTS, a minute or two ...")
-        fitted = make(table, how.law, method="nuts", progress=sys.stderr.isatty(), **options)
+    if how.method not in (methods := get_args(Method)):
+        raise BayescaleError(f"--method: found {how.method!r}; expected one of {', '.join(methods)}")
+    options = asdict(how) | {"priors": pairs(how.prior, "--prior")}
+    del options["prior"]
+    fitted = make(table, **options, progress=say)
     if output:
         fitted.save(output)
     return fitted

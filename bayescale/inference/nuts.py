@@ -1,5 +1,6 @@
 """NUTS draws of a model's posterior, by nutpie with a low-rank mass matrix: the reference engine."""
 
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,6 @@ def sample_nuts(
     tune: int,
     chains: int,
     seed: int,
-    progress: bool = False,
     compiled: Any = None,
 ) -> Draws:
     """Draw from the posterior of a model.
@@ -58,8 +58,6 @@ def sample_nuts(
         The model.
     draws, tune, chains, seed : int
         Kept draws and warm-up draws per chain, number of chains, seed.
-    progress : bool
-        Show nutpie's progress bar.
     compiled : optional
         What `compile_nuts` returned for a model of the same shape, to save compiling again.
     """
@@ -80,7 +78,7 @@ def sample_nuts(
                 seed=seed,
                 adaptation="low_rank",
                 target_accept=target,
-                progress_bar=progress,
+                progress_bar=sys.stderr.isatty(),
                 save_warmup=False,
                 blocking=False,
             )
