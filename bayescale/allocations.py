@@ -14,6 +14,7 @@ import xarray as xr
 
 from bayescale.errors import FitError
 from bayescale.forecasts import expected_loss, outside_range
+from bayescale.minima import lowest
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -198,7 +199,8 @@ def optimum_on_grid(fit: "Fit", losses: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Where is the log of tokens per parameter over the centre's.
     """
-    return _refined_minimum(losses, _differences(fit))
+    where, how_low, _ = lowest(losses, _differences(fit))
+    return where, how_low
 
 
 def optimal_params(fit: "Fit", log_compute: float, losses: np.ndarray) -> np.ndarray:
@@ -233,7 +235,7 @@ def _reach_along_path(fit: "Fit", loss: float, seed: int) -> dict[str, np.ndarra
     path = np.empty((2, _PATH))
     for i, total in enumerate(_log_total(fit, grid)):
         losses = _law_losses(fit, (total - difference) / 2, (total + difference) / 2)
-        middle = np.median(_refined_minimum(losses, difference)[0])
+        middle = np.median(lowest(losses, difference)[0])
         path[:, i] = (total - middle) / 2, (total + middle) / 2
     losses = np.minimum.accumulate(expected_loss(fit, path, np.random.default_rng(seed)), axis=1)
     reached = (losses[:, 0] >= loss) & (losses[:, -1] <= loss)
@@ -259,16 +261,6 @@ def _differences(fit: "Fit") -> np.ndarray:
     centre = fit.model.centre
     low, high = np.log(_RATIO_RANGE)
     return np.linspace(low, high, _GRID) - np.log(centre["D"] / centre["N"])
-
-
-def _refined_minimum(losses: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each row of losses, shape (draw, grid), is lowest, and how low, by a parabola."""
-    best = np.clip(losses.argmin(axis=1), 1, len(grid) - 2)
-    rows = np.arange(len(best))
-    left, middle, right = (losses[rows, best + i] for i in (-1, 0, 1))
-    bend = left - 2 * middle + right
-    shift = np.clip(0.5 * (left - right) / np.where(bend > 0, bend, np.inf), -1, 1)
-    return grid[best] + shift * (grid[1] - grid[0]), middle - 0.25 * (left - right) * shift
 
 
 def _log_total(fit: "Fit", log_compute: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayescale.forecasts import expected_loss
+from bayescale.minima import lowest
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -54,7 +55,8 @@ def lifetime_optimum(
     serving = served_tokens / 3  # as tokens of training
     with np.errstate(invalid="ignore"):
         log_cost = log_n + np.logaddexp(needed, np.log(serving))
-    best = _least(np.where(np.isnan(log_cost), np.inf, log_cost), log_n)
+    best, _, at_edge = lowest(np.where(np.isnan(log_cost), np.inf, log_cost), log_n)
+    best = np.where(at_edge, np.nan, best)
     n, d = np.exp(best), np.exp(_read_off(needed, log_n, best))
     return {
         "compute": k * n * d,
@@ -88,15 +90,3 @@ def _read_off(values: np.ndarray, grid: np.ndarray, at: np.ndarray) -> np.ndarra
     # Where the loss is out of reach of the next smaller model, the curve is known on one side only.
     left = np.where(np.isnan(left), 2 * middle - right, left)
     return middle + share * (right - left) / 2 + share**2 * (right - 2 * middle + left) / 2
-
-
-def _least(log_cost: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Return where each row, shape (draw, grid), is least, by a parabola; NaN at an edge."""
-    best = log_cost.argmin(axis=1)
-    rows, inner = np.arange(len(best)), np.clip(best, 1, len(grid) - 2)
-    left, middle, right = (log_cost[rows, inner + i] for i in (-1, 0, 1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shift = np.clip(0.5 * (left - right) / (left - 2 * middle + right), -1, 1)
-    shift = np.where(np.isfinite(shift), shift, 0.0)
-    lost = (best != inner) | ~np.isfinite(middle)
-    return np.where(lost, np.nan, grid[inner] + shift * (grid[1] - grid[0]))
