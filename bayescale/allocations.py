@@ -1,8 +1,7 @@
-"""Allocation: the params and tokens that a compute budget should buy, with their posterior.
+"""Allocation: the params and tokens that a compute or a loss should be bought with, with their posterior.
 
-Under C = k N D the loss is a function of N alone. For ``E + A N^-alpha + B D^-beta`` without discrepancy its
-minimum is known in closed form (arXiv:2203.15556, equation 4); otherwise it is found on a grid of tokens
-per parameter and refined by a parabola.
+They are found in `bayescale.optimum` and `bayescale.reaching`; here they are asked for, summarised, and given
+what to know before acting on them.
 """
 
 from dataclasses import dataclass
@@ -12,20 +11,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayescale.deadweight import deadweight
 from bayescale.errors import FitError
-from bayescale.forecasts import expected_loss, outside_range
-from bayescale.minima import lowest
+from bayescale.optimum import RATIO_RANGE, has_closed_form, optimal_runs, positive_numbers
+from bayescale.reaching import REACH, cheapest_runs
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
 
-# Tokens per parameter searched, and draws used where the search is numeric.
-_RATIO_RANGE = (1e-2, 1e6)
-_GRID = 65
+# Draws used where the optimum is searched for.
 _MAX_DRAWS = 1000
-# Compute searched for a loss to reach, over the table's least, and points on the way.
-_REACH = (1e-6, 1e12)
-_PATH = 97
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,183 +107,55 @@ def allocate(
         )
     if (compute is None) == (loss is None):
         raise FitError("give compute (FLOP) or loss (nats/token), one of them")
-    asked = np.atleast_1d(np.asarray(loss if compute is None else compute, float))
-    if asked.ndim > 1 or not asked.size or not np.all((asked > 0) & np.isfinite(asked)):
-        raise FitError(f"found {asked.tolist()}; expected positive numbers")
     if not 0 <= served_tokens < np.inf:
         raise FitError(f"served_tokens is {served_tokens:g}; expected a number of tokens, 0 or more")
     if served_tokens and loss is None:
         raise FitError("served_tokens need a loss to reach: at a given compute they change nothing")
-    spent = fit.table.column("compute")
-    if compute is not None:
-        outside_range("compute", spent, asked)
-    from bayescale.deadweight import deadweight
-
-    closed = _has_closed_form(fit)
-    thinned = fit.thinned(fit.z[..., 0].size if closed else _MAX_DRAWS)
+    closed = has_closed_form(fit) and not served_tokens
+    few = fit if has_closed_form(fit) else fit.thinned(_MAX_DRAWS)
     warnings = list(fit.warnings)
-    if compute is not None:
-        solve = _closed if closed else _searched
-        columns = [solve(thinned, np.log(c), seed) for c in asked]
-        for c, column in zip(asked, columns, strict=True):
-            column["deadweight"] = deadweight(thinned, c, float(np.median(column["params"])), seed=seed)
+    if loss is None:
+        runs = optimal_runs(few, compute, seed)
+        middles = zip(positive_numbers(compute), np.median(runs["params"], axis=0), strict=True)
+        runs["deadweight"] = np.stack([deadweight(few, c, n, seed=seed) for c, n in middles], axis=1)
     else:
-        reach = _reach_closed if closed else _reach_along_path
-        columns = [reach(thinned, value, seed) for value in asked]
-        if served_tokens:
-            columns = [
-                _served(thinned, value, column, served_tokens, seed)
-                for value, column in zip(asked, columns, strict=True)
-            ]
-            closed = False
-        for value, column in zip(asked, columns, strict=True):
-            share = float(np.mean(np.isnan(column["loss"])))
-            if share == 1 and value > fit.table.column("loss").max():
-                warnings.append(
-                    f"a loss of {value:g} takes less compute than was searched, which begins at "
-                    f"{_REACH[0]:g} of the table's least"
-                )
-            elif share > 0:
-                warnings.append(
-                    f"{share:.0%} of the posterior does not reach a loss of {value:g}; intervals "
-                    "describe the rest"
-                )
-    draws = xr.Dataset(
-        {k: (("sample", "budget"), np.stack([c[k] for c in columns], axis=1)) for k in columns[0]}
-    )
-    edges = np.log10(_RATIO_RANGE)
-    ratio = np.log10(draws["tokens_per_param"].values)
-    at_edge = float(np.mean((ratio < edges[0] + 0.2) | (ratio > edges[1] - 0.2)))
-    if at_edge > 0.01 and not closed:
-        warnings.append(f"{at_edge:.0%} of the posterior has its optimum at the edge of the search")
+        runs = cheapest_runs(few, loss, served_tokens, seed)
+        warnings += _unreached(fit, positive_numbers(loss), runs["loss"])
+    draws = xr.Dataset({name: (("sample", "budget"), values) for name, values in runs.items()})
+    warnings += [] if closed else _at_edge(draws)
+    return Allocation(draws, closed, warnings + _outside(fit, draws))
+
+
+def _unreached(fit: "Fit", losses: np.ndarray, reached: np.ndarray) -> list[str]:
+    """Say which losses some of the posterior does not reach, given those reached, shape (draw, loss)."""
+    found = []
+    for loss, column in zip(losses, reached.T, strict=True):
+        share = float(np.mean(np.isnan(column)))
+        if share == 1 and loss > fit.table.column("loss").max():
+            found.append(
+                f"a loss of {loss:g} takes less compute than was searched, which begins at "
+                f"{REACH[0]:g} of the table's least"
+            )
+        elif share > 0:
+            found.append(
+                f"{share:.0%} of the posterior does not reach a loss of {loss:g}; intervals describe the rest"
+            )
+    return found
+
+
+def _at_edge(draws: xr.Dataset) -> list[str]:
+    """Say how much of the posterior has its optimum about where the search ends."""
+    edges, ratio = np.log10(RATIO_RANGE), np.log10(draws["tokens_per_param"].values)
+    share = float(np.mean((ratio < edges[0] + 0.2) | (ratio > edges[1] - 0.2)))
+    return [f"{share:.0%} of the posterior has its optimum at the edge of the search"] if share > 0.01 else []
+
+
+def _outside(fit: "Fit", draws: xr.Dataset) -> list[str]:
+    """Say how far median compute lies above the table."""
+    most = fit.table.column("compute").max()
     middles = [_quantile(of_budget, 0.5) for of_budget in draws["compute"].values.T]
-    if (far := np.log10(max(filter(np.isfinite, middles), default=spent.max()) / spent.max())) > 0:
-        warnings.append(f"compute lies {far:.1f} decades above the table")
-    return Allocation(draws, closed, warnings)
-
-
-def _closed(fit: "Fit", log_compute: Any, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return the optimum of E + a exp(-alpha x_N) + b exp(-beta x_D) at given compute, per draw."""
-    terms = fit.model.centred.single_input_terms
-    assert terms is not None
-    (a, alpha), (b, beta) = ((fit.parameters[n] for n in terms[i]) for i in "ND")
-    total = _log_total(fit, log_compute)
-    # At the optimum a alpha exp(-alpha x_N) = b beta exp(-beta (total - x_N)).
-    x_n = (np.log(a * alpha / (b * beta)) + beta * total) / (alpha + beta)
-    loss = _law_losses(fit, x_n[:, None], (total - x_n)[:, None])[:, 0]
-    return _described(fit, log_compute, x_n, loss)
-
-
-def _searched(fit: "Fit", log_compute: float, seed: int) -> dict[str, np.ndarray]:
-    """Return the optimum on a grid of tokens per parameter, discrepancy included, per draw."""
-    # The same seed at every budget: budgets differ by compute, not by luck.
-    rng = np.random.default_rng(seed)
-    total = _log_total(fit, log_compute)
-    found, loss = optimum_on_grid(fit, expected_loss(fit, ratio_grid(fit, log_compute), rng))
-    return _described(fit, log_compute, (total - found) / 2, loss)
-
-
-def ratio_grid(fit: "Fit", log_compute: float) -> np.ndarray:
-    """Return log-ratios of params and tokens along a compute, over the tokens per parameter searched."""
-    total, difference = _log_total(fit, log_compute), _differences(fit)
-    return np.stack([(total - difference) / 2, (total + difference) / 2])
-
-
-def optimum_on_grid(fit: "Fit", losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where losses, shape (draw, grid) on `ratio_grid`, are lowest, and how low, per draw.
-
-    Where is the log of tokens per parameter over the centre's.
-    """
-    where, how_low, _ = lowest(losses, _differences(fit))
-    return where, how_low
-
-
-def optimal_params(fit: "Fit", log_compute: float, losses: np.ndarray) -> np.ndarray:
-    """Return the params at which losses, shape (draw, grid) on `ratio_grid`, are lowest, per draw."""
-    found, _ = optimum_on_grid(fit, losses)
-    return fit.model.centre["N"] * np.exp((_log_total(fit, log_compute) - found) / 2)
-
-
-def _reach_closed(fit: "Fit", loss: float, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return the least compute at which each draw's optimum reaches `loss`, by bisection."""
-    size = fit.z.shape[1]
-    low, high = np.full(size, np.log(1e3)), np.full(size, np.log(1e60))
-    reached = _closed(fit, high)["loss"] <= loss
-    for _ in range(60):
-        middle = (low + high) / 2
-        enough = _closed(fit, middle)["loss"] <= loss
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    found = _closed(fit, high)
-    return {name: np.where(reached, values, np.nan) for name, values in found.items()}
-
-
-def _reach_along_path(fit: "Fit", loss: float, seed: int) -> dict[str, np.ndarray]:
-    """Return the compute at which each draw reaches `loss` along the law's median optimum.
-
-    All draws share the path, so that one discrepancy is drawn jointly along it; loss is flat about the
-    optimum, so little is lost.
-    """
-    difference = _differences(fit)
-    grid = np.log(fit.table.column("compute").min()) + np.linspace(
-        np.log(_REACH[0]), np.log(_REACH[1]), _PATH
-    )
-    path = np.empty((2, _PATH))
-    for i, total in enumerate(_log_total(fit, grid)):
-        losses = _law_losses(fit, (total - difference) / 2, (total + difference) / 2)
-        middle = np.median(lowest(losses, difference)[0])
-        path[:, i] = (total - middle) / 2, (total + middle) / 2
-    losses = np.minimum.accumulate(expected_loss(fit, path, np.random.default_rng(seed)), axis=1)
-    reached = (losses[:, 0] >= loss) & (losses[:, -1] <= loss)
-    log_compute = np.array([np.interp(-loss, -row, grid) for row in losses])
-    found = _described(fit, log_compute, np.interp(log_compute, grid, path[0]), np.full(len(losses), loss))
-    return {name: np.where(reached, values, np.nan) for name, values in found.items()}
-
-
-def _served(
-    fit: "Fit", loss: float, trained: dict[str, np.ndarray], served: float, seed: int
-) -> dict[str, np.ndarray]:
-    """Return the runs cheapest to train and serve, given those cheapest to train."""
-    from bayescale.lifetime import lifetime_optimum
-
-    params, tokens = (_quantile(trained[name], 0.5) for name in ("params", "tokens"))
-    if np.isnan(params):
-        return trained | {"lifetime_compute": trained["compute"]}
-    return lifetime_optimum(fit, loss, served, params, tokens, seed)
-
-
-def _differences(fit: "Fit") -> np.ndarray:
-    """x_D - x_N on the grid of tokens per parameter."""
-    centre = fit.model.centre
-    low, high = np.log(_RATIO_RANGE)
-    return np.linspace(low, high, _GRID) - np.log(centre["D"] / centre["N"])
-
-
-def _log_total(fit: "Fit", log_compute: Any) -> Any:
-    """x_N + x_D at a compute."""
-    centre, k = fit.model.centre, fit.table.meta.flops_per_param_token
-    return log_compute - np.log(k * centre["N"] * centre["D"])
-
-
-def _described(fit: "Fit", log_compute: Any, x_n: np.ndarray, loss: np.ndarray) -> dict[str, np.ndarray]:
-    compute = np.broadcast_to(np.exp(log_compute), x_n.shape)
-    params = fit.model.centre["N"] * np.exp(x_n)
-    tokens = compute / (fit.table.meta.flops_per_param_token * params)
-    return {
-        "compute": compute,
-        "params": params,
-        "tokens": tokens,
-        "tokens_per_param": tokens / params,
-        "loss": loss,
-    }
-
-
-def _law_losses(fit: "Fit", x_n: np.ndarray, x_d: np.ndarray) -> np.ndarray:
-    values = {n: fit.parameters[n] for n in fit.model.centred.names}
-    return fit.model.law_loss(values, np.stack([x_n, x_d]))
-
-
-def _has_closed_form(fit: "Fit") -> bool:
-    return fit.model.discrepancy is None and fit.model.centred.single_input_terms is not None
+    far = np.log10(max(filter(np.isfinite, middles), default=most) / most)
+    return [f"compute lies {far:.1f} decades above the table"] if far > 0 else []
 
 
 def _quantile(values: np.ndarray, q: float) -> float:

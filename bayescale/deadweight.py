@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayescale.allocations import optimum_on_grid, ratio_grid
 from bayescale.forecasts import expected_loss
+from bayescale.optimum import optimum_on_grid, ratio_grid
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit

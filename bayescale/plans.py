@@ -8,6 +8,7 @@ import pandas as pd
 
 from bayescale.candidates import Settle, candidate_grid, candidate_pool, cost, noise_variance
 from bayescale.comparison import Comparison
+from bayescale.deadweight import deadweight
 from bayescale.design import Draws, belief_from
 from bayescale.errors import FitError
 from bayescale.model.model import SHAPE_SCALES
@@ -211,8 +212,6 @@ def _saved(
     fits: "dict[str, tuple[Fit, float]]", target: Target, draws: np.ndarray, left: float, seed: int
 ) -> float:
     """Return the FLOP saved if the optimum's variance falls to the share `left`; the waste goes with it."""
-    from bayescale.deadweight import deadweight
-
     compute, params = target.inputs["compute"], float(10 ** np.median(draws))
     wasted = [
         share * float(deadweight(fit.thinned(MAX_DRAWS), compute, params, seed=seed).mean())

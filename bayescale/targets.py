@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bayescale.allocations import optimal_params, ratio_grid
 from bayescale.errors import FitError
 from bayescale.forecasts import complete_inputs, expected_loss
 from bayescale.laws import Law
+from bayescale.optimum import optimal_params, ratio_grid
 from bayescale.units import written_number
 
 if TYPE_CHECKING:

@@ -78,6 +78,14 @@ def test_optimum_is_where_the_allocation_puts_it(passing):
     assert float(y[0]) == pytest.approx(best["loss"], rel=0.01)
 
 
+def test_optima_are_drawn_without_what_is_not_shown(passing, monkeypatch):
+    monkeypatch.delattr("bayescale.deadweight.deadweight")
+    monkeypatch.delattr("bayescale.allocations.allocate")
+    plots.plot_isoflop(passing, [1e20])
+    with pytest.raises(bs.BayescaleError, match="expected positive numbers"):
+        plots.plot_isoflop(passing, [-1e20])
+
+
 def test_published_optimum_is_the_closed_form(passing):
     ax = plots.plot_allocation(passing, published=["besiroglu"])
     line = next(i for i in ax.lines if "besiroglu" in i.get_label())

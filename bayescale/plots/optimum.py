@@ -7,6 +7,7 @@ import numpy as np
 
 from bayescale.errors import FitError
 from bayescale.forecasts import forecast
+from bayescale.optimum import optimal_runs
 from bayescale.plots.style import (
     CYCLE,
     ENOUGH_DRAWS,
@@ -55,10 +56,10 @@ def plot_isoflop(fit: "Fit", budgets: Sequence[float] | None = None, ax: "Axes |
     if budgets is None:
         low, high = np.quantile(compute, [0.1, 0.97])
         budgets = np.geomspace(low, high, 4).tolist()
-    best = few.allocate(compute=list(budgets)).draws
+    best = optimal_runs(few, budgets)
     for number, budget in enumerate(budgets):
         colour = CYCLE[number % len(CYCLE)]
-        middle = float(np.nanmedian(best["params"].values[:, number]))
+        middle = float(np.nanmedian(best["params"][:, number]))
         near = np.abs(np.log(compute / budget)) < np.log(_NEAR)
         low, high = middle / 10, middle * 10
         if near.any():
@@ -68,8 +69,8 @@ def plot_isoflop(fit: "Fit", budgets: Sequence[float] | None = None, ax: "Axes |
         draws = forecast(few, params=x, tokens=tokens).draws["expected_loss"].values.reshape(-1, x.size)
         draw_band(ax, x, draws, colour=colour, name=f", {budget:.2g} FLOP", widths=(0.9,))
         ax.scatter(params[near], loss[near], s=14, color=colour, zorder=3)
-        ends = np.nanquantile(best["params"].values[:, number], [0.05, 0.95])
-        height = float(np.nanmedian(best["loss"].values[:, number]))
+        ends = np.nanquantile(best["params"][:, number], [0.05, 0.95])
+        height = float(np.nanmedian(best["loss"][:, number]))
         ax.errorbar(
             middle, height, xerr=np.abs(ends - middle)[:, None], fmt="D", ms=5, color=colour, capsize=3,
             mec="black", ecolor="black", zorder=4, label="optimum, 90%" if number == 0 else None,
@@ -116,8 +117,7 @@ def plot_allocation(
     ax = axes_or_new(ax)
     compute = fit.table.column("compute")
     x = np.geomspace(compute.min(), max(upto or 0.0, 100 * compute.max()), 24)
-    draws = fit.thinned(400).allocate(compute=x.tolist()).draws
-    draw_band(ax, x, draws[quantity].values, name=", this fit")
+    draw_band(ax, x, optimal_runs(fit.thinned(400), x)[quantity], name=", this fit")
     for colour, other in zip((*CYCLE[1:], "black"), _published(fit, published), strict=False):
         best = _optimum(other, x, fit.table.meta.flops_per_param_token)
         ax.plot(x, best[quantity], "--", color=colour, label=f"{other.name} (published)")

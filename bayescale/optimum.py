@@ -1,0 +1,144 @@
+"""The optimum: the params and tokens at which a compute buys the least loss, per draw of the posterior.
+
+Under C = k N D the loss is a function of N alone. For ``E + A N^-alpha + B D^-beta`` without discrepancy its
+minimum is known in closed form (arXiv:2203.15556, equation 4); otherwise it is found on a grid of tokens
+per parameter and refined by a parabola.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayescale.errors import FitError
+from bayescale.forecasts import expected_loss, outside_range
+from bayescale.minima import lowest
+
+if TYPE_CHECKING:
+    from bayescale.fitting import Fit
+
+# Tokens per parameter searched.
+RATIO_RANGE = (1e-2, 1e6)
+_GRID = 65
+
+
+def optimal_runs(fit: "Fit", compute: Any, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return the run of least expected loss at each compute, per draw.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of a law in params and tokens.
+    compute : float or sequence of float
+        Budgets, FLOP.
+    seed : int
+        Of the discrepancy away from the table.
+
+    Returns
+    -------
+    dict of array, shape (draw, budget)
+        ``compute`` (FLOP), ``params``, ``tokens``, ``tokens_per_param`` and ``loss`` (nats/token).
+
+    Raises
+    ------
+    FitError
+        If a budget is not positive, or lies absurdly far outside the table.
+    """
+    budgets = positive_numbers(compute)
+    outside_range("compute", fit.table.column("compute"), budgets)
+    if has_closed_form(fit):
+        columns = [closed_optimum(fit, np.log(c)) for c in budgets]
+    else:
+        columns = [_searched(fit, np.log(c), seed) for c in budgets]
+    return {name: np.stack([c[name] for c in columns], axis=1) for name in columns[0]}
+
+
+def has_closed_form(fit: "Fit") -> bool:
+    """Whether the optimum of the fit's law is known in closed form."""
+    return fit.model.discrepancy is None and fit.model.centred.single_input_terms is not None
+
+
+def closed_optimum(fit: "Fit", log_compute: Any) -> dict[str, np.ndarray]:
+    """Return the optimum of E + a exp(-alpha x_N) + b exp(-beta x_D) at a compute, or one per draw."""
+    terms = fit.model.centred.single_input_terms
+    assert terms is not None
+    (a, alpha), (b, beta) = ((fit.parameters[n] for n in terms[i]) for i in "ND")
+    total = log_total(fit, log_compute)
+    # At the optimum a alpha exp(-alpha x_N) = b beta exp(-beta (total - x_N)).
+    x_n = (np.log(a * alpha / (b * beta)) + beta * total) / (alpha + beta)
+    return described(fit, log_compute, x_n, law_losses(fit, x_n[:, None], (total - x_n)[:, None])[:, 0])
+
+
+def _searched(fit: "Fit", log_compute: float, seed: int) -> dict[str, np.ndarray]:
+    """Return the optimum on a grid of tokens per parameter, discrepancy included, per draw."""
+    # The same seed at every budget: budgets differ by compute, not by luck.
+    rng = np.random.default_rng(seed)
+    found, loss = optimum_on_grid(fit, expected_loss(fit, ratio_grid(fit, log_compute), rng))
+    return described(fit, log_compute, (log_total(fit, log_compute) - found) / 2, loss)
+
+
+def ratio_grid(fit: "Fit", log_compute: float) -> np.ndarray:
+    """Return log-ratios of params and tokens along a compute, over the tokens per parameter searched."""
+    total, difference = log_total(fit, log_compute), differences(fit)
+    return np.stack([(total - difference) / 2, (total + difference) / 2])
+
+
+def optimum_on_grid(fit: "Fit", losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where losses, shape (draw, grid) on `ratio_grid`, are lowest, and how low, per draw.
+
+    Where is the log of tokens per parameter over the centre's.
+    """
+    where, how_low, _ = lowest(losses, differences(fit))
+    return where, how_low
+
+
+def optimal_params(fit: "Fit", log_compute: float, losses: np.ndarray) -> np.ndarray:
+    """Return the params at which losses, shape (draw, grid) on `ratio_grid`, are lowest, per draw."""
+    found, _ = optimum_on_grid(fit, losses)
+    return fit.model.centre["N"] * np.exp((log_total(fit, log_compute) - found) / 2)
+
+
+def differences(fit: "Fit") -> np.ndarray:
+    """Return x_D - x_N on the grid of tokens per parameter."""
+    centre = fit.model.centre
+    low, high = np.log(RATIO_RANGE)
+    return np.linspace(low, high, _GRID) - np.log(centre["D"] / centre["N"])
+
+
+def log_total(fit: "Fit", log_compute: Any) -> Any:
+    """Return x_N + x_D at a compute."""
+    centre, k = fit.model.centre, fit.table.meta.flops_per_param_token
+    return log_compute - np.log(k * centre["N"] * centre["D"])
+
+
+def law_losses(fit: "Fit", x_n: np.ndarray, x_d: np.ndarray) -> np.ndarray:
+    """Return each draw's loss by its law alone at log-ratios to the centre."""
+    values = {n: fit.parameters[n] for n in fit.model.centred.names}
+    return fit.model.law_loss(values, np.stack([x_n, x_d]))
+
+
+def described(fit: "Fit", log_compute: Any, x_n: np.ndarray, loss: np.ndarray) -> dict[str, np.ndarray]:
+    """Return all quantities of the runs of a compute and params, by name."""
+    compute = np.broadcast_to(np.exp(log_compute), x_n.shape)
+    params = fit.model.centre["N"] * np.exp(x_n)
+    tokens = compute / (fit.table.meta.flops_per_param_token * params)
+    return {
+        "compute": compute,
+        "params": params,
+        "tokens": tokens,
+        "tokens_per_param": tokens / params,
+        "loss": loss,
+    }
+
+
+def positive_numbers(asked: Any) -> np.ndarray:
+    """Return what was asked for as an array, shape (asked,).
+
+    Raises
+    ------
+    FitError
+        If it is not one or more positive numbers.
+    """
+    values = np.atleast_1d(np.asarray(asked, float))
+    if values.ndim > 1 or not values.size or not np.all((values > 0) & np.isfinite(values)):
+        raise FitError(f"found {values.tolist()}; expected positive numbers")
+    return values
