@@ -13,8 +13,9 @@ import xarray as xr
 
 from bayescale.deadweight import deadweight
 from bayescale.errors import FitError
+from bayescale.forecasts import FAR, decades_beyond
 from bayescale.optimum import RATIO_RANGE, has_closed_form, optimal_runs, positive_numbers
-from bayescale.reaching import REACH, cheapest_runs
+from bayescale.reaching import Reached, cheapest_runs
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -119,43 +120,54 @@ def allocate(
         middles = zip(positive_numbers(compute), np.median(runs["params"], axis=0), strict=True)
         runs["deadweight"] = np.stack([deadweight(few, c, n, seed=seed) for c, n in middles], axis=1)
     else:
-        runs = cheapest_runs(few, loss, served_tokens, seed)
-        warnings += _unreached(fit, positive_numbers(loss), runs["loss"])
+        reached = cheapest_runs(few, loss, served_tokens, seed)
+        runs = reached.runs
+        warnings += _unreached(positive_numbers(loss), reached)
     draws = xr.Dataset({name: (("sample", "budget"), values) for name, values in runs.items()})
     warnings += [] if closed else _at_edge(draws)
     return Allocation(draws, closed, warnings + _outside(fit, draws))
 
 
-def _unreached(fit: "Fit", losses: np.ndarray, reached: np.ndarray) -> list[str]:
-    """Say which losses some of the posterior does not reach, given those reached, shape (draw, loss)."""
+def _unreached(losses: np.ndarray, reached: Reached) -> list[str]:
+    """Say which losses some of the posterior has no run for, and why."""
     found = []
-    for loss, column in zip(losses, reached.T, strict=True):
-        share = float(np.mean(np.isnan(column)))
-        if share == 1 and loss > fit.table.column("loss").max():
+    for loss, already, never in zip(losses, reached.already.T, reached.never.T, strict=True):
+        rest = "" if (already | never).all() else "; intervals describe the rest"
+        if already.any():
             found.append(
-                f"a loss of {loss:g} takes less compute than was searched, which begins at "
-                f"{REACH[0]:g} of the table's least"
+                f"{_share(already)} of the posterior reaches a loss of {loss:g} with less compute than was "
+                f"searched, which begins at {reached.begins:.2g} FLOP{rest}"
             )
-        elif share > 0:
-            found.append(
-                f"{share:.0%} of the posterior does not reach a loss of {loss:g}; intervals describe the rest"
-            )
+        if never.any():
+            found.append(f"{_share(never)} of the posterior does not reach a loss of {loss:g}{rest}")
     return found
 
 
 def _at_edge(draws: xr.Dataset) -> list[str]:
     """Say how much of the posterior has its optimum about where the search ends."""
     edges, ratio = np.log10(RATIO_RANGE), np.log10(draws["tokens_per_param"].values)
-    share = float(np.mean((ratio < edges[0] + 0.2) | (ratio > edges[1] - 0.2)))
-    return [f"{share:.0%} of the posterior has its optimum at the edge of the search"] if share > 0.01 else []
+    there = (ratio < edges[0] + 0.2) | (ratio > edges[1] - 0.2)
+    if there.mean() <= 0.01:
+        return []
+    return [f"{_share(there)} of the posterior has its optimum at the edge of the search"]
 
 
 def _outside(fit: "Fit", draws: xr.Dataset) -> list[str]:
-    """Say how far median compute lies above the table."""
-    most = fit.table.column("compute").max()
-    middles = [_quantile(of_budget, 0.5) for of_budget in draws["compute"].values.T]
-    far = np.log10(max(filter(np.isfinite, middles), default=most) / most)
-    return [f"compute lies {far:.1f} decades above the table"] if far > 0 else []
+    """Say how far the medians lie outside the table; of several budgets, the farthest."""
+    params, tokens = fit.table.column("params"), fit.table.column("tokens")
+    seen = {"compute": fit.table.column("compute"), "params": params, "tokens": tokens}
+    seen["tokens_per_param"] = tokens / params
+    far = []
+    for name, values in seen.items():
+        middles = np.array([_quantile(of_budget, 0.5) for of_budget in draws[name].values.T])
+        decades = decades_beyond(values, middles[np.isfinite(middles)]).max(initial=0.0)
+        if decades >= FAR:
+            far.append(f"{name.replace('_per_param', ' per parameter')} {decades:.1f}")
+    return [f"decades outside the table's range: {', '.join(far)}"] if far else []
+
+
+def _share(draws: np.ndarray) -> str:
+    return f"{100 * draws.mean():.3g}%"
 
 
 def _quantile(values: np.ndarray, q: float) -> float:

@@ -23,6 +23,8 @@ INTERVALS = (0.5, 0.8, 0.9)
 # Jointly drawn targets share one discrepancy. Up to this many, its covariance is factorised for every draw;
 # more are drawn as functions, whose cost is linear in targets.
 _FEW = 64
+# Decades outside the table's range that are worth a word.
+FAR = 0.05
 # Targets that a forecast shows when printed.
 _PRINTED = 10
 
@@ -227,13 +229,18 @@ def outside_range(name: str, seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
     FitError
         If one lies absurdly far.
     """
-    decades = np.maximum(0.0, np.maximum(np.log10(asked / seen.max()), np.log10(seen.min() / asked)))
+    decades = decades_beyond(seen, asked)
     if (farthest := decades.max()) > MOST_DECADES:
         raise FitError(
             f"{name}: found {asked[decades.argmax()]:g}, {farthest:.0f} decades outside the table's "
             f"{seen.min():.3g} to {seen.max():.3g}; expected at most {MOST_DECADES:g}"
         )
     return decades
+
+
+def decades_beyond(seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Return decades by which each value asked of a quantity lies outside the range of those seen, or 0."""
+    return np.maximum(0.0, np.maximum(np.log10(asked / seen.max()), np.log10(seen.min() / asked)))
 
 
 def _misfit(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -272,7 +279,7 @@ def _offset(fit: "Fit", shape: tuple[int, ...], rng: np.random.Generator) -> np.
 
 
 def _warnings(fit: "Fit", outside: Mapping[str, np.ndarray]) -> list[str]:
-    far = {name: decades.max() for name, decades in outside.items() if decades.max() >= 0.05}
+    far = {name: decades.max() for name, decades in outside.items() if decades.max() >= FAR}
     return [
         *fit.warnings,
         *(f"{decades:.1f} decades outside the table's range: {name}" for name, decades in far.items()),

@@ -4,6 +4,7 @@ In closed form by bisection over compute; otherwise along the law's median optim
 jointly along it; with tokens to serve by `bayescale.lifetime`.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,14 +25,34 @@ from bayescale.optimum import (
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
 
-# Compute searched, over the table's least, and points on the way.
-REACH = (1e-6, 1e12)
+# Compute searched by bisection, FLOP; along the path, over the table's least, and points on the way.
+_BISECTED = (1e3, 1e60)
+_REACH = (1e-6, 1e12)
 _PATH = 97
 
 
-def cheapest_runs(
-    fit: "Fit", losses: Any, served_tokens: float = 0.0, seed: int = 0
-) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class Reached:
+    """The runs that reach losses at least compute, and why a draw has none.
+
+    Attributes
+    ----------
+    runs : dict of array, shape (draw, loss)
+        As `bayescale.optimum.optimal_runs`, and with tokens to serve ``lifetime_compute``, FLOP. NaN where no
+        compute searched reaches the loss.
+    already, never : array of bool, shape (draw, loss)
+        Draws below the loss where the search begins, and those above it where the search ends.
+    begins : float
+        Compute at which the search begins, FLOP.
+    """
+
+    runs: dict[str, np.ndarray]
+    already: np.ndarray
+    never: np.ndarray
+    begins: float
+
+
+def cheapest_runs(fit: "Fit", losses: Any, served_tokens: float = 0.0, seed: int = 0) -> Reached:
     """Return the run that reaches each loss at least compute, per draw.
 
     Parameters
@@ -45,12 +66,6 @@ def cheapest_runs(
     seed : int
         Of the discrepancy away from the table.
 
-    Returns
-    -------
-    dict of array, shape (draw, loss)
-        As `bayescale.optimum.optimal_runs`, and with tokens to serve ``lifetime_compute``, FLOP; NaN where no
-        compute searched reaches the loss.
-
     Raises
     ------
     FitError
@@ -58,48 +73,57 @@ def cheapest_runs(
     """
     asked = positive_numbers(losses)
     if has_closed_form(fit):
-        columns = [_by_bisection(fit, loss) for loss in asked]
+        begins, columns = _BISECTED[0], [_by_bisection(fit, loss) for loss in asked]
     else:
+        begins = _REACH[0] * fit.table.column("compute").min()
         columns = [_along_path(fit, loss, seed) for loss in asked]
+    runs = [found for found, _ in columns]
     if served_tokens:
-        columns = [
-            _served(fit, loss, column, served_tokens, seed)
-            for loss, column in zip(asked, columns, strict=True)
+        runs = [
+            _served(fit, loss, found, served_tokens, seed) for loss, found in zip(asked, runs, strict=True)
         ]
-    return {name: np.stack([c[name] for c in columns], axis=1) for name in columns[0]}
+    joined = {name: np.stack([r[name] for r in runs], axis=1) for name in runs[0]}
+    already = np.stack([below for _, below in columns], axis=1)
+    return Reached(joined, already, np.isnan(joined["loss"]) & ~already, begins)
 
 
-def _by_bisection(fit: "Fit", loss: float) -> dict[str, np.ndarray]:
-    """Return the least compute at which each draw's closed optimum reaches `loss`."""
+def _by_bisection(fit: "Fit", loss: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the least compute at which each draw's closed optimum reaches `loss`; whether less would do."""
     size = fit.z[..., 0].size
-    low, high = np.full(size, np.log(1e3)), np.full(size, np.log(1e60))
+    low, high = (np.full(size, np.log(c)) for c in _BISECTED)
+    already = closed_optimum(fit, low)["loss"] <= loss
     reached = closed_optimum(fit, high)["loss"] <= loss
     for _ in range(60):
         middle = (low + high) / 2
         enough = closed_optimum(fit, middle)["loss"] <= loss
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    found = closed_optimum(fit, high)
-    return {name: np.where(reached, values, np.nan) for name, values in found.items()}
+    return _where(reached & ~already, closed_optimum(fit, high)), already
 
 
-def _along_path(fit: "Fit", loss: float, seed: int) -> dict[str, np.ndarray]:
-    """Return the compute at which each draw reaches `loss` along the law's median optimum.
+def _along_path(fit: "Fit", loss: float, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the compute at which each draw reaches `loss` along the law's median optimum, as above.
 
     All draws share the path, so that one discrepancy is drawn jointly along it; loss is flat about the
     optimum, so little is lost.
     """
     difference = differences(fit)
-    grid = np.log(fit.table.column("compute").min()) + np.linspace(np.log(REACH[0]), np.log(REACH[1]), _PATH)
+    grid = np.log(fit.table.column("compute").min()) + np.linspace(
+        np.log(_REACH[0]), np.log(_REACH[1]), _PATH
+    )
     path = np.empty((2, _PATH))
     for i, total in enumerate(log_total(fit, grid)):
         losses = law_losses(fit, (total - difference) / 2, (total + difference) / 2)
         middle = np.median(lowest(losses, difference)[0])
         path[:, i] = (total - middle) / 2, (total + middle) / 2
     losses = np.minimum.accumulate(expected_loss(fit, path, np.random.default_rng(seed)), axis=1)
-    reached = (losses[:, 0] >= loss) & (losses[:, -1] <= loss)
+    already = losses[:, 0] < loss
     log_compute = np.array([np.interp(-loss, -row, grid) for row in losses])
     found = described(fit, log_compute, np.interp(log_compute, grid, path[0]), np.full(len(losses), loss))
-    return {name: np.where(reached, values, np.nan) for name, values in found.items()}
+    return _where(~already & (losses[:, -1] <= loss), found), already
+
+
+def _where(known: np.ndarray, runs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.where(known, values, np.nan) for name, values in runs.items()}
 
 
 def _served(

@@ -213,8 +213,32 @@ def test_allocation_with_discrepancy_is_searched(full_fit):
     # The worst run of the table was had for less than its dearest, too.
     easy = full_fit.allocate(loss=float(full_fit.table.column("loss").max()))
     assert np.isfinite(easy.draws["compute"].values).all()
-    far = full_fit.allocate(compute=[1e18, 1e19, 1e26]).warnings
-    assert any("decades above the table" in w for w in far)
+
+
+def test_an_allocations_warnings_say_how_far_its_medians_lie_outside_the_table(full_fit):
+    compute, params, tokens = (full_fit.table.column(c) for c in ("compute", "params", "tokens"))
+    for budget in (1e15, 1e26):
+        allocation = full_fit.allocate(compute=[1e20, budget])
+        (said,) = (w for w in allocation.warnings if "outside the table's range" in w)
+        medians = allocation.summary().set_index(["budget", "quantity"])["median"][1]
+        for name, seen in (("compute", compute), ("params", params), ("tokens", tokens)):
+            decades = max(np.log10(medians[name] / seen.max()), np.log10(seen.min() / medians[name]))
+            assert f"{name} {decades:.1f}" in said
+    hair = 1.05 * compute.max()
+    assert not any("range" in w for w in full_fit.allocate(compute=[1e20, hair]).warnings)
+
+
+def test_draws_are_below_a_loss_before_the_search_begins_or_never_reach_it(full_fit):
+    """Whatever the law, some share of the posterior does either; each is said as what it is."""
+    high, low = 20.0, float(np.median(full_fit.parameters["E"]))
+    allocation = full_fit.allocate(loss=[high, low])
+    for budget, said in ((0, "less compute than was searched, which begins at"), (1, "does not reach")):
+        share = float(np.isnan(allocation.draws["compute"].values[:, budget]).mean())
+        assert 0.02 < share < 0.98
+        asked = f"a loss of {(high, low)[budget]:g}"
+        (warning,) = (w for w in allocation.warnings if asked in w)
+        assert warning.startswith(f"{100 * share:.3g}% of the posterior")
+        assert said in warning
 
 
 def test_saved_fits_come_back_whole(full_fit, tmp_path):
