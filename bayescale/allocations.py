@@ -113,7 +113,7 @@ def allocate(
     if served_tokens and loss is None:
         raise FitError("served_tokens need a loss to reach: at a given compute they change nothing")
     closed = has_closed_form(fit) and not served_tokens
-    few = fit if has_closed_form(fit) else fit.thinned(_MAX_DRAWS)
+    few = fit if closed else fit.thinned(_MAX_DRAWS)
     warnings = list(fit.warnings)
     if loss is None:
         runs = optimal_runs(few, compute, seed)
@@ -124,22 +124,22 @@ def allocate(
         runs = reached.runs
         warnings += _unreached(positive_numbers(loss), reached)
     draws = xr.Dataset({name: (("sample", "budget"), values) for name, values in runs.items()})
-    warnings += [] if closed else _at_edge(draws)
+    warnings += [] if closed or served_tokens else _at_edge(draws)
     return Allocation(draws, closed, warnings + _outside(fit, draws))
 
 
 def _unreached(losses: np.ndarray, reached: Reached) -> list[str]:
     """Say which losses some of the posterior has no run for, and why."""
-    found = []
-    for loss, already, never in zip(losses, reached.already.T, reached.never.T, strict=True):
-        rest = "" if (already | never).all() else "; intervals describe the rest"
-        if already.any():
-            found.append(
-                f"{_share(already)} of the posterior reaches a loss of {loss:g} with less compute than was "
-                f"searched, which begins at {reached.begins:.2g} FLOP{rest}"
-            )
-        if never.any():
-            found.append(f"{_share(never)} of the posterior does not reach a loss of {loss:g}{rest}")
+    found, begins = [], f"which begins at {reached.begins:.2g} FLOP"
+    masks = zip(reached.already.T, reached.never.T, reached.at_edge.T, strict=True)
+    for loss, (already, never, at_edge) in zip(losses, masks, strict=True):
+        reasons = {
+            f"reaches a loss of {loss:g} with less compute than was searched, {begins}": already,
+            f"does not reach a loss of {loss:g}": never,
+            f"has its optimum for a loss of {loss:g} at the edge of the search": at_edge,
+        }
+        rest = "" if (already | never | at_edge).all() else "; intervals describe the rest"
+        found += [f"{_share(m)} of the posterior {why}{rest}" for why, m in reasons.items() if m.any()]
     return found
 
 

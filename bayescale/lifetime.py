@@ -1,9 +1,9 @@
 """Lifetime: the run that reaches a loss at least compute, tokens served afterwards included.
 
 Training costs k N D FLOP and serving a third of that per token, for a forward pass costs a third of one with
-its backward pass: 6 N D + 2 N D_served, Sardana et al. 2024, arXiv:2401.00448. Params and tokens that reach a
-loss lie on a curve, found on a grid with the discrepancy drawn jointly over it; the cheapest point of the
-curve is refined by a parabola.
+its backward pass: 6 N D + 2 N D_served, Sardana et al. 2024, arXiv:2401.00448. The fewest params that reach a
+loss fall with tokens, steeply and then hardly at all: they are read as a function of tokens off a grid with
+the discrepancy drawn jointly over it, and the cheapest point of that curve is refined by a parabola.
 """
 
 from typing import TYPE_CHECKING
@@ -16,14 +16,16 @@ from bayescale.minima import lowest
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
 
-_GRID = 49
-# Searched around the run that is cheapest to train: e-folds of params and tokens, below and above.
+# Searched around the runs that are cheapest to train: e-folds of params and tokens, below and above.
 _PARAMS_RANGE = (-6.0, 2.0)
-_TOKENS_RANGE = (-3.0, 7.0)
+_TOKENS_RANGE = (-3.0, 3.0)
+# E-folds between points of the grid, unless that takes more points than this.
+_STEP = 0.25
+_MOST = 120
 
 
 def lifetime_optimum(
-    fit: "Fit", loss: float, served_tokens: float, params: float, tokens: float, seed: int
+    fit: "Fit", loss: float, served_tokens: float, params: np.ndarray, tokens: np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
     """Return the run that reaches `loss` at least compute for training and serving, per draw.
 
@@ -35,41 +37,46 @@ def lifetime_optimum(
         To reach, nats/token.
     served_tokens : float
         Tokens read or written by the model in its lifetime.
-    params, tokens : float
-        A run that about reaches the loss: where to search.
+    params, tokens : array, shape (run,)
+        Runs that about reach the loss: where to search.
     seed : int
         Of the discrepancy.
 
     Returns
     -------
-    dict of array, shape (sample,)
+    dict of array, shape (draw,)
         ``compute`` (of training, FLOP), ``lifetime_compute`` (serving included, FLOP), ``params``,
-        ``tokens``, ``tokens_per_param`` and ``loss``; NaN where no run searched reaches the loss.
+        ``tokens``, ``tokens_per_param`` and ``loss``; NaN where the search holds no cheapest run.
     """
     centre, k = fit.model.centre, fit.table.meta.flops_per_param_token
-    log_n = np.log(params) + np.linspace(*_PARAMS_RANGE, _GRID)
-    log_d = np.log(tokens) + np.linspace(*_TOKENS_RANGE, _GRID)
-    x = np.stack(np.meshgrid(log_n - np.log(centre["N"]), log_d - np.log(centre["D"]), indexing="ij"))
-    losses = expected_loss(fit, x.reshape(2, -1), np.random.default_rng(seed)).reshape(-1, _GRID, _GRID)
-    needed = _first_crossing(losses, loss, log_d)
     serving = served_tokens / 3  # as tokens of training
-    with np.errstate(invalid="ignore"):
-        log_cost = log_n + np.logaddexp(needed, np.log(serving))
-    best, _, at_edge = lowest(np.where(np.isnan(log_cost), np.inf, log_cost), log_n)
-    best = np.where(at_edge, np.nan, best)
-    n, d = np.exp(best), np.exp(_read_off(needed, log_n, best))
+    log_n, log_d = _grid_about(params, *_PARAMS_RANGE), _grid_about(tokens, *_TOKENS_RANGE, upto=serving)
+    x = np.stack(np.meshgrid(log_d - np.log(centre["D"]), log_n - np.log(centre["N"]), indexing="ij"))[::-1]
+    losses = expected_loss(fit, x.reshape(2, -1), np.random.default_rng(seed))
+    fewest = _first_crossing(losses.reshape(-1, len(log_d), len(log_n)), loss, log_n)
+    log_cost = fewest + np.logaddexp(log_d, np.log(serving))
+    best, _, at_edge = lowest(np.where(np.isnan(log_cost), np.inf, log_cost), log_d)
+    n = np.where(at_edge, np.nan, np.exp(_read_off(fewest, log_d, best)))
+    d = np.where(at_edge, np.nan, np.exp(best))
     return {
         "compute": k * n * d,
         "lifetime_compute": k * n * (d + serving),
         "params": n,
         "tokens": d,
         "tokens_per_param": d / n,
-        "loss": np.where(np.isnan(d), np.nan, loss),
+        "loss": np.where(at_edge, np.nan, loss),
     }
 
 
+def _grid_about(values: np.ndarray, below: float, above: float, upto: float = 0.0) -> np.ndarray:
+    """Return logs over all but the outermost values, and beyond; `upto` and an e-fold more included."""
+    low, high = np.log(np.quantile(values, [0.005, 0.995]))
+    low, high = low + below, max(high + above, np.log(upto) + 1 if upto else -np.inf)
+    return np.linspace(low, high, min(1 + int(np.ceil((high - low) / _STEP)), _MOST))
+
+
 def _first_crossing(losses: np.ndarray, level: float, grid: np.ndarray) -> np.ndarray:
-    """Return where losses, shape (draw, params, grid), first fall to a level along the grid; NaN if never."""
+    """Return where losses, shape (draw, tokens, grid), first fall to a level along the grid; NaN if never."""
     below = losses <= level
     after = np.clip(below.argmax(axis=-1), 1, len(grid) - 2)[..., None]
     high, low, next_ = (np.take_along_axis(losses, after + i, axis=-1)[..., 0] for i in (-1, 0, 1))
@@ -84,9 +91,7 @@ def _first_crossing(losses: np.ndarray, level: float, grid: np.ndarray) -> np.nd
 def _read_off(values: np.ndarray, grid: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Return each row of values, shape (draw, grid), at a place of its own, by the parabola nearest to it."""
     step = grid[1] - grid[0]
-    near = np.clip(np.rint((np.nan_to_num(at, nan=grid[1]) - grid[0]) / step).astype(int), 1, len(grid) - 2)
+    near = np.clip(np.rint((at - grid[0]) / step).astype(int), 1, len(grid) - 2)
     left, middle, right = (values[np.arange(len(values)), near + i] for i in (-1, 0, 1))
     share = (at - grid[near]) / step
-    # Where the loss is out of reach of the next smaller model, the curve is known on one side only.
-    left = np.where(np.isnan(left), 2 * middle - right, left)
     return middle + share * (right - left) / 2 + share**2 * (right - 2 * middle + left) / 2

@@ -39,9 +39,10 @@ class Reached:
     ----------
     runs : dict of array, shape (draw, loss)
         As `bayescale.optimum.optimal_runs`, and with tokens to serve ``lifetime_compute``, FLOP. NaN where no
-        compute searched reaches the loss.
-    already, never : array of bool, shape (draw, loss)
-        Draws below the loss where the search begins, and those above it where the search ends.
+        run searched is the cheapest that reaches the loss.
+    already, never, at_edge : array of bool, shape (draw, loss)
+        Of the draws without a run: those below the loss where the search begins, those above it where the
+        search ends, and those whose cheapest run lies beyond the params and tokens searched.
     begins : float
         Compute at which the search begins, FLOP.
     """
@@ -49,6 +50,7 @@ class Reached:
     runs: dict[str, np.ndarray]
     already: np.ndarray
     never: np.ndarray
+    at_edge: np.ndarray
     begins: float
 
 
@@ -77,14 +79,23 @@ def cheapest_runs(fit: "Fit", losses: Any, served_tokens: float = 0.0, seed: int
     else:
         begins = _REACH[0] * fit.table.column("compute").min()
         columns = [_along_path(fit, loss, seed) for loss in asked]
-    runs = [found for found, _ in columns]
-    if served_tokens:
-        runs = [
-            _served(fit, loss, found, served_tokens, seed) for loss, found in zip(asked, runs, strict=True)
-        ]
-    joined = {name: np.stack([r[name] for r in runs], axis=1) for name in runs[0]}
+    trained = _joined([runs for runs, _ in columns])
     already = np.stack([below for _, below in columns], axis=1)
-    return Reached(joined, already, np.isnan(joined["loss"]) & ~already, begins)
+    never = np.isnan(trained["loss"]) & ~already
+    if not served_tokens:
+        return Reached(trained, already, never, np.zeros_like(never), begins)
+    runs = _joined(
+        [
+            _served(fit, loss, cheapest, served_tokens, seed)
+            for loss, (cheapest, _) in zip(asked, columns, strict=True)
+        ]
+    )
+    lost = np.isnan(runs["loss"])
+    return Reached(runs, already & lost, never & lost, lost & ~already & ~never, begins)
+
+
+def _joined(columns: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.stack([c[name] for c in columns], axis=1) for name in columns[0]}
 
 
 def _by_bisection(fit: "Fit", loss: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -130,8 +141,8 @@ def _served(
     fit: "Fit", loss: float, trained: dict[str, np.ndarray], served: float, seed: int
 ) -> dict[str, np.ndarray]:
     """Return the runs cheapest to train and serve, given those cheapest to train."""
-    reached = np.isfinite(trained["params"])
+    reached = np.isfinite(trained["loss"])
     if not reached.any():
         return trained | {"lifetime_compute": trained["compute"]}
-    params, tokens = (float(np.quantile(trained[name][reached], 0.5)) for name in ("params", "tokens"))
+    params, tokens = (trained[name][reached] for name in ("params", "tokens"))
     return lifetime_optimum(fit, loss, served, params, tokens, seed)

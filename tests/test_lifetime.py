@@ -29,25 +29,59 @@ def test_a_13b_model_that_serves_2t_tokens_should_have_been_7b():
     assert 1 - medians["lifetime_compute"] / cost == pytest.approx(0.17, abs=0.01)
 
 
-def test_each_draw_is_at_its_own_minimum(law_only_fit):
-    loss, served = 2.0, 3e12
-    allocation = law_only_fit.allocate(loss=loss, served_tokens=served)
-    draws = law_only_fit.draws.stack(sample=("chain", "draw"))
-    for sample in (0, 500, 1500):
-        e, a, b, alpha, beta = (float(draws[n][sample]) for n in ("E", "A", "B", "alpha", "beta"))
+def cheapest(fit: bs.Fit, loss: float, served: float) -> np.ndarray:
+    """Params, tokens and lifetime compute of each draw's minimum by its law's formula, shape (draw, 3)."""
+    found = []
+    for e, a, b, alpha, beta in np.stack(
+        [fit.parameters[n] for n in ("E", "A", "B", "alpha", "beta")], axis=1
+    ):
 
-        def cost(log_n, e=e, a=a, b=b, alpha=alpha, beta=beta):
-            n = np.exp(log_n)
-            rest = loss - e - a * n**-alpha
-            return 6 * n * (rest / b) ** (-1 / beta) + 2 * n * served if rest > 0 else np.inf
+        def run(log_d, e=e, a=a, b=b, alpha=alpha, beta=beta):
+            d = np.exp(log_d)
+            n = ((loss - e - b * d**-beta) / a) ** (-1 / alpha)
+            return n, d, 6 * n * d + 2 * n * served
 
-        found = minimize_scalar(cost, bounds=(np.log(1e9), np.log(1e12)), method="bounded")
-        best = {k: float(v) for k, v in allocation.draws.isel(sample=sample, budget=0).items()}
-        assert best["lifetime_compute"] == pytest.approx(found.fun, rel=1e-3)
-        assert np.log(best["params"]) == pytest.approx(found.x, abs=0.02)
-        assert best["compute"] == pytest.approx(6 * best["params"] * best["tokens"])
-        rest = loss - e - a * best["params"] ** -alpha
-        assert best["tokens"] == pytest.approx((rest / b) ** (-1 / beta), rel=2e-3)
+        fewest = np.log((loss - e) / b) / -beta
+        bounds = (fewest + 1e-6, np.log(served + np.exp(fewest + 6)))
+        best = minimize_scalar(lambda x, run=run: np.log(run(x)[2]), bounds=bounds, method="bounded")
+        found.append(run(best.x))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("times", [1, 100, 1e4])
+def test_each_draw_is_at_its_own_minimum_however_much_is_served(law_only_fit, times):
+    fit, loss = law_only_fit.thinned(200), 2.3
+    served = times * float(fit.allocate(loss=loss).draws["tokens"].median())
+    allocation = fit.allocate(loss=loss, served_tokens=served)
+    draws = allocation.draws.isel(budget=0)
+    exact = cheapest(fit, loss, served)
+    names = ("params", "tokens", "lifetime_compute")
+    for values, name, each, middle in zip(
+        exact.T, names, (0.02, 0.02, 2e-3), (0.01, 0.01, 1e-3), strict=True
+    ):
+        np.testing.assert_allclose(draws[name], values, rtol=each)
+        assert float(draws[name].median()) == pytest.approx(np.median(values), rel=middle)
+    np.testing.assert_allclose(draws["compute"], 6 * draws["params"] * draws["tokens"])
+
+
+def test_serving_ever_more_takes_ever_more_tokens():
+    fit = bs.fit(bs.load("zipf-facts"), discrepancy=False, method="fast", draws=100)
+    few, many = (fit.allocate(loss=1.08, served_tokens=s).draws.median("sample") for s in (1e14, 1e18))
+    assert float(many["tokens"][0]) > 100 * float(few["tokens"][0])
+    assert 0.8 < float(many["params"][0] / few["params"][0]) < 1
+    per_token = [float(r["lifetime_compute"][0]) / s for r, s in ((few, 1e14), (many, 1e18))]
+    assert per_token[1] < per_token[0]
+
+
+def test_what_has_its_optimum_at_the_edge_of_the_search_is_said(law_only_fit, monkeypatch):
+    fit = law_only_fit.thinned(200)
+    monkeypatch.setattr("bayescale.lifetime._PARAMS_RANGE", (-6.0, -1.0))
+    allocation = fit.allocate(loss=1.9, served_tokens=1e13)
+    share = float(np.isnan(allocation.draws["lifetime_compute"]).mean())
+    assert 0 < share < 1
+    assert any(
+        w.startswith(f"{100 * share:.3g}% of the posterior has its optimum for") for w in allocation.warnings
+    )
 
 
 def test_serving_nothing_is_training_and_serving_more_is_smaller(full_fit):
