@@ -26,7 +26,7 @@ class Tightening:
         ``entropy_rate`` where known, ``failures`` (of the fit), ``stop`` (why, in the last) or ``plan``.
     check : dict or None
         For a loss: the target run, trained: ``params``, ``tokens``, ``compute``, ``loss``, ``band`` (of a new
-        run's loss there, 90%), ``inside``.
+        run's loss there, 90%), ``inside``. If it blew up, ``loss`` is None and the sizes are those asked for.
     """
 
     rounds: list[dict[str, Any]]
@@ -50,7 +50,12 @@ class Tightening:
     def verdict(self) -> str:
         """Say why it stopped, and whether the target run ended inside its band."""
         text = f"stopped: {self.rounds[-1].get('stop', 'in between; the same command goes on')}"
-        if self.check:
+        if self.check and self.check["loss"] is None:
+            text += (
+                f"\ntarget run ({self.check['params']:.4g} params, {self.check['tokens']:.4g} tokens) "
+                "blew up: there is no loss to compare with its band; check/runs.jsonl says what became of it"
+            )
+        elif self.check:
             low, high = self.check["band"]
             where = "inside" if self.check["inside"] else "OUTSIDE"
             text += (

@@ -101,8 +101,8 @@ def tighten(
     rounds = rounds[:number]  # a line of the round itself is written anew
     while True:
         progress(f"round {number}: training")
-        table = _trained(train, folder / f"ladder-{number}.toml", folder)
-        fitted = fit(table, law, priors=priors, method="fast", seed=seed)
+        _train_all(train, folder / f"ladder-{number}.toml", folder)
+        fitted = fit(_table(folder), law, priors=priors, method="fast", seed=seed)
         entry = asked | _entry(fitted, target, number, rounds, seed)
         progress(f"round {number}: {entry['runs']} runs, 90% band {entry['width']:.4g} {entry['unit']} wide")
         proposed = None
@@ -174,7 +174,8 @@ def _last_ladder(folder: Path) -> int:
     return max(int(p.stem.removeprefix("ladder-")) for p in folder.glob("ladder-*.toml"))
 
 
-def _trained(train: Train, ladder: Path, folder: Path) -> RunTable:
+def _train_all(train: Train, ladder: Path, folder: Path) -> bool:
+    """Train a ladder into a folder; return whether all runs came to their end."""
     status = train(ladder, folder)
     if status == _INTERRUPTED:
         raise KeyboardInterrupt
@@ -182,6 +183,10 @@ def _trained(train: Train, ladder: Path, folder: Path) -> RunTable:
         raise BayescaleError(
             f"{ladder}: training failed; mend what the trainer said, then run the same again"
         )
+    return status == 0
+
+
+def _table(folder: Path) -> RunTable:
     return load(str(folder / "runs.csv"), outliers=True).without_outliers()
 
 
@@ -231,11 +236,16 @@ def _check(fitted: Fit, target: Target, train: Train, folder: Path) -> dict[str,
     sizes = {name: float(target.inputs[name]) for name in ("params", "tokens")}
     ladder["runs"] = [sizes | {"seeds": [0]}]
     save_ladder(ladder, place / "ladder.toml")
-    run = _trained(train, place / "ladder.toml", place)
+    ended = _train_all(train, place / "ladder.toml", place)
+    found = _compared(fitted, _table(place)) if ended else sizes | {"loss": None}
+    write_check(folder, found)
+    return found
+
+
+def _compared(fitted: Fit, run: RunTable) -> dict[str, Any]:
+    """Compare the one run of a table with the band of a new run of its size."""
     inputs = {c: run.column(c)[:1] for c in fitted.law.columns}
     drawn = fitted.forecast(**inputs).draws["loss"].values
     ends, loss = band(drawn), float(run.column("loss")[0])
     sizes = {c: float(run.column(c)[0]) for c in ("params", "tokens", "compute")}
-    found = sizes | {"loss": loss, "band": list(ends), "inside": inside(loss, ends)}
-    write_check(folder, found)
-    return found
+    return sizes | {"loss": loss, "band": list(ends), "inside": inside(loss, ends)}

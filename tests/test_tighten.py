@@ -20,6 +20,7 @@ import bayescale as bs
 from bayescale.cli.training import settle_with
 from bayescale.errors import BayescaleError
 from bayescale.ladders import run_groups
+from bayescale.plots import plot_rounds
 from bayescale.proposals import Proposal
 from bayescale.rounds import read_tightening
 from bayescale.tablefiles import write_runs
@@ -155,6 +156,31 @@ def test_runs_that_blow_up_are_paid_for_and_end_the_loop(tmp_path):
     assert len(found.rounds) == 2
     assert found.rounds[1]["spent"] == pytest.approx(found.rounds[0]["plan"]["cost"])
     assert "no run of this round came to its end" in found.rounds[1]["stop"]
+
+
+@pytest.mark.parametrize("status", ["nan", "diverged"])
+def test_a_target_run_that_blows_up_is_told_and_costs_no_round(tmp_path, status):
+    ladder, folder = tmp_path / "start.toml", tmp_path / "out"
+    ladder.write_text(START)
+
+    def only_the_check_blows_up(path, place):
+        table = simulated_table(rows=12)
+        if place.name != "check":
+            write_runs(table, place / "runs.csv")
+            return 0
+        if status == "nan":  # no loss, no row
+            (place / "runs.csv").write_text("params,tokens,loss\n")
+        else:
+            flagged = table.frame.head(1).assign(outlier=True)
+            write_runs(bs.RunTable(flagged, table.meta), place / "runs.csv")
+        return 1
+
+    target = "params=1e9,tokens=2e10"
+    found = tighten(ladder, target, 1e21, 10.0, folder, train=only_the_check_blows_up)
+    assert found.check == {"params": 1e9, "tokens": 2e10, "loss": None}
+    assert read_tightening(folder).check == found.check
+    assert "target run (1e+09 params, 2e+10 tokens) blew up" in found.verdict()
+    assert not plot_rounds(found).get_lines()  # no line for a loss that is not there
 
 
 def test_interrupted_training_is_no_failure_and_a_budget_that_buys_nothing_an_end(tmp_path):

@@ -45,7 +45,7 @@ def plot_rounds(
     if quantity == "target":
         unit, title = rounds[0]["unit"], f"{rounds[0]['target']} by round"
         _predicted(ax, spent, (low + high) / 2, [r["predicted_width"] for r in rounds])
-        if tightening.check:
+        if tightening.check and tightening.check["loss"] is not None:
             ax.axhline(tightening.check["loss"], color=ORANGE, lw=1.2, label="the target run, trained")
     else:
         unit, title = "nats/token", "irreducible loss by round"
