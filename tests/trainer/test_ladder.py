@@ -315,6 +315,15 @@ def test_a_gpu_too_small_for_a_stack_says_what_to_lower(write_ladder, tmp_path, 
         executors.train_at(task, executors.Workplace(ladder, tmp_path, "cpu", 1))
 
 
+def test_a_source_that_changes_while_its_ladder_runs_is_told(write_ladder, tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "_source", None)  # as in a new worker
+    path = write_ladder(RUNS)
+    task = tasks_of(_runs(path, tmp_path), 1)[0]
+    changed = read_ladder(write_ladder(RUNS, TINY.replace("symbols = 16", "symbols = 17")))
+    with pytest.raises(executors.ExecutorError, match=r"files have changed since the ladder was read"):
+        executors.train_at(task, executors.Workplace(changed, tmp_path, "cpu", 1))
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [

@@ -24,7 +24,7 @@ from .ladder import Ladder
 from .records import Record
 from .sources import Source
 from .task import Progress, Task
-from .train import train
+from .train import CheckpointError, train
 
 LOOK_SECONDS = 0.2
 ATTEMPTS = 3  # a task whose worker dies so often is not unlucky
@@ -71,6 +71,12 @@ def train_at(task: Task, place: Workplace) -> list[Record]:
     global _source
     if _source is None or _source.fingerprint != task.runs[0].source:
         _source = place.ladder.open_source(place.folder / "cache")
+    if _source.fingerprint != task.runs[0].source:
+        raise ExecutorError(
+            f"[source] has fingerprint {_source.fingerprint}, but this ladder's runs are of "
+            f"{task.runs[0].source}: its files have changed since the ladder was read, or differ on this "
+            "node; make them the same and start again: finished runs are kept"
+        )
     try:
         return train(
             task,
@@ -204,6 +210,9 @@ def run_on_ray(
             done, _ = ray.wait(list(futures), num_returns=1)
             yield futures.pop(done[0]), ray.get(done[0])
     except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, (ExecutorError, CheckpointError)):  # says what to do, without Ray's traceback
+            raise cause from None
         raise ExecutorError(f"Ray gave up ({error}): start again, finished runs are kept") from None
     finally:
         if begun:
