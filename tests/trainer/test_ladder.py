@@ -19,6 +19,7 @@ from bayescale_trainer.recipe import RecipeError
 from bayescale_trainer.records import MEASURED, append_records, mend_records, read_records
 from bayescale_trainer.train import train
 
+import bayescale as bs
 from tests.trainer.conftest import TINY
 
 RUNS = """
@@ -273,6 +274,13 @@ def test_the_run_table_has_a_row_per_run_and_its_entropy_rate(write_ladder, tmp_
     assert meta["priors"].keys() == {"A", "B", "beta"}
     assert meta["loss_unit"] == "nats/token"
     assert "blew up" in capsys.readouterr().out
+
+
+def test_a_run_table_of_any_name_is_read_back(write_ladder, tmp_path):
+    out = tmp_path / "out"
+    text = TINY.replace('"tiny"', '"zwölf 🙂 \\"facts\\""')
+    assert main([str(write_ladder("[[runs]]\nparams = 2e3\ntokens = 2e3\n", text)), "-o", str(out)]) == 0
+    assert bs.load(str(out / "runs.csv")).meta.name == 'zwölf 🙂 "facts"'
 
 
 def test_a_users_text_is_trained_on_and_scored_in_bits_per_byte(write_ladder, tmp_path):

@@ -115,8 +115,9 @@ def _metadata(records: Sequence[Record], name: str) -> str:
         "seeds_taken": 1 + max(record["seed"] for record in records),  # those without a loss included
         "notes": f"compute = {records[0]['compute_convention']}",
     }
-    # A JSON string or number is a TOML one too.
-    lines = [f"{key} = {json.dumps(value)}" for key, value in known.items() if value is not None]
+    # A JSON string or number is a TOML one too, but for a character escaped as two surrogates.
+    stated = {key: value for key, value in known.items() if value is not None}
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in stated.items()]
     return "\n".join(lines) + "\n" + (_PRIORS_OF_NO_LANGUAGE if known["entropy_rate"] is not None else "")
 
 
