@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from bayescale_trainer.batches import stacked
+from bayescale_trainer.ladder import cores
 from bayescale_trainer.recipe import Recipe
 from bayescale_trainer.run import plan_run
 from bayescale_trainer.shape import shape_of_width
@@ -125,11 +126,11 @@ def setting(width):
 
 def measure(width):
     """Return tokens per second by name, the median of the turns."""
-    cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
+    threads = torch.get_num_threads()
     shape, source = setting(width)
     plain, ours = plain_loop(shape, source), our_loop(shape, source)
     pool = []
-    for _ in range(cores):
+    for _ in range(cores()):
         here, there = multiprocessing.get_context("spawn").Pipe()
         worker = multiprocessing.get_context("spawn").Process(target=serve, args=(there, width))
         worker.start()
@@ -152,8 +153,7 @@ def measure(width):
 
 def main():
     os.environ |= {"OMP_WAIT_POLICY": "passive"}
-    cores = len(os.sched_getaffinity(0))
-    print(f"torch {torch.__version__}, {cores} cores, {BATCH_TOKENS} tokens a step, context {CONTEXT}")
+    print(f"torch {torch.__version__}, {cores()} cores, {BATCH_TOKENS} tokens a step, context {CONTEXT}")
     print("| width | 1 thread: plain | ours | ratio | machine: plain | ours | ratio |")
     print("|---|---|---|---|---|---|---|")
     for width in map(int, sys.argv[1:] or ["16", "32", "64", "128"]):

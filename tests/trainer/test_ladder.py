@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
 import torch
 from bayescale_trainer import executors
 from bayescale_trainer.cli import main
-from bayescale_trainer.ladder import LadderError, read_ladder, settled_sizes, tasks_of
+from bayescale_trainer.ladder import Engine, LadderError, read_ladder, settled_sizes, tasks_of, workers_of
 from bayescale_trainer.progress import clock
 from bayescale_trainer.recipe import RecipeError
 from bayescale_trainer.records import MEASURED, append_records, mend_records, read_records
@@ -194,6 +194,12 @@ def test_sizes_are_settled_as_they_are_trained(write_ladder, tmp_path):
     assert sizes[0] == sizes[1]
     assert {(s["params"], s["tokens"]) for s in sizes} <= runs
     assert all(s["compute"] > 0 for s in sizes)
+
+
+def test_a_system_that_knows_no_affinity_trains_on_all_its_cores(monkeypatch):
+    assert 1 <= workers_of(Engine(), "cpu") <= os.cpu_count()
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert workers_of(Engine(), "cpu") == os.cpu_count()
 
 
 def _start(path, out):

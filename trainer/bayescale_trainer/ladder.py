@@ -199,7 +199,12 @@ def workers_of(engine: Engine, device: str) -> int:
     """Return how many tasks to train at a time on this machine."""
     if engine.workers:
         return engine.workers
-    return 1 if device == "cuda" else len(os.sched_getaffinity(0))
+    return 1 if device == "cuda" else cores()
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use; macOS tells only how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _known(where: str, table: Mapping[str, Any], options: Sequence[str]) -> None:
