@@ -2,6 +2,7 @@ import dataclasses
 import gc
 import math
 import os
+import resource
 import subprocess
 import sys
 import weakref
@@ -26,7 +27,7 @@ from bayescale_trainer.shape import shape_of_width
 from bayescale_trainer.sources import ZipfBigram, ZipfFacts
 from bayescale_trainer.stack import Stack
 from bayescale_trainer.task import Task
-from bayescale_trainer.train import noise_scale, train
+from bayescale_trainer.train import CheckpointError, noise_scale, train
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ZipfFacts(12, symbols=16, validation_tokens=9_600)
@@ -133,6 +134,18 @@ def test_a_resumed_task_equals_an_uninterrupted_one_bit_for_bit(tmp_path, monkey
             assert path.exists()
     assert len(stops) < 2
     assert [_result(record) for record in records] == whole
+
+
+def test_a_checkpoint_that_the_disk_has_no_room_for_is_told_and_leaves_nothing(tmp_path):
+    (task,) = tasks_of([_run(tokens=1_000)], 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))  # bytes a file may have, as if it were full
+    try:
+        with pytest.raises(CheckpointError, match=r"task.pt cannot be written .*too large\): make room"):
+            train(task, SOURCE, checkpoint=tmp_path / "task.pt", checkpoint_seconds=0.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_branches_of_a_trunk_equal_runs_trained_alone():

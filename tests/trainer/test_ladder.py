@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -174,6 +175,29 @@ def test_a_folder_that_cannot_be_is_told(write_ladder, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([str(write_ladder(RUNS)), "-o", str(tmp_path / "file")]) == 2
     assert "give a folder with --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["runs.jsonl", "checkpoints", "runs.csv"])
+def test_what_is_in_the_way_of_a_ladders_files_is_told_in_a_line(write_ladder, tmp_path, capsys, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("") if name == "checkpoints" else (out / name).mkdir()
+    path = write_ladder("checkpoint_seconds = 0\n[[runs]]\nparams = 2e3\ntokens = 2e3\n")
+    assert main([str(path), "-o", str(out)]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert name in last
+    assert "give another folder with --out" in last
+    assert not list(out.glob(".runs.*"))  # nothing half-written
+
+
+def test_a_full_disk_is_told_in_a_line(write_ladder, tmp_path, capsys, monkeypatch):
+    def full(path, records):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("bayescale_trainer.conduct.append_records", full)
+    path = write_ladder("[[runs]]\nparams = 2e3\ntokens = 2e3\n")
+    assert main([str(path), "-o", str(tmp_path / "out")]) == 2
+    assert f"{tmp_path / 'out'}: No space left on device" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_spoilt_checkpoint_is_named(write_ladder, tmp_path, capsys):

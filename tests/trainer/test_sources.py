@@ -109,6 +109,10 @@ def test_bpe_learns_from_training_text_and_shortens_it(tmp_path):
     assert source.bytes_per_token > 1.5
     assert source.fingerprint == again.fingerprint
     assert source.tokenizer.startswith("bpe-")
+    (tmp_path / "in_the_way").write_text("")
+    options = {"kind": "files", "paths": ["a.txt"], "tokenizer": "bpe", "vocabulary": 300}
+    with pytest.raises(SourceError, match=r"tokenizer cannot be kept in .*in_the_way"):
+        open_source(options | {"validation_tokens": 500}, 16, tmp_path, tmp_path / "in_the_way")
 
 
 @pytest.mark.parametrize(

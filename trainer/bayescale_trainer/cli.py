@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m bayescale_tra
     -------
     int
         Exit status: 0, 1 if a run blew up or `--check` found a fault, 2 for input that cannot be
-        used, 130 when interrupted.
+        used or a folder that cannot be written, 130 when interrupted.
     """
     options = _parser(prog).parse_args(argv)
     from .checks import check
@@ -36,6 +36,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m bayescale_tra
         return check(options.ladder) if options.check else _train(options)
     except (LadderError, RecipeError, RecordError, SourceError) as error:
         print(f"{options.ladder}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a folder that cannot be made
+        where = error.filename2 or error.filename or options.out or options.ladder
+        print(
+            f"{where}: {error.strerror or error}: mend that, or give another folder with --out, and start "
+            "again: finished runs are kept",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on where this one ended.", file=sys.stderr)

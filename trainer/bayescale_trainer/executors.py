@@ -22,7 +22,7 @@ import torch
 from .device import Device, first_line, measure
 from .ladder import Ladder
 from .records import Record
-from .sources import Source
+from .sources import Source, SourceError
 from .task import Progress, Task
 from .train import CheckpointError, train
 
@@ -211,8 +211,8 @@ def run_on_ray(
             yield futures.pop(done[0]), ray.get(done[0])
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
-        if isinstance(cause, (ExecutorError, CheckpointError)):  # says what to do, without Ray's traceback
-            raise cause from None
+        if isinstance(cause, (ExecutorError, CheckpointError, SourceError)):
+            raise cause from None  # it says what to do, without Ray's traceback
         raise ExecutorError(f"Ray gave up ({error}): start again, finished runs are kept") from None
     finally:
         if begun:

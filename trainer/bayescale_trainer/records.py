@@ -124,5 +124,8 @@ def _metadata(records: Sequence[Record], name: str) -> str:
 def write_aside(path: Path, text: str) -> None:
     """Write a file under another name, then rename it: a reader sees all of it or the old one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

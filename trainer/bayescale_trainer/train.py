@@ -6,6 +6,7 @@ function of the step, and the checkpoint holds all else.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -35,7 +36,7 @@ FUSE_SECONDS, FUSE_SAVES, FUSE_AT_LOOK = 20.0, 0.4, 3
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read; the message says what to do."""
+    """A checkpoint that cannot be read or written; the message says what to do."""
 
 
 @dataclass
@@ -188,13 +189,22 @@ class _Trainer:
     def _save(self) -> None:
         assert self.checkpoint is not None
         self.at.state = self.stack.state()
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         aside = self.checkpoint.with_suffix(f".{os.getpid()}")
-        with aside.open("wb") as file:
-            torch.save(vars(self.at), file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.checkpoint)
+        try:
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("wb") as file:
+                torch.save(vars(self.at), file)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(self.checkpoint)
+        except (OSError, RuntimeError) as error:  # torch's own error of a full disk speaks of positions
+            why = error.__context__ if isinstance(error.__context__, OSError) else error
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"{self.checkpoint} cannot be written ({why}): make room, or give another folder with --out, "
+                "and start again: finished runs are kept"
+            ) from None
 
 
 def runs_of_checkpoint(checkpoint: Path) -> set[str]:

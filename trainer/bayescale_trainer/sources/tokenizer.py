@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Protocol, Self
@@ -82,10 +83,7 @@ class BPE:
                 show_progress=False,
             )
             self._tokenizer.train_from_iterator([text], trainer)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_suffix(f".{os.getpid()}")
-            self._tokenizer.save(str(aside))
-            aside.replace(path)
+            _keep(self._tokenizer.to_str(), path)
         self.vocabulary = self._tokenizer.get_vocab_size()
         self.name = f"bpe-{digest(self._tokenizer.to_str())}"
         return self
@@ -93,6 +91,21 @@ class BPE:
     def encode(self, text: str) -> NDArray[np.uint16]:
         """Return the token ids."""
         return np.array(self._tokenizer.encode(text).ids, np.uint16)
+
+
+def _keep(text: str, path: Path) -> None:
+    aside = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise SourceError(
+            f"[source] the tokenizer cannot be kept in {path.parent} ({error.strerror}): make room, or give "
+            "another folder with --out"
+        ) from None
 
 
 def coder_of(name: str, vocabulary: int | None, cache: Path) -> Coder:
