@@ -83,6 +83,10 @@ def test_rows_of_a_stack_are_alike_and_no_run_is_left_out(write_ladder, tmp_path
         ("[[runs]]\nparams = 1e300\ntokens = 1e3\n", "params = 1e.300: expected a number from"),
         ("[[runs]]\nparams = 1e3\ntokens = 1e3\nseeds = 134217728\n", "seeds = 134217728"),
         ("[[runs]]\nparams = 1e3\ntokens = 1e3\nunique_tokens = inf\n", "unique_tokens = inf"),
+        (
+            "[[runs]]\nparams = 1e3\ntokens = 1e14\nunique_tokens = 1e13\n",
+            r"unique_tokens = 1e\+13: at most 6.4",
+        ),
         ("[recipe]\nreference_width = 0\n" + RUNS, "reference_width = 0"),
         ("[recipe]\nlearning_rate = inf\n" + RUNS, "learning_rate = inf"),
         ("[recipe]\nbeta2_half_life_tokens = nan\n" + RUNS, "beta2_half_life_tokens = nan"),

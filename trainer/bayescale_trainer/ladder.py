@@ -30,6 +30,8 @@ from .task import Task
 _BOUNDS = {
     "params": (1, 1e13), "tokens": (1, 1e15), "seeds": (0, 2**27 - 1), "learning_rate_factor": (1e-6, 1e6),
 }  # fmt: skip
+# An epoch's order is drawn in memory: some 5 GB for so many.
+_MOST_POOL_WINDOWS = 2**27
 
 
 class LadderError(ValueError):
@@ -184,14 +186,15 @@ def read_ladder(path: Path) -> Ladder:
     groups = table.get("runs")
     if not isinstance(groups, list) or not groups:
         raise LadderError("no runs: add [[runs]] with params = [...] and tokens = [...]")
+    model = _model(table.get("model", {}))
     return Ladder(
         path=path.resolve(),
         name=str(table.get("name", path.stem)),
         source_options=table.get("source", {}),
-        model=_model(table.get("model", {})),
+        model=model,
         recipe=Recipe.from_table(table.get("recipe", {})),
         engine=_engine(table.get("engine", {})),
-        groups=tuple(_group(group) for group in groups),
+        groups=tuple(_group(group, model["context"]) for group in groups),
     )
 
 
@@ -249,7 +252,7 @@ def _engine(table: Mapping[str, Any]) -> Engine:
     return engine
 
 
-def _group(group: Any) -> dict[str, Any]:
+def _group(group: Any, context: int) -> dict[str, Any]:
     if not isinstance(group, dict):
         raise LadderError("[[runs]]: expected a table with params and tokens")
     defaults: dict[str, Any] = {
@@ -270,4 +273,10 @@ def _group(group: Any) -> dict[str, Any]:
     unique = found["unique_tokens"]
     if unique is not None and (type(unique) not in (int, float) or not 1 <= unique < math.inf):
         raise LadderError(f"[[runs]] unique_tokens = {unique!r}: expected a positive number")
+    most = _MOST_POOL_WINDOWS * context
+    if unique is not None and unique > most:
+        raise LadderError(
+            f"[[runs]] unique_tokens = {unique:g}: at most {most:g} can be shuffled in memory; lower it, "
+            "or leave it out: a pool larger than a run's tokens repeats nothing"
+        )
     return found
