@@ -21,7 +21,7 @@ from .records import Record, append_records, mend_records, read_records, write_t
 from .run import Run
 from .sources import Source
 from .task import Task
-from .train import runs_of_checkpoint
+from .train import CheckpointError, runs_of_checkpoint
 
 CUDA_STACK = 32
 
@@ -55,14 +55,22 @@ def train_ladder(ladder: Ladder, folder: Path, executor: str = "process") -> lis
                 place.checkpoint(task).unlink(missing_ok=True)
                 done |= {record["run_id"] for record in records}
                 display.finished(task, records)
-        # A kill between a record and its checkpoint's end, or a worker that outlived it, leaves one behind.
-        for checkpoint in folder.glob("checkpoints/*.pt"):
-            if runs_of_checkpoint(checkpoint) <= done:
-                checkpoint.unlink()
         wanted = {run.id for run in runs}
         records = [r for r in read_records(folder / "runs.jsonl") if r["run_id"] in wanted]
         write_table(folder / "runs.csv", records, ladder.name)
+        _sweep(folder / "checkpoints", done)
     return records
+
+
+def _sweep(checkpoints: Path, done: set[str]) -> None:
+    """Remove what kills leave: half a checkpoint, or one whose runs have records; all else is not ours."""
+    for path in checkpoints.glob("*"):
+        if path.suffix == ".pt":
+            with contextlib.suppress(CheckpointError):
+                if runs_of_checkpoint(path) <= done:
+                    path.unlink()
+        elif path.suffix[1:].isdecimal():  # written aside by the process of this number
+            path.unlink()
 
 
 def workplace(ladder: Ladder, folder: Path) -> Workplace:
