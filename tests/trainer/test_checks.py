@@ -56,11 +56,6 @@ def _one_size(records):
         record["params"] = 2_000
 
 
-def _fixed_ratio(records):
-    for record in records:
-        record["tokens"] = 20 * record["params"]
-
-
 def _every(path, value):
     def change(records):
         for record in records:
@@ -90,7 +85,6 @@ def _last(path, value):
         (_last(["source", "tokenizer"], "bpe-1"), "mixed-tokenizer"),
         (_last(["unique_tokens"], 100), "data-repeated"),
         (_one_size, "too-few-params"),
-        (_fixed_ratio, "fixed-ratio"),
         (_last(["status"], "nan"), "run-nan"),
         (_every(["trunk"], "a"), "shared-trunk"),
     ],
@@ -102,6 +96,20 @@ def test_each_fault_is_found_and_told_with_a_remedy_and_a_source(records, change
     assert code in found
     assert len(found[code].sentence) > 40
     assert found[code].citation.startswith("arXiv:")
+
+
+def test_one_ratio_is_found_however_sizes_are_rounded(write_ladder, tmp_path):
+    sizes = [2e3, 6e3, 20e3, 60e3]
+    for ratio in (20, 0.1):
+        groups = [f"[[runs]]\nparams = {n}\ntokens = {ratio * n}\n" for n in sizes]
+        ladder = read_ladder(write_ladder("".join(groups)))
+        settled = records_of_ladder(ladder, ladder.open_source(tmp_path))
+        assert len({r["tokens"] / r["params"] for r in settled}) > 1
+        (found,) = (f for f in check_records(settled) if f.code == "fixed-ratio")
+        assert " to " in found.sentence
+    groups = [f"[[runs]]\nparams = {n}\ntokens = [{0.1 * n}, {0.4 * n}]\n" for n in sizes]
+    ladder = read_ladder(write_ladder("".join(groups)))
+    assert "fixed-ratio" not in _codes(records_of_ladder(ladder, ladder.open_source(tmp_path)))
 
 
 def test_the_command_prints_findings_and_says_so_by_its_status(write_ladder, capsys):
