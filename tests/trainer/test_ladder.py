@@ -110,11 +110,22 @@ def test_bad_input_ends_in_a_sentence_not_a_traceback(write_ladder, tmp_path, ca
 
 
 def test_dry_run_prints_every_run_and_trains_none(write_ladder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    assert main([str(write_ladder(RUNS)), "-o", str(tmp_path / "out"), "--dry-run"]) == 0
+    monkeypatch.delenv("COLUMNS", raising=False)
+    path = write_ladder(RUNS.replace("[0, 1]", "[0, 123456]"))
+    command = [str(path), "-o", str(tmp_path / "out"), "--dry-run"]
+    assert main(command) == 0
     printed = capsys.readouterr().out
-    for run in _runs(write_ladder(RUNS), tmp_path):
-        assert run.id in printed
+    monkeypatch.setenv("COLUMNS", "66")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # as in a terminal
+    assert main(command) == 0
+    narrow = capsys.readouterr().out
+    for run in _runs(path, tmp_path):
+        (row,) = (line.split() for line in printed.splitlines() if run.id in line)
+        numbers = [str(n) for n in (run.seed, run.batch_tokens, run.steps)]
+        assert row[4:7] == numbers
+        assert run.id not in narrow
+        (row,) = (line.split() for line in narrow.splitlines() if line.startswith(run.id[:3]))
+        assert row[4:7] == numbers
     assert "8 runs" in printed
     assert not (tmp_path / "out" / "runs.jsonl").exists()
 

@@ -22,6 +22,7 @@ from .stack import Stack
 from .task import Progress, Task
 
 TIMED_STEPS = 4
+WIDEST, ID_SPARE = 1000, 12  # columns of a table; digits of a run's id that it can do without
 SLOW_STEP = 1.0  # seconds: one such step tells enough
 
 
@@ -85,9 +86,12 @@ def print_plan(runs: Sequence[Run], tasks: Sequence[Task], source: Source, devic
     """Print every run with N, D, FLOPs and time, and the totals (`--dry-run`); tasks are those not done."""
     seconds = forecast_seconds(tasks, source, device) if tasks else {}
     left = {run.id: seconds[task.id] / len(task.runs) for task in tasks for run in task.runs}
-    table = Table("run", "params", "non-emb.", "tokens", "seed", "batch", "steps", "LR", "FLOPs", "time")
+    table = Table(
+        "run", "params", "non-emb", "tokens", "seed", "batch", "steps", "LR", "FLOPs", "time",
+        box=None, pad_edge=False, collapse_padding=True,
+    )  # fmt: skip
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     flops = 0.0
     for run in runs:
         counts, compute = run.shape.parameters(), training_flops(run.shape, run.tokens)["compute"]
@@ -95,10 +99,10 @@ def print_plan(runs: Sequence[Run], tasks: Sequence[Task], source: Source, devic
         table.add_row(
             run.id, short(counts["total"]), short(counts["non_embedding"]), short(run.tokens),
             str(run.seed), str(run.batch_tokens), str(run.steps),
-            f"{dict(run.learning_rate)['matrix']:.2g}", f"{compute:.2e}",
+            f"{dict(run.learning_rate)['matrix']:.2g}", f"{compute:.2e}".replace("e+", "e"),
             f"{left[run.id]:.1f} s" if run.id in left else "done",
         )  # fmt: skip
-    console = Console()
+    console = _wide_enough(table)
     console.print(table)
     entropy = source.entropy_rate
     console.print(
@@ -108,6 +112,12 @@ def print_plan(runs: Sequence[Run], tasks: Sequence[Task], source: Source, devic
         f"{len(runs)} runs, {flops:.3e} FLOPs, about {clock(makespan(list(seconds.values()), workers))} "
         f"with {workers} at a time on {device}"
     )
+
+
+def _wide_enough(table: Table) -> Console:
+    """Return a console that crops no number: a narrow terminal shows the first digits of ids, a file all."""
+    console, whole = Console(), Console(width=WIDEST).measure(table).maximum
+    return Console(width=max(console.width, whole - ID_SPARE if console.is_terminal else whole))
 
 
 class Display:
