@@ -18,7 +18,7 @@ pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
 import torch
 import torch.nn.functional as F
 from bayescale_trainer.batches import stacked, stream
-from bayescale_trainer.evaluate import evaluate
+from bayescale_trainer.evaluate import LOGITS_AT_ONCE, evaluate
 from bayescale_trainer.ladder import tasks_of
 from bayescale_trainer.recipe import Recipe
 from bayescale_trainer.records import MEASURED
@@ -72,12 +72,20 @@ def test_a_stacked_step_equals_solo_steps_to_fp32_tolerance():
             torch.testing.assert_close(together.state()[name][row], tensor[0], rtol=1e-4, atol=1e-5)
 
 
+def _gradient(windows):
+    stack = Stack([_run()])
+    stack._backward(windows)
+    return stack._grad[0]
+
+
 def test_halves_of_a_batch_make_the_same_step():
     whole, halved = Stack([_run()]), Stack([_run()])
     windows = torch.from_numpy(SOURCE.windows(np.arange(16), "train"))[None]
     assert whole.step(windows, 0, 1.0) is None
     norms = halved.step(windows, 0, 1.0, halves=True)
-    assert norms[0, 0] >= norms[0, 1] > 0
+    parts = torch.stack([_gradient(part) for part in (windows[:, :8], windows[:, 8:], windows)])
+    first, second, both = parts.square().sum(dim=1)
+    torch.testing.assert_close(norms[0], torch.stack(((first + second) / 2, both)), rtol=1e-4, atol=0)
     torch.testing.assert_close(whole.optimiser.mean, halved.optimiser.mean, rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(whole.losses, halved.losses)
 
@@ -101,6 +109,18 @@ def test_adamw_takes_the_steps_of_torchs():
     torch.testing.assert_close(ours.optimiser.master, theirs.optimiser.master, rtol=1e-3, atol=1e-5)
 
 
+def test_a_gradient_is_clipped_to_its_largest_norm():
+    run = _run(dataclasses.replace(FIXED, clip=1e-3))
+    windows = torch.from_numpy(SOURCE.windows(np.arange(8), "train"))[None]
+    stack = Stack([run])
+    stack.step(windows, 0, 1.0)
+    whole = _gradient(windows)
+    assert stack.optimiser.norm.item() == pytest.approx(whole.norm().item())
+    assert whole.norm() > 10 * run.clip
+    clipped = whole * run.clip / whole.norm()
+    torch.testing.assert_close(stack.optimiser.mean[0], (1 - run.beta1) * clipped, rtol=1e-4, atol=1e-10)
+
+
 def test_weight_decay_is_independent_of_the_learning_rate():
     run = _run(dataclasses.replace(FIXED, weight_decay=0.1), learning_rate_factor=1e-12)
     stack = Stack([run])
@@ -119,19 +139,22 @@ def test_a_resumed_task_equals_an_uninterrupted_one_bit_for_bit(tmp_path, monkey
     runs = [_run(recipe, 10_000)] + ([_run(recipe, 16_000)] if recipe is TRUNK else [])
     (task,) = tasks_of(runs, 1)
     whole = [_result(record) for record in train(task, SOURCE)]
-    path, stops = tmp_path / "task.pt", [7, 30, 75]
+    path, stops, seen = tmp_path / "task.pt", [7, 30, 75], [(0, 0)]
 
     def stop(progress):
+        seen.append((progress.branch, progress.step))
         if stops and progress.branch * 60 + progress.step > stops[0]:
             del stops[0]
             raise Interrupted
 
     records = None
     for _ in range(4):
+        before = len(seen)
         try:
             records = train(task, SOURCE, checkpoint=path, checkpoint_seconds=0.0, report=stop)
         except Interrupted:
             assert path.exists()
+        assert min(seen[before - 1 :]) == seen[before - 1]  # it goes on, and does not begin again
     assert len(stops) < 2
     assert [_result(record) for record in records] == whole
 
@@ -206,6 +229,24 @@ def test_loss_is_entropy_rate_plus_kl_and_agrees_with_sampled_cross_entropy(sour
     assert scored.cross_entropy == pytest.approx(math.log(16), abs=1e-5)
     excess = scored.cross_entropy - scored.true_surprisal
     assert scored.kl == pytest.approx(excess, abs=4 * scored.cross_entropy_se + 0.05)
+
+
+def test_every_window_of_the_validation_split_is_scored(monkeypatch):
+    stack = Stack([_run()])
+    for step in range(20):
+        stack.step(stacked([_run()], SOURCE, step), step, 1.0)
+    windows = SOURCE.windows(np.arange(SOURCE.validation_windows), "validation")
+    exact, tokens = torch.from_numpy(SOURCE.conditional(windows)), torch.from_numpy(windows)
+    guess = torch.log_softmax(stack.predict(tokens[None])[0], dim=-1)
+    surprisal = -guess.gather(2, tokens[:, 1:, None]).mean(dim=(1, 2))
+    kl = (torch.special.entr(exact).neg() - exact * guess).sum(dim=2).mean(dim=1)
+    monkeypatch.setitem(LOGITS_AT_ONCE, "cpu", 300 * 12 * 16)  # in three pieces, the last a short one
+    (scored,) = evaluate(stack, SOURCE)
+    assert scored.tokens == tokens[:, 1:].numel() == 9_600
+    for found, of in ((scored.cross_entropy, surprisal), (scored.kl, kl)):
+        assert found == pytest.approx(of.mean().item(), rel=1e-5)
+    for error, of in ((scored.cross_entropy_se, surprisal), (scored.loss_se, kl)):
+        assert error == pytest.approx(of.std().item() / len(of) ** 0.5, rel=1e-4)
 
 
 def test_bf16_trains_to_nearly_the_same_loss():
