@@ -70,7 +70,9 @@ def tighten(
     folder : path
         State and results; made if need be. If it holds some of this target, they are taken up.
     train : callable
-        Trains a ladder's runs into a folder and returns 0, 1 if some blew up, or 130 if interrupted.
+        Trains a ladder's runs into a folder and returns 0, 1 if some blew up, or 130 if interrupted:
+        ``lambda ladder, folder: bayescale_trainer.cli.main([str(ladder), "-o", str(folder)])``. That starts
+        processes, so a script must call it under ``if __name__ == "__main__":``.
     settle : callable, optional
         As in `bayescale.plan`: what the trainer makes of sizes.
     law, priors

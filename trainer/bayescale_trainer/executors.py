@@ -113,13 +113,12 @@ def run_in_processes(
         except (BrokenProcessPool, torch.AcceleratorError) as error:
             attempts += 1
             if attempts == ATTEMPTS:
-                what = (
-                    "died" if isinstance(error, BrokenProcessPool) else f"lost its GPU ({first_line(error)})"
-                )
+                died = isinstance(error, BrokenProcessPool)
+                what = "died" if died else f"lost its GPU ({first_line(error)})"
+                guard = ' (a script must train under `if __name__ == "__main__":`)' if died else ""
                 raise ExecutorError(
-                    f"a worker process {what} {ATTEMPTS} times, {len(left)} tasks are left: "
-                    "is memory short? "
-                    "Lower [engine] workers or stack, and start again: finished runs are kept"
+                    f"a worker process {what} {ATTEMPTS} times, {len(left)} tasks are left: is memory short? "
+                    f"Lower [engine] workers or stack, and start again: finished runs are kept{guard}"
                 ) from None
 
 
