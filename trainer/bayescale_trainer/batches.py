@@ -16,7 +16,8 @@ from .run import Run
 from .sources.source import Source, scramble
 
 _KEY_EPOCH = 0x5EED
-# Endless text is dealt out by seed, far enough apart that no two runs meet the same window.
+# Endless text is dealt out by seed, far enough apart that no two seeds meet the same window. Sources count
+# draws in 64 bits, which 2^20 seeds fill where a window takes 256 draws: more would read the same text.
 _WINDOWS_PER_SEED = 1 << 36
 _THREADS, _AHEAD = 4, 8
 

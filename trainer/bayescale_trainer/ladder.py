@@ -26,9 +26,10 @@ from .shape import Shape, shape_of_size
 from .sources import Source, open_source
 from .task import Task
 
-# What runs are multiplied out from, and bounds of each. Seeds deal out text: batches.py has room for so many.
+# What runs are multiplied out from, and bounds of each. Seeds deal out text: no two of so many read the same
+# windows (batches.py).
 _BOUNDS = {
-    "params": (1, 1e13), "tokens": (1, 1e15), "seeds": (0, 2**27 - 1), "learning_rate_factor": (1e-6, 1e6),
+    "params": (1, 1e13), "tokens": (1, 1e15), "seeds": (0, 2**20 - 1), "learning_rate_factor": (1e-6, 1e6),
 }  # fmt: skip
 # An epoch's order is drawn in memory: some 5 GB for so many.
 _MOST_POOL_WINDOWS = 2**27
@@ -267,7 +268,7 @@ def _group(group: Any, context: int) -> dict[str, Any]:
         kinds = (int,) if option == "seeds" else (int, float)
         if not values or any(type(v) not in kinds or not least <= v <= most for v in values):
             raise LadderError(
-                f"[[runs]] {option} = {value!r}: expected a number from {least:g} to {most:g}, or several"
+                f"[[runs]] {option} = {value!r}: expected a number from {least:g} to {most:.10g}, or several"
             )
         found[option] = values
     unique = found["unique_tokens"]
