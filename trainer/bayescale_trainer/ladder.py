@@ -1,9 +1,11 @@
 """A ladder: a set of runs trained together, read from TOML and settled into runs and tasks.
 
-    name = "zipf-facts" [source]   kind = "zipf-facts", and the arguments of that source [model]
-    context, aspect, least_layers, head_width, mlp, tied [recipe]   the fields of `recipe.Recipe`
-    [engine]   device, workers, stack, precision, checkpoint_seconds [[runs]]   params, tokens,
-    seeds, learning_rate_factor: numbers or lists, multiplied out; unique_tokens
+    name = "zipf-facts"
+    [source]    kind = "zipf-facts", and the arguments of that source
+    [model]     context, aspect, least_layers, head_width, mlp, tied
+    [recipe]    the fields of `recipe.Recipe`
+    [engine]    device, workers, stack, precision, checkpoint_seconds
+    [[runs]]    params, tokens, seeds, learning_rate_factor: numbers or lists, multiplied out; unique_tokens
 
 Only `[source] kind` and one `[[runs]]` with params and tokens are required.
 """
