@@ -147,10 +147,9 @@ def expected_loss(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> n
     Offsets of groups are no part of it: of two new groups neither is expected to do better.
     """
     model, draws = fit.model, fit.parameters
-    values = {n: draws[n] for n in model.centred.names}
-    loss = np.array(model.law_loss(values, ratios)) * np.ones((1, ratios.shape[1]))
+    loss = np.array(model.law_loss(draws, ratios)) * np.ones((1, ratios.shape[1]))
     if model.discrepancy is not None:
-        loss = model.with_misfit(loss, values, _misfit(fit, ratios, rng))
+        loss = model.with_misfit(loss, draws, _misfit(fit, ratios, rng))
     return loss
 
 

@@ -112,8 +112,7 @@ def log_total(fit: "Fit", log_compute: Any) -> Any:
 
 def law_losses(fit: "Fit", x_n: np.ndarray, x_d: np.ndarray) -> np.ndarray:
     """Return each draw's loss by its law alone at log-ratios to the centre."""
-    values = {n: fit.parameters[n] for n in fit.model.centred.names}
-    return fit.model.law_loss(values, np.stack([x_n, x_d]))
+    return fit.model.law_loss(fit.parameters, np.stack([x_n, x_d]))
 
 
 def described(fit: "Fit", log_compute: Any, x_n: np.ndarray, loss: np.ndarray) -> dict[str, np.ndarray]:

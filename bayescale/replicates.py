@@ -87,8 +87,7 @@ def lack_of_fit(fit: "Fit") -> LackOfFit | None:
     if freedom == 0:
         return None
     alone = refit(fit, _ALONE) if fit.options["discrepancy"] else fit
-    values = {name: alone.parameters[name] for name in model.centred.names}
-    law = model.law_loss(values, model.ratios)
+    law = model.law_loss(alone.parameters, model.ratios)
     law = np.broadcast_to(law, (len(alone.parameters["noise_sd"]), len(where)))
     expected = law.mean(axis=0)
     if not np.all(expected > 0):

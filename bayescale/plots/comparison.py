@@ -69,8 +69,7 @@ def _median_curve(fit: "Fit", inputs: dict[str, np.ndarray]) -> np.ndarray:
     if missing := set(fit.law.inputs) - inputs.keys():
         raise FitError(f"law {fit.law.name!r} needs {sorted(missing)[0]!r}: it has no curve along compute")
     fit = fit.thinned(400)
-    values = {n: fit.parameters[n] for n in fit.model.centred.names}
-    return np.median(fit.model.law_loss(values, fit.model.ratios_at(inputs)), axis=0)
+    return np.median(fit.model.law_loss(fit.parameters, fit.model.ratios_at(inputs)), axis=0)
 
 
 @styled

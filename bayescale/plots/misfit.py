@@ -104,8 +104,7 @@ def plot_discrepancy(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
 
 def _law_loss(fit: "Fit", params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Return draws of the law's loss without the discrepancy, shape (draw, point)."""
-    values = {n: fit.parameters[n] for n in fit.model.centred.names}
-    return fit.model.law_loss(values, fit.model.ratios_at({"N": params, "D": tokens}))
+    return fit.model.law_loss(fit.parameters, fit.model.ratios_at({"N": params, "D": tokens}))
 
 
 def _finish(ax: "Axes", fit: "Fit", what: str) -> "Axes":
