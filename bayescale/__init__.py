@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bayescale.replicates import LackOfFit, lack_of_fit
     from bayescale.reports import report
     from bayescale.rounds import read_tightening
-    from bayescale.runs import RunTable, TableMeta
+    from bayescale.runs import RunTable, TableMeta, make_table
     from bayescale.schedules import schedule_areas, with_schedule_areas
     from bayescale.scoreboards import scoreboard
     from bayescale.tablefiles import read_runs, write_runs
@@ -67,6 +67,7 @@ _PUBLIC = {
     "lack_of_fit": "replicates",
     "load": "catalogue",
     "load_fit": "fitfile",
+    "make_table": "runs",
     "plan": "plans",
     "plan_between": "lawplans",
     "point_fit": "pointfit",
@@ -119,6 +120,7 @@ __all__ = [
     "lack_of_fit",
     "load",
     "load_fit",
+    "make_table",
     "plan",
     "plan_between",
     "point_fit",

@@ -220,6 +220,11 @@ def fit(
     TableError, LawError, FitError
         If table, law or options do not fit together.
     """
+    if not isinstance(table, RunTable):
+        raise FitError(
+            f"table: found a {type(table).__name__}; expected a RunTable, as bayescale.load, read_runs and "
+            "make_table return"
+        )
     if method not in get_args(Method):
         raise FitError(f"method {method!r} is unknown; expected one of {', '.join(get_args(Method))}")
     for name, value, least in (

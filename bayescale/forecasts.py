@@ -167,8 +167,12 @@ def complete_inputs(law: Law, k: float, inputs: Mapping[str, Any]) -> dict[str, 
         raise FitError(f"input {sorted(unknown)[0]!r} is unknown; expected some of {sorted(known)}")
     if not given:
         raise FitError(f"no inputs given; law {law.name!r} needs {', '.join(law.columns)}")
-    arrays = {n: np.atleast_1d(np.asarray(v, float)) for n, v in given.items()}
-    for name, values in arrays.items():
+    arrays = {}
+    for name, value in given.items():
+        try:
+            values = arrays[name] = np.atleast_1d(np.asarray(value, float))
+        except (TypeError, ValueError) as error:
+            raise FitError(f"input {name!r}: found {value!r}; expected one or more numbers") from error
         if values.ndim > 1 or not values.size:
             raise FitError(
                 f"input {name!r}: found an array of shape {values.shape}; expected one or more numbers"

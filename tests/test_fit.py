@@ -494,6 +494,15 @@ def test_priors_of_scales_are_positive_and_about_numbers(prior):
         bs.fit(simulated_table(rows=12), priors={"noise_sd": prior}, method="fast")
 
 
+def test_what_is_no_table_and_no_number_is_told(law_only_fit):
+    with pytest.raises(FitError, match="found a DataFrame; expected a RunTable"):
+        bs.fit(simulated_table(rows=12).frame)
+    with pytest.raises(FitError, match="input 'params': found '70B'; expected one or more numbers"):
+        law_only_fit.forecast(params="70B", tokens=1.4e12)
+    with pytest.raises(FitError, match="known_noise is -1.0; expected"):
+        law_only_fit.forecast(params=70e9, tokens=1.4e12, known_noise=-1)
+
+
 def test_no_more_draws_are_effective_than_are_kept():
     few = bs.fit(simulated_table(rows=30), discrepancy=False, method="fast", draws=10)
     assert few.diagnostics.min_ess == few.z[..., 0].size == 40
