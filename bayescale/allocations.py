@@ -13,7 +13,7 @@ import xarray as xr
 
 from bayescale.deadweight import deadweight
 from bayescale.errors import FitError
-from bayescale.forecasts import FAR, decades_beyond
+from bayescale.forecasts import FAR, INTERVALS, decades_beyond
 from bayescale.optimum import RATIO_RANGE, has_closed_form, optimal_runs, positive_numbers
 from bayescale.reaching import Reached, cheapest_runs
 
@@ -69,7 +69,7 @@ class Allocation:
                 values = self.draws[name].values[:, b]
                 row: dict[str, Any] = {"budget": b, "quantity": name, "unit": units.get(name, "")}
                 row["median"] = _quantile(values, 0.5)
-                for width in (0.5, 0.8, 0.9):
+                for width in INTERVALS:
                     row[f"{width:.0%}_low"] = _quantile(values, (1 - width) / 2)
                     row[f"{width:.0%}_high"] = _quantile(values, (1 + width) / 2)
                 rows.append(row)

@@ -375,7 +375,7 @@ def _model(
     """Return the model, and those priors given that are of noise, discrepancy and groups."""
     of_law = dict(priors or {})
     given = {name: of_law.pop(name) for name in SCALE_PRIORS if name in of_law}
-    scales = {n: parse_prior(p) if isinstance(p, str) else p for n, p in given.items()}
+    scales = {n: parse_prior(p) for n, p in given.items()}
     if wrong := [name for name, prior in scales.items() if not prior.positive or prior.about]:
         raise FitError(
             f"prior {scales[wrong[0]]} of {wrong[0]!r}, which is a positive scale: expected LogNormal or "

@@ -185,7 +185,7 @@ class Law:
 
     def with_priors(self, priors: Mapping[str, Prior | str]) -> "Law":
         """Return the same law with some priors replaced (of a term at the centre, for an amplitude)."""
-        parsed = {k: parse_prior(v) if isinstance(v, str) else v for k, v in priors.items()}
+        parsed = {k: parse_prior(v) for k, v in priors.items()}
         for name in parsed:
             self.parameter(name)
         parameters = tuple(
@@ -284,7 +284,7 @@ def law_from_formula(
     """
     from bayescale.laws.derived import find_floor, find_linear, held_floor
 
-    given = {k: parse_prior(v) if isinstance(v, str) else v for k, v in (priors or {}).items()}
+    given = {k: parse_prior(v) for k, v in (priors or {}).items()}
     real = frozenset(k for k, v in given.items() if not v.positive)
     expression = parse_formula(formula, real)
     symbols = {s.name: s for s in expression.free_symbols}

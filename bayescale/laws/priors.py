@@ -194,8 +194,8 @@ _FAMILIES: dict[str, type[Prior]] = {c.__name__: c for c in (LogNormal, Gamma, N
 _WRITTEN = re.compile(r"^\s*(\w+)\s*\(\s*([^,()]+)\s*,\s*([^,()]+)\s*\)\s*$")
 
 
-def parse_prior(text: str) -> Prior:
-    """Read a prior such as ``LogNormal(0.4, 0.35)``, or two that are joined by "or".
+def parse_prior(text: str | Prior) -> Prior:
+    """Read a prior such as ``LogNormal(0.4, 0.35)``, or two joined by "or"; what is a prior already stays.
 
     Raises
     ------
@@ -211,6 +211,8 @@ def parse_prior(text: str) -> Prior:
     >>> parse_prior("LogNormal(0.05, 0.7) or LogNormal(0.003, 1)").middles()
     (0.05, 0.003)
     """
+    if not isinstance(text, str):
+        return text
     first, joined, second = text.partition(" or ")
     if not joined:
         return _parse_one(text)

@@ -130,7 +130,7 @@ def figures(
         draw["pit"] = lambda: plots.plot_pit(backtest, str(backtest.scores["method"].iloc[0]))
     if comparison is not None:
         draw["evidence"] = lambda: plots.plot_evidence(comparison)
-        if "compute" in fit.table.frame and len(comparison.labels) > 1:
+        if "compute" in fit.table.frame:
             draw["loo_difference"] = lambda: plots.plot_loo_difference(comparison)
     if tightening is not None:
         draw["rounds"] = lambda: plots.plot_rounds(tightening)
