@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from bayescale.inference.conditional import Conditional, Latents, one_of_each
+from bayescale.inference.conditional import Conditional, log_normal, one_of_each
 
 # At first noise is so many times the model's; it cools in so many steps of equal ratio.
 _HEAT, _STEPS = 3.0, 40
@@ -22,14 +22,14 @@ _LENGTH, _KEPT = 0.5, 0.9
 _LED = 0.3
 
 
-def anneal(conditional: Conditional, rng: np.random.Generator) -> tuple[np.ndarray, Latents, np.ndarray]:
+def anneal(conditional: Conditional, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return unbiased log estimates of p(losses, theta), a draw of the latents each, relative variances.
 
     As `Conditional.integrate`, from an antithetic pair of draws that cool apart from each other.
     """
     pair = conditional.heated(_HEAT).gaussian_pairs(1, rng)
-    mode = (pair[0][0] + pair[1][0]).times(0.5)
-    drawn, log_estimates = list[Latents](), list[np.ndarray]()
+    mode = 0.5 * (pair[0][0] + pair[1][0])
+    drawn, log_estimates = list[np.ndarray](), list[np.ndarray]()
     for start, log_q in pair:
         cooled, log_ratio = _cooled(conditional, start, mode, rng)
         log_estimates.append(conditional.log_joint(cooled) - log_q + log_ratio)
@@ -38,30 +38,29 @@ def anneal(conditional: Conditional, rng: np.random.Generator) -> tuple[np.ndarr
 
 
 def _cooled(
-    conditional: Conditional, at: Latents, mode: Latents, rng: np.random.Generator
-) -> tuple[Latents, np.ndarray]:
+    conditional: Conditional, at: np.ndarray, mode: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Return where draws end, and the log of what the way there adds to their weights.
 
     That is the log-determinant of every map and, as each is undone with momenta drawn afresh, the log density
     of momenta after a step over that before.
     """
     information = conditional.information()
-    momentum, log_ratio = conditional.standard_normal(rng), np.zeros(len(conditional.theta))
+    momentum, log_ratio = rng.standard_normal(at.shape), np.zeros(len(at))
     for hotter, heat in pairwise(_HEAT ** (1 - np.arange(_STEPS + 1) / _STEPS)):
         colder = conditional.heated(heat)
         # Of latents that are Gaussian and independent, which these almost are:
-        precision = Latents(*(1 + i / heat**2 for i in information))
-        narrower = Latents(
-            *((1 + i / hotter**2) / p for i, p in zip(information, precision, strict=True))
-        ).power(_LED / 2)
-        nearer = mode.scaled(narrower.power(2)).times((hotter / heat) ** (2 * _LED))
-        at, mode = nearer + (at + mode.times(-1.0)).scaled(narrower), nearer
-        log_ratio += narrower.log_product()
-        step = precision.power(-0.5).times(_LENGTH)
-        momentum = momentum.times(_KEPT) + conditional.standard_normal(rng).times(math.sqrt(1 - _KEPT**2))
-        log_ratio -= momentum.log_normal()
-        at = at + momentum.scaled(step).times(0.5)
-        momentum = momentum + colder.gradient(at).scaled(step)
-        at = at + momentum.scaled(step).times(0.5)
-        log_ratio += momentum.log_normal()
+        precision = 1 + information / heat**2
+        log_narrower = _LED / 2 * np.log((1 + information / hotter**2) / precision)
+        narrower = np.exp(log_narrower)
+        nearer = mode * narrower**2 * (hotter / heat) ** (2 * _LED)
+        at, mode = nearer + (at - mode) * narrower, nearer
+        log_ratio += log_narrower.sum(axis=1)
+        step = _LENGTH / np.sqrt(precision)
+        momentum = _KEPT * momentum + math.sqrt(1 - _KEPT**2) * rng.standard_normal(at.shape)
+        log_ratio -= log_normal(momentum)
+        at = at + 0.5 * step * momentum
+        momentum = momentum + step * colder.gradient(at)
+        at = at + 0.5 * step * momentum
+        log_ratio += log_normal(momentum)
     return at, log_ratio

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,54 +21,30 @@ _RELAXATION = 1.4
 _PAIRS = 2
 
 
-class Latents(NamedTuple):
-    """Discrepancy weights, shape (point, weight), and standardised group offsets, (point, group)."""
-
-    weights: np.ndarray
-    offsets: np.ndarray
-
-    def __add__(self, other: tuple) -> "Latents":
-        return Latents(self.weights + other[0], self.offsets + other[1])
-
-    def times(self, factor: float) -> "Latents":
-        """Return both times a factor."""
-        return Latents(factor * self.weights, factor * self.offsets)
-
-    def scaled(self, by: "Latents") -> "Latents":
-        """Return each times its own factor."""
-        return Latents(self.weights * by.weights, self.offsets * by.offsets)
-
-    def power(self, exponent: float) -> "Latents":
-        """Return each to a power."""
-        return Latents(self.weights**exponent, self.offsets**exponent)
-
-    def log_product(self) -> np.ndarray:
-        """Return the log of the product of all, shape (point,)."""
-        return np.log(self.weights).sum(axis=1) + np.log(self.offsets).sum(axis=1)
-
-    def log_normal(self) -> np.ndarray:
-        """Return the log density of N(0, I), shape (point,)."""
-        size = self.weights.shape[1] + self.offsets.shape[1]
-        squares = (self.weights**2).sum(axis=1) + (self.offsets**2).sum(axis=1)
-        return -0.5 * squares - 0.5 * size * math.log(2 * math.pi)
+def log_normal(latents: np.ndarray) -> np.ndarray:
+    """Return the log density of N(0, I) over the last axis."""
+    return -0.5 * (latents**2).sum(axis=-1) - 0.5 * latents.shape[-1] * math.log(2 * math.pi)
 
 
 def one_of_each(
-    drawn: Sequence[Latents], log_estimates: Sequence[np.ndarray], rng: np.random.Generator
-) -> tuple[np.ndarray, Latents, np.ndarray]:
+    drawn: Sequence[np.ndarray], log_estimates: Sequence[np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the log mean of estimates, one of their draws at each point, and their relative variance."""
     logs = np.stack(log_estimates)
     logs = np.where(np.isfinite(logs), logs, -np.inf)
     # The largest of logs with Gumbel noise is each with the probability of its weight.
     chosen = (logs + rng.gumbel(size=logs.shape)).argmax(axis=0), np.arange(logs.shape[1])
-    one_each = Latents(*(np.stack(parts)[chosen] for parts in zip(*drawn, strict=True)))
     total = np.logaddexp.reduce(logs, axis=0)
     relative_variance = len(logs) * np.exp(2 * (logs - total)).sum(axis=0) - 1
-    return total - math.log(len(logs)), one_each, np.nan_to_num(relative_variance)
+    return total - math.log(len(logs)), np.stack(drawn)[chosen], np.nan_to_num(relative_variance)
 
 
 class Conditional:
-    """The posterior of the latents at points theta."""
+    """The posterior of the latents at points theta.
+
+    Latents have shape (point, latent): discrepancy weights, in the combinations that the basis keeps, then
+    standardised group offsets.
+    """
 
     def __init__(
         self, model: Model, theta: np.ndarray, basis: Basis, known_squares: np.ndarray | None
@@ -88,41 +63,35 @@ class Conditional:
         if model.group is not None:
             self.members = np.eye(len(model.group_names))[model.group]
             self.group_sd = model.scale(theta, "group_sd")[:, None]
+        self.size = basis.size + self.members.shape[1]
 
     def laplace(self) -> np.ndarray:
         """Return log p(losses, theta) by Laplace's approximation."""
         mode = self.mode()
-        size = self.basis.size + self.members.shape[1]
         log_det = self._matrix(*self._curvature(mode)).log_det
-        return self.log_joint(mode) + 0.5 * size * math.log(2 * math.pi) - log_det
+        return self.log_joint(mode) + 0.5 * self.size * math.log(2 * math.pi) - log_det
 
-    def integrate(self, rng: np.random.Generator) -> tuple[np.ndarray, Latents, np.ndarray]:
+    def integrate(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return unbiased log estimates of p(losses, theta), a draw of the latents each, relative variances.
 
         From antithetic pairs of draws, which cancel the skewness of the conditional.
         """
-        drawn, log_estimates = list[Latents](), list[np.ndarray]()
+        drawn, log_estimates = list[np.ndarray](), list[np.ndarray]()
         for latents, log_q in self.gaussian_pairs(_PAIRS, rng):
             log_estimates.append(self.log_joint(latents) - log_q)
             drawn.append(latents)
         return one_of_each(drawn, log_estimates, rng)
 
-    def gaussian_pairs(self, pairs: int, rng: np.random.Generator) -> list[tuple[Latents, np.ndarray]]:
+    def gaussian_pairs(self, pairs: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return antithetic pairs of draws from the Gaussian about the mode, each with its log density."""
         mode = self.mode()
         matrix = self._matrix(*self._curvature(mode))
-        normal = [self.standard_normal(rng) for _ in range(pairs)]
+        normal = rng.standard_normal((pairs, *mode.shape))
+        log_qs = log_normal(normal) + matrix.log_det
         drawn = []
-        for half, shift in zip(normal, matrix.correlated(normal), strict=True):
-            log_q = half.log_normal() + matrix.log_det
-            drawn += [(mode + shift, log_q), (mode + shift.times(-1.0), log_q)]
+        for shift, log_q in zip(matrix.correlated(normal), log_qs, strict=True):
+            drawn += [(mode + shift, log_q), (mode - shift, log_q)]
         return drawn
-
-    def standard_normal(self, rng: np.random.Generator) -> Latents:
-        """Return draws of N(0, I)."""
-        points = len(self.theta)
-        sizes = self.basis.size, self.members.shape[1]
-        return Latents(*(rng.standard_normal((points, size)) for size in sizes))
 
     def heated(self, factor: float) -> "Conditional":
         """Return the posterior of the latents if all noise were so many times as large."""
@@ -131,36 +100,37 @@ class Conditional:
         hot.variance, hot.known_squares = factor**2 * self.variance, None
         return hot
 
-    def gradient(self, latents: Latents) -> Latents:
+    def gradient(self, latents: np.ndarray) -> np.ndarray:
         """Return the gradient of the log posterior of the latents, to single precision."""
         return self._pulled(latents, np.float32)[0]
 
-    def _pulled(self, latents: Latents, dtype: type = np.float64) -> tuple[Latents, np.ndarray, np.ndarray]:
+    def _pulled(
+        self, latents: np.ndarray, dtype: type = np.float64
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the gradient, and the precision and slope, (point, run), of a step by least squares."""
         log_mean, slope = self._log_mean(latents, dtype)
         residual = self.model.log_loss - log_mean
         precision = self._majorising(residual**2)
-        return self._back(precision * residual, slope) + latents.times(-1.0), precision, slope
+        return self._back(precision * residual, slope) - latents, precision, slope
 
-    def information(self) -> Latents:
+    def information(self) -> np.ndarray:
         """Return what the losses are expected to tell of each latent alone, at this noise."""
         fisher = 1.0 if self.df is None else (self.df + 1) / (self.df + 3)
         precision = np.broadcast_to(fisher / self.variance, self.reducible.shape)
         slope = self.reducible / (self.floor + self.reducible)
         gram = self.basis.gram(precision * slope**2)
-        weights = self.amplitude**2 * np.diagonal(gram, axis1=1, axis2=2)
-        return Latents(weights, self.group_sd**2 * (precision @ self.members))
+        of_weights = self.amplitude**2 * np.diagonal(gram, axis1=1, axis2=2)
+        return np.concatenate([of_weights, self.group_sd**2 * (precision @ self.members)], axis=1)
 
-    def mode(self) -> Latents:
+    def mode(self) -> np.ndarray:
         """Return the mode of the latents, by iteratively reweighted least squares."""
         at = self._first_guess()
         for _ in range(_CLIMBING_STEPS if self.known_squares is None else _STEPS):
             gradient, precision, slope = self._pulled(at)
-            step = self._matrix(precision, slope).solve(gradient)
-            at = at + step.times(_RELAXATION)
+            at = at + _RELAXATION * self._matrix(precision, slope).solve(gradient)
         return at
 
-    def _first_guess(self) -> Latents:
+    def _first_guess(self) -> np.ndarray:
         """Return the mode if each run pointed at its misfit, log(reducible loss / the law's), normally."""
         target, slope = pointed_misfit(self.model.log_loss, self.floor, self.reducible, np)
         slope = np.broadcast_to(slope, target.shape)
@@ -176,26 +146,28 @@ class Conditional:
             return np.broadcast_to(1 / self.variance, (len(self.theta), len(self.model.log_loss)))
         return (self.df + 1) / (self.df * self.variance + squares)
 
-    def _back(self, pull: np.ndarray, slope: np.ndarray) -> Latents:
-        weights = self.amplitude * self.basis.back(pull * slope)
-        return Latents(weights, self.group_sd * (pull @ self.members))
+    def _back(self, pull: np.ndarray, slope: np.ndarray) -> np.ndarray:
+        """Return J' @ pull, shape (point, latent), with J the derivative of log loss in the latents."""
+        on_weights = self.amplitude * self.basis.back(pull * slope)
+        return np.concatenate([on_weights, self.group_sd * (pull @ self.members)], axis=1)
 
-    def log_joint(self, latents: Latents) -> np.ndarray:
+    def log_joint(self, latents: np.ndarray) -> np.ndarray:
         """Return log p(losses, theta, latents), shape (point,)."""
         likelihood = self.model.total_log_likelihood(self.theta, self._log_mean(latents)[0])
-        return self.log_prior + latents.log_normal() + likelihood
+        return self.log_prior + log_normal(latents) + likelihood
 
-    def _log_mean(self, latents: Latents, dtype: type = np.float64) -> tuple[np.ndarray, np.ndarray]:
+    def _log_mean(self, latents: np.ndarray, dtype: type = np.float64) -> tuple[np.ndarray, np.ndarray]:
         """Return log expected loss and its derivative in the misfit, each (point, run)."""
-        misfit = self.amplitude * self.basis.times(latents.weights)
+        weights, offsets = np.split(latents, [self.basis.size], axis=1)
+        misfit = self.amplitude * self.basis.times(weights)
         excess = self.reducible * np.exp(misfit, dtype=dtype)
         loss = self.floor + excess
         log_mean = np.log(loss, dtype=dtype)
         if self.members.size:
-            log_mean = log_mean + self.group_sd * (latents.offsets @ self.members.T)
+            log_mean = log_mean + self.group_sd * (offsets @ self.members.T)
         return log_mean, excess / loss
 
-    def _curvature(self, latents: Latents) -> tuple[np.ndarray, np.ndarray]:
+    def _curvature(self, latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the log-likelihood's curvature in log loss, where positive, and the slope."""
         log_mean, slope = self._log_mean(latents)
         if self.df is None:
@@ -240,19 +212,23 @@ class _Blocks:
         factor = np.log(np.diagonal(self.factor, axis1=1, axis2=2)).sum(axis=1)
         return factor + 0.5 * np.log(self.diagonal).sum(axis=1)
 
-    def solve(self, right: Latents) -> Latents:
-        """Return the matrix's inverse times `right`."""
-        reduced = right.weights - (self.cross @ (right.offsets / self.diagonal)[..., None])[..., 0]
-        weights = solve(self.schur, reduced[..., None])[..., 0]
-        return Latents(weights, self._offsets(right.offsets / self.diagonal, weights))
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Return the matrix's inverse times `right`, shape (point, latent)."""
+        on_weights, on_offsets = self._split(right)
+        alone = on_offsets / self.diagonal
+        reduced = on_weights - (self.cross @ alone[..., None])[..., 0]
+        return self._joined(solve(self.schur, reduced[..., None])[..., 0], alone)
 
-    def correlated(self, normal: Sequence[Latents]) -> list[Latents]:
-        """Return draws whose precision is the matrix, from standard normal ones."""
-        weights = np.linalg.solve(self.factor.mT, np.stack([n.weights for n in normal], axis=-1))
-        return [
-            Latents(w, self._offsets(n.offsets / np.sqrt(self.diagonal), w))
-            for n, w in zip(normal, np.moveaxis(weights, -1, 0), strict=True)
-        ]
+    def correlated(self, normal: np.ndarray) -> np.ndarray:
+        """Return draws whose precision is the matrix, from standard normal ones, (draw, point, latent)."""
+        of_weights, of_offsets = self._split(normal)
+        weights = np.linalg.solve(self.factor.mT, np.moveaxis(of_weights, 0, -1))
+        return self._joined(np.moveaxis(weights, -1, 0), of_offsets / np.sqrt(self.diagonal))
 
-    def _offsets(self, alone: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return alone - (weights[:, None] @ self.cross)[:, 0] / self.diagonal
+    def _split(self, latents: np.ndarray) -> list[np.ndarray]:
+        return np.split(latents, [self.schur.shape[-1]], axis=-1)
+
+    def _joined(self, weights: np.ndarray, alone: np.ndarray) -> np.ndarray:
+        """Return weights and offsets; the latter from what they were `alone`, had the weights no say."""
+        offsets = alone - (weights[..., None, :] @ self.cross)[..., 0, :] / self.diagonal
+        return np.concatenate([weights, offsets], axis=-1)

@@ -96,10 +96,10 @@ class LatentNormals:
             with np.errstate(all="ignore"):
                 conditional, log_jacobian = self._conditional(u, groups, every=False)
                 estimate = anneal(conditional, rng) if annealed else conditional.integrate(rng)
-                log_estimate, latents, relative_variance = estimate
-            weights = conditional.basis.all_weights(latents.weights, rng)
-            latent = np.concatenate([weights, latents.offsets], axis=1)
-            return Integrals(log_estimate + log_jacobian, latent, relative_variance)
+                log_estimate, drawn, relative_variance = estimate
+            kept, offsets = np.split(drawn, [conditional.basis.size], axis=1)
+            latents = np.concatenate([conditional.basis.all_weights(kept, rng), offsets], axis=1)
+            return Integrals(log_estimate + log_jacobian, latents, relative_variance)
 
         blocks = self._blocks(u)
         found = self.on_blocks(of, blocks, rng.spawn(len(blocks)))
