@@ -336,7 +336,8 @@ def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
     Returns the model and, for models without discrepancy and groups, the law coordinates of other modes
     with a share of the mass.
     """
-    from bayescale.inference.modes import MIN_SHARE, find_modes
+    from bayescale.inference.climbing import MIN_SHARE
+    from bayescale.inference.modes import find_modes
 
     modes = find_modes(model.law_only(), seed=seed)
     if not modes:

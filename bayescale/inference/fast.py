@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bayescale.errors import FitError
+from bayescale.inference.climbing import MIN_SHARE, LogDensity, Mode, climb, shares
 from bayescale.inference.diagnostics import MAX_K_HAT
 from bayescale.inference.evidence import Evidence
 from bayescale.inference.latent import Integrals, LatentNormals
-from bayescale.inference.modes import MIN_SHARE, LogDensity, Mode, climb, find_modes, shares
+from bayescale.inference.modes import find_modes
 from bayescale.inference.pareto import smoothed_weights
 from bayescale.inference.proposal import Mixture, StudentT
 from bayescale.model.model import Model

@@ -10,8 +10,8 @@ discrepancy goes with another law.
 import numpy as np
 
 from bayescale.inference.basis import Basis
+from bayescale.inference.climbing import hessian
 from bayescale.inference.matrices import cholesky, solve
-from bayescale.inference.modes import hessian
 from bayescale.model.model import Model
 
 _STEP = 1e-4
