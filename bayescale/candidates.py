@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bayescale.errors import BudgetError, FitError
+from bayescale.model.noise import normal_variance
 from bayescale.targets import positive
 
 if TYPE_CHECKING:
@@ -152,14 +153,9 @@ def candidate_pool(
 
 def noise_variance(fit: "Fit") -> np.ndarray:
     """Return, per draw, the variance of a Normal that tells as much about expected log loss as a run."""
-    variance = fit.parameters["noise_sd"] ** 2
-    if fit.model.noise == "student-t":
-        # The Fisher information of a Student-t about its location is (df + 1) / (df + 3) / scale^2.
-        df = fit.parameters["noise_df"]
-        variance = variance * (df + 3) / (df + 1)
-    if fit.model.group is not None:  # a new run is of a new group
-        variance = variance + fit.parameters["group_sd"] ** 2
-    return variance
+    of = fit.parameters
+    # A new run is of a new group.
+    return normal_variance(of["noise_sd"] ** 2, of.get("noise_df"), of.get("group_sd"))
 
 
 def _up_to(start: float, end: float) -> np.ndarray:

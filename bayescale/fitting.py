@@ -336,19 +336,14 @@ def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
     Returns the model and, for models without discrepancy and groups, the law coordinates of other modes
     with a share of the mass.
     """
-    from bayescale.inference.climbing import MIN_SHARE
+    from bayescale.inference.climbing import MIN_SHARE, shares
     from bayescale.inference.modes import find_modes
 
     modes = find_modes(model.law_only(), seed=seed)
-    if not modes:
-        raise FitError(
-            f"law {model.law.name!r} has no posterior mode on this table; its priors may be far from the "
-            "data: see `bayescale.prior_predictive`"
-        )
     block = model.law_only().layout["law_coordinates"]
     start = modes[0].point[block]
-    shares = np.exp([m.log_mass - modes[0].log_mass for m in modes[1:]])
-    others = [m.point[block] for m, s in zip(modes[1:], shares, strict=True) if s > MIN_SHARE]
+    massive = [m for m, share in zip(modes, shares(modes), strict=True) if share > MIN_SHARE]
+    others = [m.point[block] for m in massive if m is not modes[0]]
     if isinstance(model.coordinates, LogParameters):
         scale = np.linalg.cholesky(modes[0].covariance[block, block])
         others = [np.linalg.solve(scale, o - start) for o in others]

@@ -75,14 +75,9 @@ def _warp(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _log_ratio(model: Model, x: np.ndarray, location: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """Return log of warped posterior density over the standard normal's, at points x, (point, size)."""
     shift = x @ factor.T
-    warped = np.logaddexp(_log_density(model, location + shift), _log_density(model, location - shift))
+    warped = np.logaddexp(model.log_density(location + shift), model.log_density(location - shift))
     warped += np.log(np.diagonal(factor)).sum() - math.log(2)
     return warped + 0.5 * (x**2).sum(axis=1) + 0.5 * x.shape[1] * math.log(2 * math.pi)
-
-
-def _log_density(model: Model, z: np.ndarray) -> np.ndarray:
-    # A chunk's temporaries fit the cache.
-    return np.concatenate([model.log_density(z[i : i + 250]) for i in range(0, len(z), 250)])
 
 
 def _bridge(at_draws: np.ndarray, at_proposals: np.ndarray) -> Evidence:

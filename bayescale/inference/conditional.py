@@ -11,6 +11,7 @@ import numpy as np
 from bayescale.inference.basis import Basis
 from bayescale.inference.matrices import cholesky, solve
 from bayescale.model.model import Model, pointed_misfit
+from bayescale.model.noise import normal_variance
 
 # Steps from the first guess towards the mode: of climbs, which do not yet know outliers, and of draws.
 _CLIMBING_STEPS, _STEPS = 6, 1
@@ -115,8 +116,7 @@ class Conditional:
 
     def information(self) -> np.ndarray:
         """Return what the losses are expected to tell of each latent alone, at this noise."""
-        fisher = 1.0 if self.df is None else (self.df + 1) / (self.df + 3)
-        precision = np.broadcast_to(fisher / self.variance, self.reducible.shape)
+        precision = np.broadcast_to(1 / normal_variance(self.variance, self.df), self.reducible.shape)
         slope = self.reducible / (self.floor + self.reducible)
         gram = self.basis.gram(precision * slope**2)
         of_weights = self.amplitude**2 * np.diagonal(gram, axis1=1, axis2=2)

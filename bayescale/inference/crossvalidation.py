@@ -21,10 +21,7 @@ def pointwise_log_likelihood(model: Model, z: np.ndarray) -> np.ndarray:
     z : array, shape (chain, draw, size)
         Draws in unconstrained coordinates; discrepancy and group offsets are held at each draw's own.
     """
-    flat = z.reshape(-1, z.shape[-1])
-    # A chunk's temporaries fit the cache.
-    rows = [_log_likelihood(model, flat[i : i + 250]) for i in range(0, len(flat), 250)]
-    return np.concatenate(rows).reshape(*z.shape[:2], -1)
+    return model.log_likelihood_at(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:2], -1)
 
 
 def loo(fit: "Fit") -> Any:
@@ -45,11 +42,3 @@ def loo(fit: "Fit") -> Any:
     with warnings.catch_warnings():  # high Pareto k is told by those who use the result, run counts and all
         warnings.filterwarnings("ignore", message="Estimated shape parameter", category=UserWarning)
         return arviz_loo(tree, pointwise=True, reff=min(1.0, independent))
-
-
-def _log_likelihood(model: Model, z: np.ndarray) -> np.ndarray:
-    log_mean = np.log(model.point_at(z).loss)
-    if model.group is not None:
-        offsets = model.scale(z, "group_sd")[:, None] * z[:, model.layout["group_offsets"]]
-        log_mean = log_mean + offsets[:, model.group]
-    return model.log_likelihood(z, log_mean)

@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bayescale.errors import FitError
 from bayescale.inference.climbing import MIN_SHARE, LogDensity, Mode, climb, shares
 from bayescale.inference.diagnostics import MAX_K_HAT
 from bayescale.inference.evidence import Evidence
 from bayescale.inference.latent import Integrals, LatentNormals
-from bayescale.inference.modes import find_modes
+from bayescale.inference.modes import find_modes, no_mode
 from bayescale.inference.pareto import smoothed_weights
 from bayescale.inference.proposal import Mixture, StudentT
 from bayescale.model.model import Model
@@ -128,17 +127,12 @@ def _sample(model: Model, draws: int, seed: int, on_blocks: Callable[..., Iterab
     rng = np.random.default_rng(seed)
     modes = find_modes(model.law_only(), seed=seed)
     latent = None
-    if modes and (model.discrepancy is not None or model.group is not None):
+    if model.discrepancy is not None or model.group is not None:
         at = modes[0].point[model.layout["law_coordinates"]]
         latent = LatentNormals(model, at, on_blocks)
         modes = _modes_with_latents(model, latent, modes)
-    if not modes:
-        raise FitError(
-            f"law {model.law.name!r} has no posterior mode on this table; its priors may be far from the "
-            "data: see `bayescale.prior_predictive`"
-        )
     found = time.perf_counter()
-    density = partial(_in_chunks, model.log_density) if latent is None else latent.log_marginal
+    density = model.log_density if latent is None else latent.log_marginal
     points, (_, hidden, variances), log_weights = _importance_sample(density, modes, latent, rng)
     smooth, k_hat = smoothed_weights(log_weights)
     evidence, weights = _evidence(smooth)
@@ -147,11 +141,6 @@ def _sample(model: Model, draws: int, seed: int, on_blocks: Callable[..., Iterab
     done = time.perf_counter()
     seconds = {"modes": found - started, "sample": done - found}
     return FastDraws(z[where], evidence, k_hat, _effective(weights), float(weights @ variances), seconds)
-
-
-def _in_chunks(function: LogDensity, points: np.ndarray) -> np.ndarray:
-    # A chunk's temporaries fit the cache; chunks so small are not worth a thread.
-    return np.concatenate([function(points[i : i + 250]) for i in range(0, len(points), 250)])
 
 
 def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) -> list[Mode]:
@@ -175,8 +164,9 @@ def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) 
     found = climbed(misfits)
     if hidden and (not found or modes[0].log_mass > found[0].log_mass - _RIVAL):
         found = sorted(found + climbed(hidden), key=lambda m: -m.log_mass)
-    if found:
-        latent.learn_outliers(found[0].point)
+    if not found:
+        raise no_mode(model)
+    latent.learn_outliers(found[0].point)
     return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bayescale.errors import FitError
 from bayescale.inference.climbing import Mode, climb
 from bayescale.laws import sample_priors
 from bayescale.model.model import Model
@@ -18,12 +19,28 @@ def find_modes(model: Model, *, starts: int = 5, seed: int = 0) -> list[Mode]:
     """Find distinct modes of the posterior of a model without discrepancy, the one with most mass first.
 
     Climbs from the best of many draws of what the loss is not linear in, chosen to lie far from each other.
+
+    Raises
+    ------
+    FitError
+        If there is none.
     """
     pool = _profiled(model, prior_draws(model, 50 * starts, np.random.default_rng(seed)))
     spread = pool.var(axis=0)
     best = pool[np.argsort(-model.log_density(pool))[: 10 * starts]]
     chosen = _far_apart(best, starts, spread)
-    return climb(model.log_density, chosen, _expected_covariance(model, chosen, spread))
+    found = climb(model.log_density, chosen, _expected_covariance(model, chosen, spread))
+    if not found:
+        raise no_mode(model)
+    return found
+
+
+def no_mode(model: Model) -> FitError:
+    """Return the error that a model's posterior has no mode."""
+    return FitError(
+        f"law {model.law.name!r} has no posterior mode on this table; its priors may be far from the "
+        "data: see `bayescale.prior_predictive`"
+    )
 
 
 def prior_draws(model: Model, draws: int, rng: np.random.Generator) -> np.ndarray:

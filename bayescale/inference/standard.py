@@ -13,6 +13,7 @@ from bayescale.inference.basis import Basis
 from bayescale.inference.climbing import hessian
 from bayescale.inference.matrices import cholesky, solve
 from bayescale.model.model import Model
+from bayescale.model.noise import normal_variance
 
 _STEP = 1e-4
 _PRIOR_STEP = 1e-2
@@ -60,13 +61,10 @@ class LawStandard:
         As if all runs had the same noise: the coordinates need not be better than that.
         """
         model, size = self.model, len(self.at)
-        variance = model.noise_variance(theta)
-        if model.noise == "student-t":
-            df = model.scale(theta, "noise_df")[:, None]
-            variance = variance * (df + 3) / (df + 1)
-        if model.group is not None:
-            # As if every run had an offset of its own: too wide, which costs less than too narrow.
-            variance = variance + model.scale(theta, "group_sd")[:, None] ** 2
+        names = "noise_df", "group_sd"
+        df, group_sd = (model.scale(theta, n)[:, None] if n in model.layout else None for n in names)
+        # As if every run had an offset of its own: too wide, which costs less than too narrow.
+        variance = normal_variance(model.noise_variance(theta), df, group_sd)
         precision = (1 / variance).mean(axis=1)
         information = self.prior + precision[:, None, None] * self.information
         pull = self.prior_pull + precision[:, None] * (self.residual @ self.gradient)

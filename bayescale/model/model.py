@@ -7,7 +7,7 @@ published standard error and rounding of run i. `log_density` is the NumPy defin
 points; `bayescale.model.pymc_model` builds the same density as a PyMC model, and a test holds them equal.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
@@ -24,6 +24,8 @@ Noise = Literal["student-t", "normal"]
 
 # Points whose temporaries, each with its own discrepancy basis, fit the cache.
 BLOCK = 500
+# Points whose densities are found together, for the same reason.
+_CHUNK = 250
 # Priors of the positive parameters beside a law's own. Those of the discrepancy (relative to the reducible
 # loss; decades) were chosen by how forecasts of published tables score: docs/coverage.md. A law is wrong by
 # several per cent, or right to within what noise hides: tables of both kinds are common.
@@ -265,15 +267,28 @@ class Model:
 
         Includes all constants and Jacobians, so that it integrates to the evidence.
         """
+        return _in_chunks(self._log_density, z)
+
+    def _log_density(self, z: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
             point = self.point_at(z)
-            log_mean = np.log(point.loss)
-            if self.group is not None:
-                offsets = self.scale(z, "group_sd")[:, None] * z[:, self.layout["group_offsets"]]
-                log_mean = log_mean + offsets[:, self.group]
             total = self._log_prior(z, point) + point.log_jacobian
-            total = total + self.total_log_likelihood(z, log_mean)
+            total = total + self.total_log_likelihood(z, self._log_mean(z, point))
         return np.where(np.isfinite(total), total, -np.inf)
+
+    def log_likelihood_at(self, z: np.ndarray) -> np.ndarray:
+        """Return the log density of each run's log loss at points z, (point, size), shape (point, run)."""
+        return _in_chunks(
+            lambda part: self.log_likelihood(part, self._log_mean(part, self.point_at(part))), z
+        )
+
+    def _log_mean(self, z: np.ndarray, point: "Point") -> np.ndarray:
+        """Return expected log losses, group effects and all, shape (point, run)."""
+        log_mean = np.log(point.loss)
+        if self.group is None:
+            return log_mean
+        offsets = self.scale(z, "group_sd")[:, None] * z[:, self.layout["group_offsets"]]
+        return log_mean + offsets[:, self.group]
 
     def law_log_prior(self, values: Mapping[str, Any], logs: Mapping[str, Any], xp: Any = np) -> Any:
         """Return the log prior density of the law's sampled parameters."""
@@ -342,6 +357,10 @@ class Model:
     @cached_property
     def _numpy_function(self) -> Any:
         return self.centred.function(self.centre)
+
+
+def _in_chunks(function: Callable[[np.ndarray], np.ndarray], z: np.ndarray) -> np.ndarray:
+    return np.concatenate([function(z[i : i + _CHUNK]) for i in range(0, len(z), _CHUNK)])
 
 
 def _student_constant(df: np.ndarray) -> np.ndarray:
