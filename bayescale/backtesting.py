@@ -19,7 +19,7 @@ import pandas as pd
 from bayescale.errors import FitError
 from bayescale.files import made_folder, require_writable, written_aside
 from bayescale.laws import Law, Prior, find_law
-from bayescale.model.model import Noise
+from bayescale.model.noise import Noise
 from bayescale.runs import RunTable
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)

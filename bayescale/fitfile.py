@@ -22,7 +22,7 @@ from bayescale.inference.diagnostics import Diagnostics
 from bayescale.inference.evidence import Evidence
 from bayescale.laws import Law, parse_prior
 from bayescale.model.coordinates import Coordinates, LogParameters, Whitened
-from bayescale.model.model import make_model
+from bayescale.model.making import make_model
 from bayescale.runs import RunTable, TableMeta
 
 _FORMAT = 8

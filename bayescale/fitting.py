@@ -15,7 +15,9 @@ from bayescale.inference.diagnostics import Diagnostics, diagnose
 from bayescale.inference.evidence import Evidence
 from bayescale.laws import Law, Prior, find_law, parse_prior
 from bayescale.model.coordinates import LogParameters, Whitened
-from bayescale.model.model import BLOCK, SCALE_PRIORS, Model, Noise, make_model, shared_trunks
+from bayescale.model.making import make_model, shared_trunks
+from bayescale.model.model import BLOCK, SCALE_PRIORS, Model
+from bayescale.model.noise import Noise
 from bayescale.runs import RunTable
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pandas as pd
 from bayescale.errors import FitError
 from bayescale.laws import INPUT_COLUMNS, Law, as_used
 from bayescale.model.discrepancy import axes_of
-from bayescale.model.model import MOST_DECADES
+from bayescale.model.making import MOST_DECADES
 from bayescale.runs import complete_compute
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from scipy import optimize
 from bayescale.errors import FitError
 from bayescale.laws import Law, find_law, sample_priors
 from bayescale.model.coordinates import LogParameters
-from bayescale.model.model import Model, make_model
+from bayescale.model.making import make_model
+from bayescale.model.model import Model
 from bayescale.runs import RunTable
 
 HUBER_DELTA = 1e-3

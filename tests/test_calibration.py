@@ -4,7 +4,7 @@ import numpy as np
 
 from bayescale.inference.nuts import compile_nuts, sample_nuts
 from bayescale.laws import BUILTIN, sample_priors
-from bayescale.model.model import make_model
+from bayescale.model.making import make_model
 from tests.conftest import simulated_table
 
 TABLES = 100

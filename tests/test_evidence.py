@@ -17,7 +17,7 @@ from bayescale.inference.bridge import log_evidence
 from bayescale.inference.crossvalidation import loo, pointwise_log_likelihood
 from bayescale.inference.modes import prior_draws
 from bayescale.laws import BUILTIN, law_from_formula
-from bayescale.model.model import make_model
+from bayescale.model.making import make_model
 from tests.conftest import simulated_table
 from tests.test_fast import require_same_draws
 

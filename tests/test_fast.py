@@ -16,7 +16,7 @@ from bayescale.inference.modes import find_modes
 from bayescale.inference.pareto import smoothed_weights
 from bayescale.inference.proposal import Mixture, StudentT
 from bayescale.laws import BUILTIN
-from bayescale.model.model import make_model
+from bayescale.model.making import make_model
 from bayescale.runs import make_table
 from tests.benchmarks.curves import curve_table, read_curves, split
 from tests.conftest import simulated_table

@@ -16,7 +16,7 @@ from bayescale.fitting import law_for, prepare
 from bayescale.forecasts import _noise
 from bayescale.laws import BUILTIN
 from bayescale.model.coordinates import Whitened
-from bayescale.model.model import make_model
+from bayescale.model.making import make_model
 from tests.conftest import simulated_table
 
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2000.0, "alpha": 0.35, "beta": 0.366}

@@ -8,7 +8,7 @@ from bayescale.fitting import prepare
 from bayescale.laws import BUILTIN, CentredLaw, find_law
 from bayescale.model.coordinates import natural_coordinates
 from bayescale.model.discrepancy import Discrepancy, axes_of, knots_over, stretch_of
-from bayescale.model.model import make_model
+from bayescale.model.making import make_model
 from tests.conftest import simulated_table
 
 

@@ -110,7 +110,7 @@ def _by_information(weighted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def basis_of(model: Model, theta: np.ndarray, groups: np.ndarray, slope: np.ndarray, *, every: bool) -> Basis:
-    """Return the basis of points theta, shape (point, size), by `Model.groups` of them.
+    """Return the basis of points theta, shape (point, size), by `Model.sharing_lengths` of them.
 
     Without a discrepancy it has no weights.
     """

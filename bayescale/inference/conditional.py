@@ -56,7 +56,7 @@ class Conditional:
         self.floor = model.floor(sampled.values)
         self.reducible = np.maximum(model.law_loss(sampled.values, model.ratios) - self.floor, 1e-300)
         self.variance = model.noise_variance(theta)
-        self.df = model.scale(theta, "noise_df")[:, None] if model.noise == "student-t" else None
+        self.df = model.noise_df(theta)
         self.members = np.zeros((len(model.log_loss), 0))
         self.amplitude = self.group_sd = np.ones((len(theta), 1))
         if model.discrepancy is not None:

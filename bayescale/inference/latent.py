@@ -111,7 +111,7 @@ class LatentNormals:
 
     def _blocks(self, u: np.ndarray) -> list[np.ndarray]:
         """Split the groups of points u into blocks."""
-        groups = self.model.groups(u)
+        groups = self.model.sharing_lengths(u)
         rows = max(1, _NUMBERS // (groups.shape[1] * len(self.model.log_loss)))
         return [groups[start : start + rows] for start in range(0, len(groups), rows)]
 

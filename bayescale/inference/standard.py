@@ -61,10 +61,9 @@ class LawStandard:
         As if all runs had the same noise: the coordinates need not be better than that.
         """
         model, size = self.model, len(self.at)
-        names = "noise_df", "group_sd"
-        df, group_sd = (model.scale(theta, n)[:, None] if n in model.layout else None for n in names)
         # As if every run had an offset of its own: too wide, which costs less than too narrow.
-        variance = normal_variance(model.noise_variance(theta), df, group_sd)
+        group_sd = None if model.group is None else model.scale(theta, "group_sd")[:, None]
+        variance = normal_variance(model.noise_variance(theta), model.noise_df(theta), group_sd)
         precision = (1 / variance).mean(axis=1)
         information = self.prior + precision[:, None, None] * self.information
         pull = self.prior_pull + precision[:, None] * (self.residual @ self.gradient)

@@ -10,17 +10,14 @@ points; `bayescale.model.pymc_model` builds the same density as a PyMC model, an
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bayescale.errors import FitError, TableError
-from bayescale.laws import BUILTIN, CentredLaw, Either, Gamma, Law, LogNormal, Prior, as_used
-from bayescale.model.coordinates import Coordinates, Sampled, natural_coordinates
-from bayescale.model.discrepancy import Discrepancy, axes_of, knots_over, stretch_of
-from bayescale.runs import RunTable
-
-Noise = Literal["student-t", "normal"]
+from bayescale.laws import CentredLaw, Either, Gamma, Law, LogNormal, Prior, as_used
+from bayescale.model.coordinates import Coordinates, Sampled
+from bayescale.model.discrepancy import Discrepancy, axes_of, stretch_of
+from bayescale.model.noise import Noise, log_density, total_log_density
 
 # Points whose temporaries, each with its own discrepancy basis, fit the cache.
 BLOCK = 500
@@ -39,12 +36,6 @@ SCALE_PRIORS: dict[str, Prior] = {
 }
 # Those of them that shape the discrepancy's basis: points that share their values share a basis.
 SHAPE_SCALES = ("discrepancy_length", "discrepancy_stretch")
-# Names that a law's parameters cannot have.
-_TAKEN = {*SCALE_PRIORS, "discrepancy_weights", "group_offsets", "chain", "draw"}
-# Laws that an error suggests.
-_FEW_LAWS = 5
-# No study's runs span more; knots over them would not fit the memory.
-MOST_DECADES = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +221,7 @@ class Model:
         variance = scales["noise_sd"][..., None] ** 2 + self.known_noise**2
         return target, slope**2 / variance
 
-    def groups(self, z: np.ndarray) -> np.ndarray:
+    def sharing_lengths(self, z: np.ndarray) -> np.ndarray:
         """Return indices, shape (group, member), of points z whose group shares discrepancy lengths.
 
         Groups have as many members as points share lengths on average; where there are fewer, the last is
@@ -320,26 +311,17 @@ class Model:
         free = self.scale(z, "noise_sd")[:, None] ** 2
         return free + self.known_noise**2 if np.any(self.known_noise) else free
 
+    def noise_df(self, z: np.ndarray) -> np.ndarray | None:
+        """Return the degrees of freedom of Student-t noise at points z, shape (point, 1); of Normal, None."""
+        return self.scale(z, "noise_df")[:, None] if self.noise == "student-t" else None
+
     def log_likelihood(self, z: np.ndarray, log_mean: np.ndarray) -> np.ndarray:
         """Return the log density of each run's log loss about its mean, both (point, run)."""
-        variance = self.noise_variance(z)
-        squared = (self.log_loss - log_mean) ** 2 / variance
-        if self.noise == "normal":
-            return -0.5 * (squared + np.log(variance) + np.log(2 * np.pi))
-        df = self.scale(z, "noise_df")[:, None]
-        return _student_constant(df) - 0.5 * np.log(variance) - (df + 1) / 2 * np.log1p(squared / df)
+        return log_density(self.log_loss - log_mean, self.noise_variance(z), self.noise_df(z))
 
     def total_log_likelihood(self, z: np.ndarray, log_mean: np.ndarray) -> np.ndarray:
         """Return the sum of `log_likelihood` over runs, shape (point,), in half the time."""
-        variance = self.noise_variance(z)
-        squared = (self.log_loss - log_mean) ** 2 / variance
-        runs = len(self.log_loss)
-        log_sd = 0.5 * np.log(variance).sum(axis=1) * (runs / variance.shape[1])
-        if self.noise == "normal":
-            return -0.5 * squared.sum(axis=1) - log_sd - 0.5 * runs * np.log(2 * np.pi)
-        df = self.scale(z, "noise_df")
-        tails = (df + 1) / 2 * _sum_of_log1p(squared / df[:, None])
-        return runs * _student_constant(df) - log_sd - tails
+        return total_log_density(self.log_loss - log_mean, self.noise_variance(z), self.noise_df(z))
 
     def scale(self, z: np.ndarray, name: str) -> np.ndarray:
         """Return a positive parameter (``noise_sd``, ...) at points z, shape (point,)."""
@@ -361,34 +343,6 @@ class Model:
 
 def _in_chunks(function: Callable[[np.ndarray], np.ndarray], z: np.ndarray) -> np.ndarray:
     return np.concatenate([function(z[i : i + _CHUNK]) for i in range(0, len(z), _CHUNK)])
-
-
-def _student_constant(df: np.ndarray) -> np.ndarray:
-    """Return the log of the Student-t density at its centre, for scale 1.
-
-    log(Gamma(x + 1/2) / Gamma(x)) at x = df / 2, by recurrence from x + 12, where four terms of its series in
-    1 / (x + 12 - 1/4) leave less than rounding. SciPy's log-gamma would do, but takes a third of a second to
-    import, and loses digits at large df.
-    """
-    x = 0.5 * df[..., None] + np.arange(12)
-    w = 0.5 * df + 11.75
-    v = w**-2
-    series = v * (1 / 64 + v * (-5 / 2048 + v * (61 / 49152 - v * 1385 / 1048576)))
-    return 0.5 * np.log(w / (df * np.pi)) + series - np.log(1 + 0.5 / x).sum(axis=-1)
-
-
-def _sum_of_log1p(x: np.ndarray) -> np.ndarray:
-    """Return the sum of log(1 + x) over the last axis, as logs of products: most of the logs are saved."""
-    factors = 1 + x
-    for _ in range(3):  # products of some eight: squared residuals of 10^30 sds do not overflow
-        half, odd = divmod(factors.shape[-1], 2)
-        if half < 16:
-            break
-        rest = factors[..., 2 * half :]
-        factors = factors[..., :half] * factors[..., half : 2 * half]
-        if odd:
-            factors[..., :1] *= rest
-    return np.log(factors).sum(axis=-1)
 
 
 def pointed_misfit(log_loss: Any, floor: Any, reducible: Any, xp: Any) -> tuple[Any, Any]:
@@ -421,110 +375,3 @@ class Point(NamedTuple):
     loss: Any
     weights: Any
     log_jacobian: Any
-
-
-def make_model(
-    table: RunTable,
-    law: Law,
-    *,
-    noise: Noise = "student-t",
-    discrepancy: bool = True,
-    group_effect: str | None = None,
-    scale_priors: Mapping[str, Prior] | None = None,
-) -> Model:
-    """Join a law and a run table into a model.
-
-    Parameters
-    ----------
-    table : RunTable
-        The runs.
-    law : Law
-        The law.
-    noise : str
-        ``student-t`` (default: outliers do not drag the fit) or ``normal``.
-    discrepancy : bool
-        Whether the law may be smoothly wrong. Without it, bands ignore misfit and are too narrow.
-    group_effect : str, optional
-        A column whose values share a common offset of log loss, e.g. ``params`` or ``trunk``.
-    scale_priors : mapping, optional
-        Replaces some of `SCALE_PRIORS`.
-
-    Raises
-    ------
-    TableError
-        If a column is missing, or an input is not positive.
-    FitError
-        If there are fewer than three runs, or an option is unknown.
-    """
-    if noise not in get_args(Noise):
-        raise FitError(f"noise {noise!r} is unknown; expected one of {', '.join(get_args(Noise))}")
-    if len(table) < 3:
-        raise FitError(
-            f"table {table.name!r} has {len(table)} run(s); a law needs at least 3, and a useful fit more "
-            f"than the {len(law.parameters)} parameters of {law.name!r}"
-        )
-    if taken := sorted({p.name for p in law.parameters} & _TAKEN):
-        raise FitError(
-            f"law {law.name!r} has a parameter {taken[0]!r}, which is the model's own; give it another name"
-        )
-    inputs = {}
-    if missing := [column for column in law.columns if column not in table.frame]:
-        have = ", ".join(map(str, table.frame.columns))
-        of_these = [name for name, other in BUILTIN.items() if set(other.columns) <= set(table.frame)]
-        raise TableError(
-            f"table {table.name!r} has no column {missing[0]!r}, which law {law.name!r} needs; it has "
-            f"{have}. "
-            + (f"Laws of these: {', '.join(of_these[:_FEW_LAWS])}" if of_these else "No law here is of these")
-        )
-    for symbol, column in zip(law.inputs, law.columns, strict=True):
-        values = table.column(column)
-        if np.any(values <= 0):
-            row = int(np.flatnonzero(values <= 0)[0])
-            raise TableError(
-                f"table {table.name!r}, column {column!r}, run {row + 1}: found {values[row]:g}; law "
-                f"{law.name!r} needs positive inputs"
-            )
-        if (decades := np.log10(values.max() / values.min())) > MOST_DECADES:
-            raise TableError(
-                f"table {table.name!r}, column {column!r}: runs span {decades:.0f} decades, {values.min():g} "
-                f"to {values.max():g}; expected at most {MOST_DECADES}. Is a row in another unit?"
-            )
-        inputs[symbol] = values
-    inputs = as_used(inputs)
-    centre = {s: float(np.exp(np.mean(np.log(v)))) for s, v in inputs.items()}
-    ratios = np.stack([np.log(v / centre[s]) for s, v in inputs.items()])
-    group, names = _groups(table, group_effect)
-    return Model(
-        law=law,
-        centre=centre,
-        ratios=ratios,
-        log_loss=np.log(table.column("loss")),
-        known_noise=table.known_noise(),
-        noise=noise,
-        discrepancy=Discrepancy(knots_over(axes_of(law.inputs, ratios))) if discrepancy else None,
-        group=group,
-        group_names=names,
-        all_scale_priors=SCALE_PRIORS | dict(scale_priors or {}),
-        coordinates=natural_coordinates(CentredLaw(law)),
-    )
-
-
-def _groups(table: RunTable, column: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    if column is None or column == "none":
-        return None, ()
-    if column not in table.frame:
-        have = ", ".join(map(str, table.frame.columns))
-        raise TableError(f"table {table.name!r} has no column {column!r} to group by; it has {have}")
-    labels = table.frame[column]
-    # A run without a label shares its offset with no other.
-    missing = labels.isna()
-    text = [f"run {row}" if missing.iloc[row - 1] else str(v) for row, v in enumerate(labels, start=1)]
-    names, group = np.unique(text, return_inverse=True)
-    return group, tuple(names.tolist())
-
-
-def shared_trunks(table: RunTable) -> str | None:
-    """Return the column of training trunks if some runs of the table share one: their noise is shared too."""
-    if "trunk" not in table.frame:
-        return None
-    return "trunk" if table.frame["trunk"].dropna().duplicated().any() else None

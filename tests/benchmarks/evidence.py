@@ -20,7 +20,8 @@ from bayescale.inference.bridge import log_evidence
 from bayescale.inference.fast import sample_fast
 from bayescale.inference.nuts import compile_nuts, sample_nuts
 from bayescale.laws import BUILTIN
-from bayescale.model.model import Model, make_model
+from bayescale.model.making import make_model
+from bayescale.model.model import Model
 from tests.test_evidence import nested_sampling
 
 LAWS = ("chinchilla", "kaplan")

@@ -19,7 +19,7 @@ from bayescale.fitting import _parameters as parameters_at
 from bayescale.inference.diagnostics import MAX_K_HAT, MIN_ESS_FAST
 from bayescale.inference.fast import sample_fast
 from bayescale.laws import BUILTIN, sample_priors
-from bayescale.model.model import make_model
+from bayescale.model.making import make_model
 from tests.conftest import simulated_table
 
 
