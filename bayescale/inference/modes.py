@@ -9,13 +9,15 @@ from bayescale.inference.climbing import Mode, climb
 from bayescale.laws import sample_priors
 from bayescale.model.model import Model
 
+# Prior draws, how many of the best are kept, and how many of those, far from each other, climbs start from.
+_DRAWS, _BEST, _STARTS = 250, 50, 5
 # Of the finite differences that give the gradient of a law's losses.
 _STEP = 1e-5
 # A positive parameter that least squares would have negative starts at this share of its prior draw.
 _LEAST_SHARE = 0.02
 
 
-def find_modes(model: Model, *, starts: int = 5, seed: int = 0) -> list[Mode]:
+def find_modes(model: Model, *, seed: int = 0) -> list[Mode]:
     """Find distinct modes of the posterior of a model without discrepancy, the one with most mass first.
 
     Climbs from the best of many draws of what the loss is not linear in, chosen to lie far from each other.
@@ -25,10 +27,10 @@ def find_modes(model: Model, *, starts: int = 5, seed: int = 0) -> list[Mode]:
     FitError
         If there is none.
     """
-    pool = _profiled(model, prior_draws(model, 50 * starts, np.random.default_rng(seed)))
+    pool = _profiled(model, prior_draws(model, _DRAWS, np.random.default_rng(seed)))
     spread = pool.var(axis=0)
-    best = pool[np.argsort(-model.log_density(pool))[: 10 * starts]]
-    chosen = _far_apart(best, starts, spread)
+    best = pool[np.argsort(-model.log_density(pool))[:_BEST]]
+    chosen = _far_apart(best, _STARTS, spread)
     found = climb(model.log_density, chosen, _expected_covariance(model, chosen, spread))
     if not found:
         raise no_mode(model)

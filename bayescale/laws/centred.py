@@ -101,18 +101,6 @@ class CentredLaw:
             published[name] = compile_formula(formula, arguments, np)(*(values[a] for a in arguments))
         return published
 
-    def centred_parameters(
-        self, published: Mapping[str, float], centre: Mapping[str, float]
-    ) -> dict[str, float]:
-        """Return sampled parameters from constants as papers print them."""
-        known, values = {**published, **centre}, {}
-        for parameter in self.law.parameters:
-            sampled = self.derived.centred[parameter.name]
-            term = self.derived.terms.get(parameter.name, parameter.name)
-            arguments = sorted(names_in(term))
-            values[sampled] = float(compile_formula(term, arguments, np)(*(known[a] for a in arguments)))
-        return values
-
 
 def _renamed(prior: Prior, names: Mapping[str, str]) -> Prior:
     # The other's place in a prior about another is taken by the name under which that one is sampled.

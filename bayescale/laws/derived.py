@@ -43,8 +43,6 @@ class Derived:
         Parameter to the sampled parameter that takes its place; ``A_centre`` for an amplitude ``A``.
     formula : str
         Loss as a function of sampled parameters and log-ratios ``x_N``, ... to the centre.
-    terms : dict
-        Each replaced parameter's term, a formula of the law's own parameters and inputs.
     published : dict
         Each replaced parameter as a formula of sampled ones and of the centre's inputs ``N_0``, ...
     power_terms : dict or None
@@ -58,7 +56,6 @@ class Derived:
     held_floor: float
     centred: dict[str, str]
     formula: str
-    terms: dict[str, str]
     published: dict[str, str]
     power_terms: dict[str, str] | None
     single_input_terms: dict[str, list[str]] | None
@@ -177,7 +174,6 @@ class _Derivation:
             held_floor(self.expression),
             centred,
             sp.sstr(expression, full_prec=True),
-            {name: sp.sstr(term, full_prec=True) for name, term in terms.items()},
             {name: sp.sstr(value, full_prec=True) for name, value in solved.items()},
             power_terms,
             self._single_input_terms(expression, power_terms),

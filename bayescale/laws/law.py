@@ -261,7 +261,6 @@ def law_from_formula(
     *,
     columns: Iterable[str] = (),
     priors: Mapping[str, Prior | str] | None = None,
-    name: str = "custom",
 ) -> Law:
     """Make a law of a user's own formula, with default priors where its structure tells them.
 
@@ -273,8 +272,6 @@ def law_from_formula(
         Names that mean a column of the run table, beside N, D, C and U.
     priors : mapping, optional
         Parameter to prior, as `Prior` or as text (``"LogNormal(0.4, 0.35)"``).
-    name : str
-        The law's name.
 
     Raises
     ------
@@ -313,7 +310,7 @@ def law_from_formula(
             )
         unit = "nats/token" if parameter == floor else ""
         parameters.append(Parameter(parameter, prior, unit, meaning))
-    law = Law(name, formula, tuple(parameters), title="user's formula")
+    law = Law("custom", formula, tuple(parameters), title="user's formula")
     _refuse_growth(law, given)
     return law
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from bayescale.model.linear import cholesky, log_diagonal, solve_lower, solve_upper
+from bayescale.model.linear import log_diagonal, solve_lower, solve_upper
 
 _JITTER = 1e-8
 # Knots no further apart than this (decades): at a length of 1 decade, about the shortest that tables ask for,
@@ -66,7 +66,7 @@ class Discrepancy:
             between = np.subtract.outer(knots, knots) ** 2
             kernel = xp.exp(-half_precision * between) + _JITTER * np.eye(len(knots))
             cross = xp.exp(-half_precision * np.subtract.outer(knots, x) ** 2)
-            side = solve_lower(cholesky(kernel, xp), cross, xp).mT
+            side = solve_lower(xp.linalg.cholesky(kernel), cross, xp).mT
             out = side if out is None else _row_products(out, side, xp)
         return out
 
@@ -94,7 +94,7 @@ class Discrepancy:
             log |dv / dstandard|.
         """
         weighted = scaled_basis * precision[..., None]
-        factor = cholesky(weighted.mT @ scaled_basis + np.eye(self.size), xp)
+        factor = xp.linalg.cholesky(weighted.mT @ scaled_basis + np.eye(self.size))
         projected = solve_lower(factor, weighted.mT @ target[..., None], xp)
         weights = solve_upper(factor.mT, projected + standard[..., None], xp)[..., 0]
         return weights, -log_diagonal(factor, xp)
@@ -136,7 +136,7 @@ class Discrepancy:
         for axis, knots in enumerate(map(np.asarray, self.knots), start=1):
             half_precision = 0.5 / lengths[:, axis - 1, None, None] ** 2
             between = np.subtract.outer(knots, knots) ** 2
-            factor = cholesky(np.exp(-half_precision * between) + _JITTER * np.eye(len(knots)), np)
+            factor = np.linalg.cholesky(np.exp(-half_precision * between) + _JITTER * np.eye(len(knots)))
             moved = np.moveaxis(values, axis, 1)
             solved = solve_lower(factor, moved.reshape(len(lengths), len(knots), -1), np)
             values = np.moveaxis(solved.reshape(moved.shape), 1, axis)

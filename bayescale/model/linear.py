@@ -5,11 +5,6 @@ from typing import Any
 import numpy as np
 
 
-def cholesky(matrix: Any, xp: Any) -> Any:
-    """Lower Cholesky factor of the last two axes."""
-    return xp.linalg.cholesky(matrix)
-
-
 def solve_lower(factor: Any, right: Any, xp: Any) -> Any:
     """Solve ``factor @ x = right`` for a lower-triangular factor, over the last two axes."""
     if xp is np:  # NumPy's batched solver is far faster than a loop over triangular ones

@@ -85,13 +85,11 @@ def draw_band(
     ax.plot(x, np.nanmedian(draws, axis=0), color=colour, lw=1.2)
 
 
-def shade_extrapolation(ax: "Axes", last: float, first: float | None = None) -> None:
-    """Shade what lies beyond the table: above `last` and, where given, below `first`."""
+def shade_extrapolation(ax: "Axes", last: float) -> None:
+    """Shade what lies beyond the table, above `last`."""
     low, high = ax.get_xlim()
     if high > last:
         ax.axvspan(last, high, color=GREY, alpha=0.09, lw=0, label="extrapolation")
-    if first is not None and low < first:
-        ax.axvspan(low, first, color=GREY, alpha=0.09, lw=0, label="" if high > last else "extrapolation")
     ax.set_xlim(low, high)
 
 

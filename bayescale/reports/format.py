@@ -32,15 +32,15 @@ def number(value: Any, digits: int = 4) -> Markup:
     return Markup(f'<span class="n">{times}{_power(exponent)}</span>')
 
 
-def interval(low: Any, high: Any, digits: int = 4) -> Markup:
+def interval(low: Any, high: Any) -> Markup:
     """Return an interval, which may break after its dash on a narrow page."""
     if _needs_power(float(low)) and _needs_power(float(high)):
-        (first, exponent), (second, other) = _split(float(low), digits), _split(float(high), digits)
+        (first, exponent), (second, other) = _split(float(low), 3), _split(float(high), 3)
         if exponent == other:
             return Markup(
                 f"{first}&ndash;<wbr><span class='n'>{second}&thinsp;&times;&thinsp;{_power(exponent)}</span>"
             )
-    return Markup("{}&ndash;<wbr>{}").format(number(low, digits), number(high, digits))
+    return Markup("{}&ndash;<wbr>{}").format(number(low), number(high))
 
 
 def _needs_power(x: float) -> bool:
