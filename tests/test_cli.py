@@ -245,6 +245,7 @@ def test_interrupting_a_fit_leaves_nothing(runs_csv, tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130, errors
+    assert errors.endswith("interrupted; nothing half-written\n")
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
 

@@ -12,7 +12,7 @@ import typer
 
 from bayescale.cli.comparing import compare
 from bayescale.cli.fitting import allocate, fit, forecast
-from bayescale.cli.interrupts import resend_lost_interrupts
+from bayescale.cli.interrupts import INTERRUPTED, end_interrupted, resend_lost_interrupts
 from bayescale.cli.laws import laws_app
 from bayescale.cli.options import with_groups
 from bayescale.cli.planning import plan, tighten
@@ -50,8 +50,11 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; nothing half-written", file=sys.stderr)
-        sys.exit(130)
+        end_interrupted()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            end_interrupted()
+        raise
     except OSError as error:
         # What is left to print would fail once more when Python ends, with a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,12 +1,16 @@
 """Ctrl-C reaches the command line wherever it lands.
 
 Python cannot raise through a callback from C, such as those of Numba's compiler: it prints the interrupt and
-goes on, for minutes. Here an interrupt so lost is sent again a moment later.
+goes on, for minutes. Here an interrupt so lost is sent again a moment later. And what an interrupt ends, ends
+at once: on its way out Python would take another interrupt for a crash, and threads of samplers may crash it.
 """
 
+import os
 import signal
 import sys
+from typing import NoReturn
 
+INTERRUPTED = 130
 _AGAIN_SECONDS = 0.05
 
 
@@ -15,6 +19,13 @@ def resend_lost_interrupts() -> None:
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         sys.unraisablehook = _resend
+
+
+def end_interrupted() -> NoReturn:
+    """End the program, all files closed already, without Python's own way out."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("interrupted; nothing half-written", file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)
 
 
 def _resend(lost: "sys.UnraisableHookArgs") -> None:
