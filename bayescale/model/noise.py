@@ -47,9 +47,8 @@ def normal_variance(variance: Any, df: Any = None, group_sd: Any = None) -> Any:
     group_sd : array, optional
         Of the offset, if the run has one of its own.
     """
-    if (
-        df is not None
-    ):  # the Fisher information of a Student-t about its location is (df + 1) / (df + 3) / scale^2
+    if df is not None:
+        # The Fisher information of a Student-t about its location is (df + 1) / (df + 3) / scale^2.
         variance = variance * (df + 3) / (df + 1)
     return variance if group_sd is None else variance + group_sd**2
 
