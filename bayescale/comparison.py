@@ -18,6 +18,8 @@ import pandas as pd
 from bayescale.errors import FitError
 from bayescale.inference.evidence import Evidence
 from bayescale.laws import BUILTIN, Law
+from bayescale.laws.formula import names_in
+from bayescale.model.model import SCALE_PRIORS
 from bayescale.runs import RunTable
 from bayescale.sensitivity import Setting, evidence_of, refit, settings_beside
 
@@ -322,13 +324,21 @@ def _fit_all(
 ) -> "list[Fit]":
     from bayescale.fitting import fit
 
-    fits = []
-    for law in laws:
+    priors, fits = _shared_out(options.get("priors") or {}, laws), []
+    for law, own in zip(laws, priors, strict=True):
         progress(f"{table.name}: {law.name if isinstance(law, Law) else law}")
-        fits.append(
-            fit(table, law, method=method, progress=progress, **{"discrepancy": False} | dict(options))
-        )
+        how = {"discrepancy": False} | dict(options) | {"priors": own}
+        fits.append(fit(table, law, method=method, progress=progress, **how))
     return fits
+
+
+def _shared_out(priors: Mapping[str, Any], laws: Sequence[str | Law]) -> list[dict[str, Any]]:
+    """Return, of priors given for all laws, those of each law's parameters, of noise and of discrepancy."""
+    formulas = [law if isinstance(law, str) else law.formula for law in laws]
+    known = [SCALE_PRIORS.keys() | names_in(BUILTIN[f].formula if f in BUILTIN else f) for f in formulas]
+    if strangers := sorted(priors.keys() - set[str]().union(*known)):
+        raise FitError(f"prior given for {strangers[0]!r}, which is no parameter of any of the laws compared")
+    return [{name: prior for name, prior in priors.items() if name in names} for names in known]
 
 
 def _labelled(fits: "Sequence[Fit]") -> "dict[str, Fit]":

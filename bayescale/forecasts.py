@@ -217,7 +217,9 @@ def decades_outside(fit: "Fit", targets: Mapping[str, np.ndarray]) -> dict[str, 
     FitError
         If they lie absurdly far.
     """
-    quantities = {c: (fit.table.column(c), targets[c]) for c in fit.law.columns}
+    columns = dict(zip(fit.law.inputs, fit.law.columns, strict=True))
+    seen = as_used({symbol: fit.table.column(column) for symbol, column in columns.items()})
+    quantities = {column: (seen[symbol], targets[column]) for symbol, column in columns.items()}
     if {"params", "tokens"} <= quantities.keys():
         (params, new_params), (tokens, new_tokens) = quantities["params"], quantities["tokens"]
         quantities["tokens per parameter"] = (tokens / params, new_tokens / new_params)

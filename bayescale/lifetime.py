@@ -94,4 +94,8 @@ def _read_off(values: np.ndarray, grid: np.ndarray, at: np.ndarray) -> np.ndarra
     near = np.clip(np.rint((at - grid[0]) / step).astype(int), 1, len(grid) - 2)
     left, middle, right = (values[np.arange(len(values)), near + i] for i in (-1, 0, 1))
     share = (at - grid[near]) / step
+    # Where the loss is out of reach at the next point, the curve is known on one side only.
+    left, right = (
+        np.where(np.isnan(one), 2 * middle - other, one) for one, other in ((left, right), (right, left))
+    )
     return middle + share * (right - left) / 2 + share**2 * (right - 2 * middle + left) / 2

@@ -114,7 +114,12 @@ def _inputs(fit: "Fit") -> np.ndarray:
     # Compute that is measured differs from run to run of one configuration.
     measured = {"compute"} if {"params", "tokens"} <= sizes else set()
     columns = sorted((sizes | set(fit.law.columns)) - measured)
-    return fit.table.frame[columns].fillna(np.inf).to_numpy(float).T  # no limit of unique tokens
+    inputs = fit.table.frame[columns]
+    if {"tokens", "unique_tokens"} <= set(
+        columns
+    ):  # of a larger pool, or one without limit, a run sees no more
+        inputs = inputs.assign(unique_tokens=np.fmin(inputs["unique_tokens"], inputs["tokens"]))
+    return inputs.to_numpy(float).T
 
 
 def _interval(squares: float, freedom: int) -> tuple[float, float]:

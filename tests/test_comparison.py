@@ -473,3 +473,15 @@ def test_a_law_is_compared_with_itself_held_and_under_other_priors(table):
     }
     # A prior that is right and narrow is worth evidence, and a floor held where it is more still.
     assert found.labels[-1] == "chinchilla (student-t, law alone), E ~ LogNormal(1.5, 0.5)"
+
+
+def test_priors_given_for_all_laws_reach_those_that_have_the_parameter():
+    table = simulated_table(rows=20)
+    how = {"sensitivity": False, "draws": 100, "method": "fast"}
+    priors = {"E": "LogNormal(1.6, 0.2)", "noise_sd": "LogNormal(0.005, 1)"}
+    compared = bs.compare(table, ["chinchilla", "kaplan"], priors=priors, **how)
+    assert str(compared.fits["chinchilla"].priors["E"]) == "LogNormal(1.6, 0.2)"
+    assert "E" not in compared.fits["kaplan"].priors
+    assert compared.fits["kaplan"].options["scale_priors"] == {"noise_sd": "LogNormal(0.005, 1)"}
+    with pytest.raises(FitError, match="'gamma', which is no parameter of any of the laws"):
+        bs.compare(table, ["chinchilla", "kaplan"], priors={"gamma": "LogNormal(1, 1)"}, **how)

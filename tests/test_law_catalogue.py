@@ -284,6 +284,8 @@ def test_a_pool_larger_than_a_run_is_no_less_than_an_epoch():
     np.testing.assert_array_equal(fits[1].z, fits[0].z)
     fit = bs.fit(bs.RunTable(repeated.frame, table.meta), "muennighoff", method="fast", draws=100)
     fit.forecast(params=1e9, tokens=2e10, unique_tokens=1e10)
+    most = np.minimum(repeated.column("unique_tokens"), table.column("tokens")).max()
+    assert fit.forecast(params=1e9, tokens=most, unique_tokens=1e14).outside["unique_tokens"] == 0
     once, endless = (fit.forecast(params=1e9, tokens=2e10, unique_tokens=u) for u in (2e10, 1e14))
     np.testing.assert_array_equal(once.loss, endless.loss)
     assert once.inputs["unique_tokens"] == endless.inputs["unique_tokens"] == 2e10

@@ -19,7 +19,7 @@ from bayescale.laws import (
     sample_priors,
 )
 from bayescale.laws.derived import derive
-from bayescale.laws.formula import compile_formula, parse_formula, with_numbers
+from bayescale.laws.formula import compile_formula, names_in, parse_formula, with_numbers
 from bayescale.laws.priors import marginal
 
 positive = st.floats(0.05, 3)
@@ -270,3 +270,19 @@ def test_a_law_with_a_parameter_of_any_sign_is_not_sampled_in_logarithms():
     law = BUILTIN["power-params-floor"].with_priors({"A": "Normal(0, 1)"})
     assert derive(law).power_terms is None
     assert derive(BUILTIN["power-params-floor"]).power_terms == {"A_centre": "alpha"}
+
+
+@pytest.mark.parametrize(
+    ("formula", "amplitude"),
+    [
+        ("E + A*N**-a + B*(U + U*R*(1 - exp(-(D/U - 1)/R)))**-b", "B"),
+        ("E + A*N**-a + B*D**-b*(1 - q*exp(-N))", "B"),
+        ("E + A*N**-a*(1 - tanh(D/k))", "A"),
+    ],
+)
+def test_terms_of_a_sign_that_sympy_cannot_tell_are_amplitudes(formula, amplitude):
+    priors = dict.fromkeys({"R", "q", "k"} & names_in(formula), "LogNormal(1, 1)")
+    law = law_from_formula(formula, priors=priors)
+    assert law.floor == "E"
+    assert str(law.parameter(amplitude).prior) == "LogNormal(0.5, 0.7)"
+    assert derive(law).centred[amplitude] == f"{amplitude}_centre"

@@ -96,6 +96,14 @@ def test_serving_nothing_is_training_and_serving_more_is_smaller(full_fit):
         last = medians["params"]
 
 
+def test_draws_whose_curve_ends_abruptly_have_their_optimum_there():
+    """With a discrepancy the fewest params that reach a loss may end at some tokens: no edge searched."""
+    fit = bs.fit(bs.load("chinchilla"), method="fast", draws=100)
+    for served in (1e9, 1e12):
+        allocation = fit.allocate(loss=1.9, served_tokens=served)
+        assert np.isnan(allocation.draws["loss"].values).mean() < 0.02
+
+
 def test_serving_needs_a_loss_to_reach(law_only_fit):
     with pytest.raises(bs.BayescaleError, match="need a loss to reach"):
         law_only_fit.allocate(compute=1e22, served_tokens=1e12)

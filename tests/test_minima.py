@@ -25,9 +25,9 @@ def test_where_the_grid_ends_first_its_edge_has_its_own_value(towards):
     assert at_edge
 
 
-def test_what_has_no_value_is_no_minimum_and_the_grid_ends_beside_it():
+def test_what_has_no_value_is_no_minimum_and_bends_no_parabola_beside_it():
     beside, nothing = np.where(GRID < -0.3, np.inf, GRID), np.full(11, np.inf)
     where, how_low, at_edge = lowest(np.stack([beside, nothing]), GRID)
     assert where[0] == pytest.approx(-0.2)
     assert how_low[0] == pytest.approx(-0.2)
-    assert at_edge.all()
+    assert at_edge.tolist() == [False, True]

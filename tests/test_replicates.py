@@ -79,6 +79,18 @@ def test_runs_of_other_tokens_are_no_replicates_to_a_law_of_params():
     assert bs.lack_of_fit(bs.fit(same, "power-params-floor", discrepancy=False, method="fast")) is None
 
 
+def test_pools_larger_than_a_run_make_no_other_configuration():
+    table = repeated_table(copies=2, rows=12)
+    tokens = table.column("tokens")
+    pools = np.concatenate([tokens[:12], np.where(np.arange(12) % 2, 20 * tokens[:12], np.nan)])
+    found = bs.lack_of_fit(
+        bs.fit(
+            replace(table, frame=table.frame.assign(unique_tokens=pools)), discrepancy=False, method="fast"
+        )
+    )
+    assert (found.configurations, found.repeated) == (12, 12)
+
+
 def test_what_a_discrepancy_explains_is_no_lack_of_fit():
     table = repeated_table()
     with_it, alone = (bs.lack_of_fit(bs.fit(table, method="fast", discrepancy=d)) for d in (True, False))

@@ -12,7 +12,7 @@ import typer
 
 from bayescale.cli.comparing import compare
 from bayescale.cli.fitting import allocate, fit, forecast
-from bayescale.cli.interrupts import INTERRUPTED, end_interrupted, resend_lost_interrupts
+from bayescale.cli.interrupts import came_of_interrupt, end_interrupted, resend_lost_interrupts
 from bayescale.cli.laws import laws_app
 from bayescale.cli.options import with_groups
 from bayescale.cli.planning import plan, tighten
@@ -52,10 +52,13 @@ def main() -> None:
     except KeyboardInterrupt:
         end_interrupted()
     except SystemExit as end:
-        if end.code == INTERRUPTED:
+        if came_of_interrupt(end):
             end_interrupted()
         raise
     except OSError as error:
+        if error.filename is not None:
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+            sys.exit(2)
         # What is left to print would fail once more when Python ends, with a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"error: {error}; what was printed is incomplete", file=sys.stderr)

@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import NoReturn
 
-INTERRUPTED = 130
+_INTERRUPTED = 130
 _AGAIN_SECONDS = 0.05
 
 
@@ -21,11 +21,18 @@ def resend_lost_interrupts() -> None:
         sys.unraisablehook = _resend
 
 
+def came_of_interrupt(error: BaseException | None) -> bool:
+    """Whether an interrupt led to an error; a command that took one for its own end is none."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def end_interrupted() -> NoReturn:
     """End the program, all files closed already, without Python's own way out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print("interrupted; nothing half-written", file=sys.stderr, flush=True)
-    os._exit(INTERRUPTED)
+    os._exit(_INTERRUPTED)
 
 
 def _resend(lost: "sys.UnraisableHookArgs") -> None:

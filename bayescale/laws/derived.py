@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 # Raised when what is derived of a formula changes: what was kept before is then derived anew.
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,30 @@ def find_linear(expression: "sp.Expr", names: Iterable[str]) -> tuple[str, ...]:
     return tuple(linear)
 
 
+def is_taken_away(slope: "sp.Expr", inputs: Collection[str]) -> bool:
+    """Whether what a parameter is multiplied by is negative, whatever the size of the inputs: -log(N), say.
+
+    Where SymPy cannot tell, numbers do: of repeated data, 1 - exp(-(D/U - 1)/R) is never negative, for a run
+    has no more unique tokens than tokens.
+    """
+    if slope.is_positive:
+        return False
+    symbols = sorted(slope.free_symbols, key=str)
+    for size in (1e4, 1e7, 1e10):
+        # U, the last of N, D, C, U by name, is the least.
+        at = {s: size / (1 + i) if s.name in inputs else 0.4 + 0.1 * i for i, s in enumerate(symbols)}
+        value = slope.subs(at).evalf()
+        if not (value.is_real and value < 0):
+            return False
+    return True
+
+
 def find_floor(
-    expression: "sp.Expr", linear: Iterable[str], real: Collection[str], told: Collection[str] = ()
+    expression: "sp.Expr",
+    linear: Iterable[str],
+    inputs: Collection[str],
+    real: Collection[str],
+    told: Collection[str] = (),
 ) -> str | None:
     """Return the linear parameter that stands alone, and that all else adds to; None where there is none.
 
@@ -124,6 +146,8 @@ def find_floor(
         The loss.
     linear : iterable of str
         Parameters in which it is jointly linear.
+    inputs : collection of str
+        Symbols of the inputs.
     real : collection of str
         Parameters that may be negative. One that stands alone is a floor only where all else is positive,
         whatever the other parameters.
@@ -132,7 +156,7 @@ def find_floor(
     """
     symbols = {s.name: s for s in expression.free_symbols}
     slopes = {name: expression.diff(symbols[name]) for name in linear}
-    if any(not slope.is_positive for name, slope in slopes.items() if name not in told):
+    if any(is_taken_away(slope, inputs) for name, slope in slopes.items() if name not in told):
         return None
     alone = [name for name, slope in slopes.items() if slope == 1]
     floors = [n for n in alone if n not in real]
@@ -158,7 +182,7 @@ class _Derivation:
         self.symbols = {s.name: s for s in self.expression.free_symbols}
         self.linear = find_linear(self.expression, [name for name, _, _ in parameters])
         told = {name for name, _, at_centre in parameters if at_centre is not None}
-        self.floor = find_floor(self.expression, self.linear, self.real, told)
+        self.floor = find_floor(self.expression, self.linear, inputs, self.real, told)
 
     def result(self) -> Derived:
         import sympy as sp
@@ -187,8 +211,10 @@ class _Derivation:
                 terms[name] = parse_formula(at_centre, self.real)
             elif name in self.linear and name != self.floor:
                 coefficient = self.expression.diff(self.symbols[name])
-                # What may be taken away, as by -a*log(N), has no value at the centre for a positive prior.
-                if coefficient.is_positive and {s.name for s in coefficient.free_symbols} & set(self.inputs):
+                if not {s.name for s in coefficient.free_symbols} & set(self.inputs):
+                    continue
+                # What is taken away, as by -a*log(N), has no value at the centre for a positive prior.
+                if not is_taken_away(coefficient, self.inputs):
                     terms[name] = self.symbols[name] * coefficient
         return terms
 

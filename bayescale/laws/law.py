@@ -113,7 +113,8 @@ class Law:
             if prior.about and not isinstance(getattr(priors.get(prior.about), "median", None), int | float):
                 raise LawError(
                     f"law {self.name!r}: the prior {prior} of {name} lies about {prior.about!r}; expected a "
-                    "parameter of the law with a log-normal prior of its own, about a number"
+                    "parameter of the law with a log-normal prior of its own, about a number. Or give "
+                    f"{name} a prior about a number, too, such as LogNormal(0.4, 0.35)"
                 )
 
     @cached_property
@@ -279,7 +280,7 @@ def law_from_formula(
         If the formula cannot be read, a parameter needs a prior that was not given, or the loss grows
         with every input.
     """
-    from bayescale.laws.derived import find_floor, find_linear, held_floor
+    from bayescale.laws.derived import find_floor, find_linear, held_floor, is_taken_away
 
     given = {k: parse_prior(v) for k, v in (priors or {}).items()}
     real = frozenset(k for k, v in given.items() if not v.positive)
@@ -291,7 +292,7 @@ def law_from_formula(
     if unknown := given.keys() - set(names):
         raise LawError(f"prior given for {sorted(unknown)}, but {formula!r} has {', '.join(names)}")
     linear = find_linear(expression, names)
-    floor = find_floor(expression, linear, real)
+    floor = find_floor(expression, linear, inputs, real)
     has_floor = floor is not None or held_floor(expression) > 0
     parameters = []
     for parameter in names:
@@ -299,14 +300,15 @@ def law_from_formula(
             prior, meaning = given.get(parameter, FLOOR_PRIOR), "irreducible loss"
         elif parameter in given:
             prior, meaning = given[parameter], ""
-        elif parameter in linear and expression.diff(symbols[parameter]).is_positive:
+        elif parameter in linear and not is_taken_away(expression.diff(symbols[parameter]), inputs):
             prior, meaning = (TERM_PRIOR if has_floor else BARE_TERM_PRIOR), "amplitude"
         elif _only_in_exponents(expression, symbols[parameter], {symbols[i] for i in inputs}):
             prior, meaning = (EXPONENT_PRIOR if has_floor else BARE_EXPONENT_PRIOR), "exponent"
         else:
             raise LawError(
-                f"formula {formula!r}: no default prior fits {parameter!r}, which is neither an "
-                f"amplitude nor an exponent; give one (--prior '{parameter}=LogNormal(1, 1)')"
+                f"formula {formula!r}: no default prior fits {parameter!r}, which is neither the amplitude "
+                "of a term that adds to the loss nor an exponent; give one (--prior "
+                f"'{parameter}=LogNormal(1, 1)')"
             )
         unit = "nats/token" if parameter == floor else ""
         parameters.append(Parameter(parameter, prior, unit, meaning))

@@ -229,11 +229,11 @@ def test_leftovers_of_kills_are_removed_and_files_of_others_are_not(write_ladder
     path, out = write_ladder("[[runs]]\nparams = 2e3\ntokens = 2e3\n"), tmp_path / "out"
     (out / "checkpoints").mkdir(parents=True)
     (out / "checkpoints" / "0123456789abcdef.4711").write_bytes(b"half a chec")
-    for name, junk in (("a.pt", b"\x80\x02"), ("b.pt", b"u\xff"), ("notes.txt", b"")):
+    for name, junk in (("a.pt", b"\x80\x02"), ("b.pt", b"u\xff"), ("notes.txt", b""), ("notes.2024", b"")):
         (out / "checkpoints" / name).write_bytes(junk)
     assert main([str(path), "-o", str(out)]) == 0
     assert (out / "runs.csv").exists()
-    assert {p.name for p in (out / "checkpoints").iterdir()} == {"a.pt", "b.pt", "notes.txt"}
+    assert {p.name for p in (out / "checkpoints").iterdir()} == {"a.pt", "b.pt", "notes.txt", "notes.2024"}
 
 
 def test_sizes_are_settled_as_they_are_trained(write_ladder, tmp_path):

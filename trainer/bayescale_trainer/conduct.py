@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from .task import Task
 from .train import CheckpointError, runs_of_checkpoint
 
 CUDA_STACK = 32
+# A checkpoint written aside: a task's id, and the number of the process that wrote it.
+_ASIDE = re.compile(r"[0-9a-f]{16}\.\d+")
 
 
 def train_ladder(ladder: Ladder, folder: Path, executor: str = "process") -> list[Record]:
@@ -69,7 +72,7 @@ def _sweep(checkpoints: Path, done: set[str]) -> None:
             with contextlib.suppress(CheckpointError):
                 if runs_of_checkpoint(path) <= done:
                     path.unlink()
-        elif path.suffix[1:].isdecimal():  # written aside by the process of this number
+        elif path.is_file() and _ASIDE.fullmatch(path.name):
             path.unlink()
 
 
