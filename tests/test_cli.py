@@ -192,6 +192,13 @@ def test_json_of_a_fit_holds_its_lack_of_fit_and_what_papers_print_of_its_table_
     assert "besiroglu" not in json.loads(run("fit", namesake, *how).stdout)["parameters"]["alpha"]
 
 
+def test_priors_of_what_a_fit_has_not_are_refused():
+    for prior, without in (("discrepancy_sd", ["--no-discrepancy"]), ("noise_df", ["--noise", "normal"])):
+        done = run("fit", "zipf-facts", "--prior", f"{prior}=LogNormal(1, 1)", *without)
+        assert done.returncode == 2
+        assert f"--prior {prior}: with {' '.join(without)} there is none" in done.stderr
+
+
 def test_weights_that_cannot_apply_are_refused_before_anything_is_fitted():
     for weights, said in (("bogus", "expected evidence or stacking"), ("stacking", "give --params")):
         done = run("compare", "chinchilla", "--weights", weights)

@@ -195,6 +195,11 @@ def _fit(table: "RunTable", how: FitOptions, output: Path | None = None) -> "Fit
         raise BayescaleError(f"--method: found {how.method!r}; expected one of {', '.join(methods)}")
     options = asdict(how) | {"priors": pairs(how.prior, "--prior")}
     del options["prior"]
+    for name in options["priors"]:
+        idle = "--no-discrepancy" if name.startswith("discrepancy_") and not how.discrepancy else ""
+        idle = "--noise normal" if name == "noise_df" and how.noise == "normal" else idle
+        if idle:
+            raise BayescaleError(f"--prior {name}: with {idle} there is none; leave one of the two out")
     fitted = make(table, **options, progress=say)
     if output:
         fitted.save(output)
