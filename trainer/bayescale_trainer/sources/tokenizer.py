@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..records import write_aside
 from .source import SourceError, digest
 
 
@@ -94,14 +93,10 @@ class BPE:
 
 
 def _keep(text: str, path: Path) -> None:
-    aside = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        write_aside(path, text)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
         raise SourceError(
             f"[source] the tokenizer cannot be kept in {path.parent} ({error.strerror}): make room, or give "
             "another folder with --out"
