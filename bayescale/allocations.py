@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Draws used where the optimum is searched for.
 _MAX_DRAWS = 1000
+# A share of draws beyond the table that moves the end of a 90% interval.
+_MOVES_INTERVALS = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +127,7 @@ def allocate(
         warnings += _unreached(positive_numbers(loss), reached)
     draws = xr.Dataset({name: (("sample", "budget"), values) for name, values in runs.items()})
     warnings += [] if closed or served_tokens else _at_edge(draws)
-    return Allocation(draws, closed, warnings + _outside(fit, draws))
+    return Allocation(draws, closed, warnings + _beyond_ratios(fit, draws) + _outside(fit, draws))
 
 
 def _unreached(losses: np.ndarray, reached: Reached) -> list[str]:
@@ -150,6 +152,19 @@ def _at_edge(draws: xr.Dataset) -> list[str]:
     if there.mean() <= 0.01:
         return []
     return [f"{_share(there)} of the posterior has its optimum at the edge of the search"]
+
+
+def _beyond_ratios(fit: "Fit", draws: xr.Dataset) -> list[str]:
+    """Say how much of the posterior has its optimum where no run could contradict it."""
+    seen = fit.table.column("tokens") / fit.table.column("params")
+    ratio = draws["tokens_per_param"].values
+    share = np.max(((ratio < seen.min()) | (ratio > seen.max())).mean(axis=0))
+    if share < _MOVES_INTERVALS:
+        return []
+    return [
+        f"{100 * share:.3g}% of the posterior has its optimum beyond the tokens per parameter of the table's "
+        f"runs ({seen.min():.3g} to {seen.max():.3g})"
+    ]
 
 
 def _outside(fit: "Fit", draws: xr.Dataset) -> list[str]:

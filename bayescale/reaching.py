@@ -1,7 +1,8 @@
 """Reaching a loss: the run that does at least compute, per draw of the posterior.
 
-In closed form by bisection over compute; otherwise along the law's median optimum, with one discrepancy drawn
-jointly along it; with tokens to serve by `bayescale.lifetime`.
+In closed form by bisection over compute; otherwise on a grid of compute and tokens per parameter, with one
+discrepancy drawn jointly over it, about where the law's median optimum reaches the loss; with tokens to serve
+by `bayescale.lifetime`.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from bayescale.optimum import (
     has_closed_form,
     law_losses,
     log_total,
+    optimum_on_grid,
     positive_numbers,
+    ratio_grid,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 _BISECTED = (1e3, 1e60)
 _REACH = (1e-6, 1e12)
 _PATH = 97
+# Compute on the grid about where the path reaches a loss: e-folds below and above, and points. A draw's own
+# tokens per parameter take less than the path's.
+_BELOW, _ABOVE = 4.0, 1.0
+_COMPUTES = 17
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ def cheapest_runs(fit: "Fit", losses: Any, served_tokens: float = 0.0, seed: int
         begins, columns = _BISECTED[0], [_by_bisection(fit, loss) for loss in asked]
     else:
         begins = _REACH[0] * fit.table.column("compute").min()
-        columns = [_along_path(fit, loss, seed) for loss in asked]
+        columns = [_searched(fit, loss, seed) for loss in asked]
     trained = _joined([runs for runs, _ in columns])
     already = np.stack([below for _, below in columns], axis=1)
     never = np.isnan(trained["loss"]) & ~already
@@ -111,11 +118,34 @@ def _by_bisection(fit: "Fit", loss: float) -> tuple[dict[str, np.ndarray], np.nd
     return _where(reached & ~already, closed_optimum(fit, high)), already
 
 
-def _along_path(fit: "Fit", loss: float, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the compute at which each draw reaches `loss` along the law's median optimum, as above.
+def _searched(fit: "Fit", loss: float, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the least compute at which each draw's own optimum reaches `loss`, as above.
 
-    All draws share the path, so that one discrepancy is drawn jointly along it; loss is flat about the
-    optimum, so little is lost.
+    The optimum of a draw may lie decades from the law's, and take half of its compute.
+    """
+    about, already = _along_path(fit, loss, seed)
+    reached = about[np.isfinite(about)]
+    if not reached.size:
+        return described(fit, about, about, about), already
+    low, high = np.quantile(reached, [0.005, 0.995])
+    grid = np.linspace(low - _BELOW, high + _ABOVE, _COMPUTES)
+    ratios = np.concatenate([ratio_grid(fit, log_compute) for log_compute in grid], axis=1)
+    losses = expected_loss(fit, ratios, np.random.default_rng(seed))
+    size = len(losses)
+    best, lowest_losses = optimum_on_grid(fit, losses.reshape(size * _COMPUTES, -1))
+    curves = np.minimum.accumulate(lowest_losses.reshape(size, -1), axis=1)
+    log_compute = np.array([np.interp(-loss, -curve, grid) for curve in curves])
+    nearest = np.rint((log_compute - grid[0]) / (grid[1] - grid[0])).astype(int)
+    difference = best.reshape(size, -1)[np.arange(size), nearest]
+    found = described(fit, log_compute, (log_total(fit, log_compute) - difference) / 2, np.full(size, loss))
+    inside = (curves[:, 0] > loss) & (curves[:, -1] <= loss) & np.isfinite(about)
+    return _where(inside, found), already
+
+
+def _along_path(fit: "Fit", loss: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log of the compute at which each draw reaches `loss` along the law's median optimum.
+
+    NaN where it does not; and whether less than was searched would do.
     """
     difference = differences(fit)
     grid = np.log(fit.table.column("compute").min()) + np.linspace(
@@ -129,8 +159,7 @@ def _along_path(fit: "Fit", loss: float, seed: int) -> tuple[dict[str, np.ndarra
     losses = np.minimum.accumulate(expected_loss(fit, path, np.random.default_rng(seed)), axis=1)
     already = losses[:, 0] < loss
     log_compute = np.array([np.interp(-loss, -row, grid) for row in losses])
-    found = described(fit, log_compute, np.interp(log_compute, grid, path[0]), np.full(len(losses), loss))
-    return _where(~already & (losses[:, -1] <= loss), found), already
+    return np.where(~already & (losses[:, -1] <= loss), log_compute, np.nan), already
 
 
 def _where(known: np.ndarray, runs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -86,7 +86,7 @@ def test_what_has_its_optimum_at_the_edge_of_the_search_is_said(law_only_fit, mo
 
 def test_serving_nothing_is_training_and_serving_more_is_smaller(full_fit):
     trained = full_fit.allocate(loss=2.2).summary().set_index("quantity")["median"]
-    last = trained["params"] * 1.2  # the search along one path is a rougher optimum
+    last = trained["params"] * 1.1  # two searches, on grids of their own
     for served in (1e6, 1e12, 1e14):
         allocation = full_fit.allocate(loss=2.2, served_tokens=served)
         medians = allocation.summary().set_index("quantity")["median"]
