@@ -2,7 +2,8 @@
 
 Runs of one configuration, params and tokens included where the law knows nothing of them, differ by seed
 alone, so their scatter is pure error whatever the law; what is
-left of the residuals of their means is lack of fit (Box & Draper 1987, section 3.2).
+left of the residuals of their means is lack of fit (Box & Draper 1987, section 3.2). Runs of other groups are
+no replicates of each other, nor is a row that stands in the table twice.
 
 >>> import bayescale as bs
 >>> fit = bs.fit(bs.load("zipf-facts"))  # doctest: +SKIP
@@ -18,6 +19,8 @@ from bayescale.errors import FitError
 from bayescale.sensitivity import Setting, refit
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bayescale.fitting import Fit
 
 _ALONE = Setting("no discrepancy", "", 1.0, {"discrepancy": False})
@@ -30,7 +33,8 @@ class LackOfFit:
     Attributes
     ----------
     configurations, repeated : int
-        Distinct inputs in the table, and how many of them were run more than once.
+        Distinct inputs (and groups, where there are any) in the table, and how many of them were run more
+        than once.
     pure_error : float
         Relative standard deviation of loss between replicates.
     interval : tuple of float
@@ -74,7 +78,7 @@ def lack_of_fit(fit: "Fit") -> LackOfFit | None:
     Returns
     -------
     LackOfFit or None
-        None where no two runs share all inputs.
+        None where no two runs share all inputs; the same run listed twice is one.
 
     Raises
     ------
@@ -82,19 +86,22 @@ def lack_of_fit(fit: "Fit") -> LackOfFit | None:
         If the loss of the law is not positive at some run.
     """
     model = fit.model
-    _, where, counts = np.unique(_inputs(fit), axis=1, return_inverse=True, return_counts=True)
+    shared = np.vstack([_inputs(fit), _groups(fit)])
+    once = _distinct_runs(fit, shared)
+    _, where, counts = np.unique(shared[:, once], axis=1, return_inverse=True, return_counts=True)
+    where = where.ravel()
     freedom = int((counts - 1).sum())
     if freedom == 0:
         return None
     alone = refit(fit, _ALONE) if fit.options["discrepancy"] else fit
     law = model.law_loss(alone.parameters, model.ratios)
-    law = np.broadcast_to(law, (len(alone.parameters["noise_sd"]), len(where)))
-    expected = law.mean(axis=0)
+    law = np.broadcast_to(law, (len(alone.parameters["noise_sd"]), len(model.log_loss)))
+    expected = law.mean(axis=0)[once]
     if not np.all(expected > 0):
         raise FitError(f"law {fit.law.name!r} has no positive loss at some run of table {fit.table.name!r}")
-    residual = model.log_loss - np.log(expected)
-    means = np.bincount(where.ravel(), residual) / counts
-    squares = float(((residual - means[where.ravel()]) ** 2).sum())
+    residual = model.log_loss[once] - np.log(expected)
+    means = np.bincount(where, residual) / counts
+    squares = float(((residual - means[where]) ** 2).sum())
     variance = squares / freedom
     explained = float(np.mean(variance / counts))
     return LackOfFit(
@@ -120,6 +127,27 @@ def _inputs(fit: "Fit") -> np.ndarray:
     ):  # of a larger pool, or one without limit, a run sees no more
         inputs = inputs.assign(unique_tokens=np.fmin(inputs["unique_tokens"], inputs["tokens"]))
     return inputs.to_numpy(float).T
+
+
+def _groups(fit: "Fit") -> np.ndarray:
+    """Return the groups whose offsets runs share, as codes of shape (grouping, run)."""
+    codes = [] if fit.model.group is None else [fit.model.group]
+    if "group" in fit.table.frame:
+        codes.append(_codes(fit.table.frame["group"]))
+    return np.array(codes, float).reshape(len(codes), len(fit.table))
+
+
+def _distinct_runs(fit: "Fit", shared: np.ndarray) -> np.ndarray:
+    """Return the places of runs, each once: one whose loss and seed are another's too is listed twice."""
+    told = [shared, fit.model.log_loss[None]]
+    if "seed" in fit.table.frame:
+        told.append(_codes(fit.table.frame["seed"])[None])
+    return np.sort(np.unique(np.vstack(told), axis=1, return_index=True)[1])
+
+
+def _codes(labels: "pd.Series") -> np.ndarray:
+    """Return a number for each distinct label, shape (run,); labels that are missing share one."""
+    return np.unique([str(label) for label in labels], return_inverse=True)[1]
 
 
 def _interval(squares: float, freedom: int) -> tuple[float, float]:

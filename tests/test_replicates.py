@@ -53,7 +53,8 @@ def test_each_configuration_counts_once_whatever_its_number_of_runs():
     .3%; pure error is 4 squares of .4% over 1 + 3 degrees of freedom."""
     counts, off = np.tile([1, 2, 4], 8), np.tile([0.01, -0.02, 0.03], 8)
     single = simulated_table(rows=24)
-    table = replace(single, frame=single.frame.loc[np.repeat(np.arange(24), counts)].reset_index(drop=True))
+    frame = single.frame.loc[np.repeat(np.arange(24), counts)].reset_index(drop=True)
+    table = replace(single, frame=frame.assign(seed=np.arange(len(frame))))
     fit = bs.fit(table, discrepancy=False, method="fast", draws=50)
     law = fit.model.law_loss({n: fit.parameters[n] for n in fit.model.centred.names}, fit.model.ratios)
     within = {1: [0.0], 2: [0.004, -0.004], 4: [0.004, -0.004, 0.004, -0.004]}
@@ -71,6 +72,31 @@ def test_each_configuration_counts_once_whatever_its_number_of_runs():
 
 def test_without_replicates_there_is_nothing_to_tell():
     assert bs.lack_of_fit(bs.fit(simulated_table(rows=20), discrepancy=False)) is None
+
+
+@pytest.mark.parametrize("effect", ["group", "study", None])
+def test_runs_of_other_groups_are_no_replicates(effect):
+    """Two groups 20% apart share every input; only runs of one group tell the noise."""
+    frame = repeated_table(copies=4, rows=12).frame
+    group = np.repeat([0, 1], 24)
+    frame["loss"] *= np.exp(0.2 * group)
+    frame[effect or "group"] = np.where(group, "b", "a")
+    table = replace(simulated_table(rows=12), frame=frame)
+    found = bs.lack_of_fit(bs.fit(table, discrepancy=False, method="fast", group_effect=effect))
+    assert (found.configurations, found.repeated, found.degrees_of_freedom) == (24, 24, 24)
+    assert found.interval[0] < NOISE < found.interval[1]
+
+
+@pytest.mark.parametrize("seeds", [None, [0.0] * 12, [np.nan] * 12])
+def test_a_run_listed_twice_is_no_replicate(seeds):
+    single = simulated_table(rows=12)
+    frame = single.frame if seeds is None else single.frame.assign(seed=seeds)
+    table = replace(single, frame=pd.concat([frame, frame[:5]], ignore_index=True))
+    assert bs.lack_of_fit(bs.fit(table, discrepancy=False, method="fast")) is None
+    table.frame["loss"] *= np.where(np.arange(17) == 12, 1.01, 1)
+    found = bs.lack_of_fit(bs.fit(table, discrepancy=False, method="fast"))
+    assert (found.configurations, found.repeated, found.degrees_of_freedom) == (12, 1, 1)
+    assert found.pure_error == pytest.approx(np.log(1.01) / np.sqrt(2), rel=1e-6)
 
 
 def test_runs_of_other_tokens_are_no_replicates_to_a_law_of_params():
