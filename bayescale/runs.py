@@ -186,7 +186,7 @@ def make_table(
     where : str
         How errors call it.
     drop_missing : bool
-        Leave out rows in which an input or the loss is missing.
+        Leave out rows in which an input or the loss is missing, or the loss infinite: runs that crashed.
     rows : sequence of int, optional
         The numbers that errors give to the rows; 1, 2, ... unless given.
 
@@ -201,7 +201,7 @@ def make_table(
     frame = _numbers(raw.set_axis(list(numbers), axis=0), where)
     needed = [c for c in ("params", "tokens", "compute", "loss") if c in frame]
     if drop_missing:
-        frame = frame[frame[needed].notna().all(axis=1)]
+        frame = frame[frame[needed].notna().all(axis=1) & ~np.isposinf(frame["loss"].to_numpy())]
     if frame.empty:
         raise TableError(f"{where}: no runs; expected a row per trained model")
     _validate(frame, needed, meta, where)
@@ -370,4 +370,11 @@ def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: st
             f"{place}: found {value:g} {meta.loss_unit}, worse than a uniform guess ({guess}); {hint}"
         )
     expected = f"above {least:g}" if name == "loss" else "positive"
-    raise TableError(f"{place}: found {value:g}; expected a finite number {expected}")
+    crashed = int(np.isposinf(frame[name]).sum()) if name == "loss" and np.isposinf(value) else 0
+    remedy = (
+        f" ({crashed} such rows). Did the run crash? Remove such rows, or pass --drop-missing "
+        "(drop_missing=True) to leave them out"
+    )
+    raise TableError(
+        f"{place}: found {value:g}; expected a finite number {expected}{remedy if crashed else ''}"
+    )

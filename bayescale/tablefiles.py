@@ -49,7 +49,8 @@ def read_runs(
     tokens_per_byte : float, optional
         Needed by losses per byte, and an error with any other unit.
     drop_missing : bool
-        Leave out rows in which an input or the loss is missing, instead of refusing the file.
+        Leave out rows in which an input or the loss is missing, or the loss infinite, instead of refusing the
+        file.
 
     Raises
     ------

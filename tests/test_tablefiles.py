@@ -173,6 +173,26 @@ def test_missing_rows_can_be_left_out(tmp_path):
     assert len(table) == 3
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "frame"])
+def test_runs_that_crashed_to_an_infinite_loss_can_be_left_out(tmp_path, kind):
+    def read(drop_missing=False, crashed="inf"):
+        if kind == "csv":
+            return read_runs(written(tmp_path, GOOD + f"8e8,2e10,{crashed}\n"), drop_missing=drop_missing)
+        if kind == "frame":
+            raw = pd.DataFrame({"params": [1e8, 2e8, 4e8, 8e8], "tokens": 2e9})
+            raw["loss"] = [3.5, 3.2, 3.0, float(crashed)]
+            return make_table(raw, bs.TableMeta(), drop_missing=drop_missing)
+        losses = (3.5, 3.2, 3.0, crashed.replace("inf", "Infinity"))
+        lines = [f'{{"params": {n}e8, "tokens": 2e9, "loss": {loss}}}' for n, loss in enumerate(losses, 1)]
+        return read_runs(written(tmp_path, "\n".join(lines), "runs.jsonl"), drop_missing=drop_missing)
+
+    with pytest.raises(TableError, match=r"'loss': found inf; .*\(1 such rows\).*--drop-missing"):
+        read()
+    assert len(read(drop_missing=True)) == 3
+    with pytest.raises(TableError, match=r"'loss': found -inf; expected a finite number above 0$"):
+        read(drop_missing=True, crashed="-inf")
+
+
 def test_training_log_is_refused_before_it_is_read_whole(tmp_path):
     path = tmp_path / "log.csv"
     with path.open("w") as file:

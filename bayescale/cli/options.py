@@ -78,11 +78,12 @@ class FileOptions:
         float | None, typer.Option("--tokens-per-byte", help="For a file with losses per byte.")
     ] = None
     drop_missing: Annotated[
-        bool, typer.Option("--drop-missing", help="For a file: leave out rows with missing values.")
+        bool,
+        typer.Option("--drop-missing", help="For a file: leave out rows with a value missing or loss inf."),
     ] = False
 
     def load_all(self, source: str) -> "RunTable":
-        """Read a table, flagged runs included; say how many rows lacked a value."""
+        """Read a table, flagged runs included; say how many rows lacked a value, or a finite loss."""
         from bayescale.catalogue import load
         from bayescale.tablefiles import read_frame
 
@@ -95,7 +96,7 @@ class FileOptions:
         given = {k: v for k, v in options.items() if v is not None and v is not False and v != {}}
         table = load(source, outliers=True, **given)
         if self.drop_missing and (rows := len(read_frame(Path(source)))) > len(table):
-            say(f"left out as missing an input or the loss: {rows - len(table)} of {rows} rows")
+            say(f"left out as missing an input or a finite loss: {rows - len(table)} of {rows} rows")
         return table
 
 
