@@ -188,8 +188,8 @@ def _read_delimited(path: Path, separator: str) -> pd.DataFrame:
     header = [name.strip() for name in rows[first]]
     if len(header) == 1 and ";" in header[0]:
         raise TableError(
-            f"{path}, line {first}: the file looks separated by ';'; save it with commas and decimal "
-            "points, or as .tsv"
+            f"{path}, line {first}: the file looks separated by ';'; save it with decimal points "
+            "(3.1, not 3,1) and with commas (.csv) or tabs (.tsv) between columns"
         )
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:

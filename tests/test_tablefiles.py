@@ -119,7 +119,10 @@ BAD = {
         GOOD + "8e8,2e10,3.1,0.01\n",
         "line 5: found 4 fields, expected at most the header's 3",
     ),
-    "semicolons": ("params;tokens;loss\n1e8;2e9;3,1\n", "looks separated by ';'"),
+    "semicolons": (
+        "params;tokens;loss\n1e8;2e9;3,1\n",
+        "save it with decimal points (3.1, not 3,1) and with commas",
+    ),
     "blank lines before": ("params,tokens,loss\n\n\n1e8,2e9,x\n", "row 4, column 'loss': found 'x'"),
     "error of some": (
         "params,tokens,loss,loss_se\n1e8,2e9,3,0.1\n2e8,2e9,3,\n",
