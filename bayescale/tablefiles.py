@@ -39,8 +39,8 @@ def read_runs(
     Parameters
     ----------
     path : path
-        The file. A TOML of the same name beside it gives the metadata (`TableMeta`) and may hold a
-        ``[columns]`` section; arguments here take precedence.
+        The file. A TOML of the same name beside it (``runs.toml`` of ``runs.csv`` and ``runs.csv.gz``) gives
+        the metadata (`TableMeta`) and may hold a ``[columns]`` section; arguments here take precedence.
     columns : mapping, optional
         Our column name to the file's, e.g. ``{"params": "N", "loss": "val_loss"}``; a factor may follow,
         as in ``{"tokens": "Tokens (B) * 1e9"}`` where its values have no K, M, B or T of their own.
@@ -117,7 +117,7 @@ def write_runs(table: RunTable, path: str | Path) -> None:
 
 
 def _read_meta(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    beside = path.with_suffix(".toml")
+    beside = _meta_path(path)
     meta: dict[str, Any] = {}
     if beside.is_file():
         try:
@@ -130,12 +130,19 @@ def _read_meta(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return {"name": path.name.split(".")[0], **meta}, mapping
 
 
+def _meta_path(path: Path) -> Path:
+    """Return where a file's metadata stand: of runs.csv.gz in runs.csv.toml if there is one, or runs.toml."""
+    beside = path.with_suffix(".toml")
+    zipped = path.suffix.lower() == ".gz"
+    return path.with_suffix("").with_suffix(".toml") if zipped and not beside.is_file() else beside
+
+
 def _explain(error: pydantic.ValidationError, path: Path) -> str:
     first = error.errors()[0]
     option = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         known = ", ".join(TableMeta.model_fields)
-        return f"{path.with_suffix('.toml')}: {option!r} is not known; expected some of {known}"
+        return f"{_meta_path(path)}: {option!r} is not known; expected some of {known}"
     return f"{path}: {option} is {first['input']!r}: {first['msg']}"
 
 

@@ -44,6 +44,15 @@ def test_toml_beside_the_file_gives_metadata_and_columns(tmp_path):
     np.testing.assert_allclose(table.known_noise(), expected)
 
 
+def test_toml_beside_a_gz_is_found_without_it(tmp_path):
+    path = tmp_path / "runs.csv.gz"
+    path.write_bytes(gzip.compress(GOOD.encode()))
+    written(tmp_path, 'title = "mine"\n', "runs.toml")
+    assert read_runs(path).meta.title == "mine"
+    written(tmp_path, 'title = "of the gz"\n', "runs.csv.toml")
+    assert read_runs(path).meta.title == "of the gz"
+
+
 def test_written_tables_read_back(tmp_path):
     table = bs.load("opt")
     write_runs(table, tmp_path / "opt.csv")
