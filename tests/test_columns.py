@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 import bayescale as bs
+from bayescale.cli.options import FileOptions
 from bayescale.errors import TableError
 from bayescale.runs import make_table
 from bayescale.tablefiles import read_runs
@@ -92,6 +93,17 @@ def test_export_of_a_tracker(tmp_path):
     assert table.column("params").tolist() == [21e6, 58e6, 1.1e9]
     assert table.column("tokens").tolist() == [5e8, 2e9, 8e9]
     assert table.column("loss")[0] == pytest.approx(1.48 * np.log(2) / 0.25)
+
+
+def test_the_hint_for_names_with_commas_can_be_pasted(tmp_path):
+    path = written(tmp_path, '"Params, total (M)",tokens,"loss, val"\n100,2e9,3.5\n200,4e9,3.2\n')
+    with pytest.raises(TableError) as caught:
+        read_runs(path)
+    typed = str(caught.value).partition("--columns ")[2].strip('"')
+    typed = typed.replace("(M)", "(M) * 1e6")
+    table = FileOptions(columns=typed).load_all(str(path))
+    assert table.column("params").tolist() == [1e8, 2e8]
+    assert table.column("loss").tolist() == [3.5, 3.2]
 
 
 @pytest.mark.parametrize(

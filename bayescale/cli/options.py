@@ -88,7 +88,7 @@ class FileOptions:
         from bayescale.tablefiles import read_frame
 
         options: dict[str, Any] = {
-            "columns": pairs(self.columns.split(",") if self.columns else None, "--columns"),
+            "columns": pairs(mappings(self.columns) if self.columns else None, "--columns"),
             "loss_unit": self.loss_unit,
             "tokens_per_byte": self.tokens_per_byte,
             "drop_missing": self.drop_missing,
@@ -187,6 +187,21 @@ def pairs(items: Iterable[str] | None, option: str) -> dict[str, str]:
             raise BayescaleError(f"{option}: {name.strip()!r} is given twice; expected each name once")
         found[name.strip()] = value.strip()
     return found
+
+
+def mappings(text: str) -> list[str]:
+    """Split NAME=VALUE items at commas; a piece without = goes on with the one before: names hold commas.
+
+    >>> mappings("params=Params, total (M) * 1e6,loss=val_loss")
+    ['params=Params, total (M) * 1e6', 'loss=val_loss']
+    """
+    items: list[str] = []
+    for piece in text.split(","):
+        if items and piece.strip() and "=" not in piece:
+            items[-1] += f",{piece}"
+        else:
+            items.append(piece)
+    return items
 
 
 def number(text: str, option: str) -> float:
