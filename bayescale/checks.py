@@ -85,6 +85,21 @@ def _few_rows(table: RunTable) -> Iterator[Finding]:
         )
 
 
+# Rows that a finding names at most.
+_NAMED = 3
+# What tables call the column of runs' names, the likeliest first.
+_RUN_NAMES = ("name", "run_name", "run", "run_id", "id", "model")
+
+
+def _called(table: RunTable, place: int) -> str:
+    """Return a run's row, and its name where the table has one."""
+    columns = {str(c).strip().lower(): c for c in table.frame}
+    for name in (n for n in _RUN_NAMES if n in columns):
+        value = table.frame[columns[name]].iloc[place]
+        return f"{table.row(place)}, {columns[name]} {value}"
+    return table.row(place)
+
+
 def _near_duplicates(table: RunTable) -> Iterator[Finding]:
     names = [c for c in ("params", "tokens", "unique_tokens") if c in table.frame]
     if len(names) < 2:
@@ -94,11 +109,19 @@ def _near_duplicates(table: RunTable) -> Iterator[Finding]:
     seed = "without a seed column"
     if "seed" in table.frame:
         rows["seed"], seed = table.frame["seed"].astype(str), "and seed"
-    if repeats := int(rows.duplicated().sum()):
+    repeats = np.flatnonzero(rows.duplicated())
+    if len(repeats):
+        first = rows.groupby(list(rows), dropna=False, sort=False).ngroup()
+        of = [int(np.argmax(first == first[place])) for place in repeats[:_NAMED]]
+        named = [
+            f"{table.row(place)} of {table.row(other)}"
+            for place, other in zip(repeats[:_NAMED], of, strict=True)
+        ]
+        more = ", ..." if len(repeats) > _NAMED else ""
         yield Finding(
             "near-duplicates",
-            f"repeats of another run's inputs to .1% and loss to .01%, {seed}: {repeats}; the same "
-            "run counted twice narrows every band",
+            f"repeats of another run's inputs to .1% and loss to .01%, {seed}: {len(repeats)} "
+            f"({', '.join(named)}{more}); the same run counted twice narrows every band",
             "arXiv:2404.10102",
         )
 
@@ -129,8 +152,8 @@ def _outliers(table: RunTable) -> Iterator[Finding]:
         worst = int(np.argmax(np.abs(residual)))
         yield Finding(
             "outliers",
-            f"over 8 robust sd off a smooth surface: {int(far.sum())} of {len(table)} runs (worst: run "
-            f"{worst + 1}, loss {np.exp(loss[worst]):.3f}); keep Student-t noise, or leave "
+            f"over 8 robust sd off a smooth surface: {int(far.sum())} of {len(table)} runs (worst: "
+            f"{_called(table, worst)}, loss {np.exp(loss[worst]):.3f}); keep Student-t noise, or leave "
             "them out and say so",
             "arXiv:2404.10102",
         )

@@ -100,10 +100,13 @@ class RunTable:
         One row per run; columns as in `COLUMNS`, losses in nats/token.
     meta : TableMeta
         What the table is.
+    rows : tuple of int, optional
+        The numbers that the rows had where they were read, such as the lines of a file.
     """
 
     frame: pd.DataFrame
     meta: TableMeta
+    rows: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -122,7 +125,7 @@ class RunTable:
             return self
         left = self.where(~self.frame["outlier"].to_numpy(bool))
         taken = self.meta.model_copy(update={"seeds_taken": self.first_new_seed()})
-        return RunTable(left.frame, taken)
+        return RunTable(left.frame, taken, left.rows)
 
     def first_new_seed(self) -> int:
         """Return the least seed from which on none is that of a run, be it in the table or left out."""
@@ -131,7 +134,16 @@ class RunTable:
 
     def where(self, keep: np.ndarray) -> "RunTable":
         """Return the rows where the boolean array `keep`, shape (rows,), is true."""
-        return RunTable(self.frame[np.asarray(keep, bool)].reset_index(drop=True), self.meta)
+        keep = np.asarray(keep, bool)
+        rows = None if self.rows is None else tuple(np.compress(keep, self.rows).tolist())
+        return RunTable(self.frame[keep].reset_index(drop=True), self.meta, rows)
+
+    def row(self, place: int) -> str:
+        """Return how to call the run at a place from 0: its row where it was read, or its number."""
+        # A frame that was put in the place of the one read has rows of its own.
+        if self.rows is None or len(self.rows) != len(self):
+            return f"run {place + 1}"
+        return f"row {self.rows[place]}"
 
     def column(self, name: str) -> np.ndarray:
         """Return a numeric column as floats, shape (rows,).
@@ -213,6 +225,7 @@ def make_table(
             )
     if "outlier" in frame:
         frame["outlier"] = _flags(frame["outlier"], where)
+    kept = tuple(map(int, frame.index))
     frame = frame.reset_index(drop=True)
     complete_compute(frame, meta.flops_per_param_token)
     step = detect_step(frame["loss"].to_numpy(float)) if meta.loss_step is None else meta.loss_step
@@ -225,7 +238,7 @@ def make_table(
             error = np.broadcast_to(error, losses.shape)
             frame[name] = error_to_nats_per_token(error, losses, unit, per_byte)
     frame["loss"] = to_nats_per_token(losses, unit, per_byte)
-    return RunTable(frame, meta.model_copy(update={"loss_step": step}))
+    return RunTable(frame, meta.model_copy(update={"loss_step": step}), kept)
 
 
 def complete_compute(columns: Any, k: float) -> None:

@@ -119,4 +119,6 @@ def with_schedule_areas(table: RunTable, *, decay: float = 0.999) -> RunTable:
         areas[:2, rows] = schedule_areas(step[rows], rate[rows], decay=decay)
         areas[2, rows] = schedule_reduction(step[rows], rate[rows])
     area, annealed, reduction = np.maximum(areas, _NONE * rate.max())
-    return RunTable(frame.assign(lr_area=area, lr_annealed=annealed, lr_reduction=reduction), table.meta)
+    return RunTable(
+        frame.assign(lr_area=area, lr_annealed=annealed, lr_reduction=reduction), table.meta, table.rows
+    )

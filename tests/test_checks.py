@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,28 @@ def test_one_run_far_off_is_told_of_and_does_not_hide_itself():
     assert found_in(frame, "outliers") is None
     frame.loc[7, "loss"] *= 1.05
     frame.loc[11, "loss"] *= 1.2  # without weights it would stretch the surface and hide the other
-    assert "2 of 25 runs (worst: run 12" in found_in(frame, "outliers")
+    assert "2 of 25 runs (worst: row 12, loss" in found_in(frame, "outliers")
+
+
+def test_runs_are_named_by_their_rows_in_the_file(tmp_path):
+    """Rows that were left out, flagged ones too, do not move the others."""
+    frame = grid(Name=[f"sweep-{number}" for number in range(25)], outlier=False)
+    frame["loss"] *= np.exp(0.002 * np.random.default_rng(0).standard_normal(25))
+    frame.loc[11, "loss"] *= 1.2
+    frame.loc[2, "loss"], frame.loc[3, "outlier"] = np.nan, True
+    frame = pd.concat([frame, frame.iloc[[5, 6, 5, 7]]])
+    frame.to_csv(tmp_path / "runs.csv", index=False)
+    table = bs.load(tmp_path / "runs.csv", drop_missing=True)
+    messages = {finding.code: finding.message for finding in bs.check(table)}
+    assert "(worst: row 13, Name sweep-11, loss" in messages["outliers"]
+    assert ": 4 (row 27 of row 7, row 28 of row 8, row 29 of row 7, ...);" in messages["near-duplicates"]
+
+
+def test_runs_of_a_frame_put_in_place_are_named_by_their_number():
+    table = make_table(grid(), bs.TableMeta(loss_step=0.0))
+    table = replace(table, frame=pd.concat([table.frame, table.frame[:1]], ignore_index=True))
+    messages = {finding.code: finding.message for finding in bs.check(table)}
+    assert ": 1 (run 26 of run 1);" in messages["near-duplicates"]
 
 
 def test_rounding_is_given_as_a_standard_deviation():
