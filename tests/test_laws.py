@@ -59,6 +59,15 @@ def test_linear_parameters_are_found(formula, linear, floor):
     assert (law.linear_parameters, law.floor) == (linear, floor)
 
 
+def test_columns_of_known_inputs_are_read_as_their_symbols():
+    columns = ["params", "tokens", "unique_tokens", "compute", "loss"]
+    spelt = law_from_formula("E + A*params**-a + B*tokens**-b", columns=columns)
+    assert spelt == law_from_formula("E + A*N**-a + B*D**-b", columns=columns)
+    assert spelt.inputs == ("N", "D")
+    mixed = law_from_formula("E + A*compute**-a + B*unique_tokens**-b")
+    assert mixed == law_from_formula("E + A*C**-a + B*U**-b")
+
+
 def test_terms_of_power_laws_are_found_and_others_not():
     assert CentredLaw(BUILTIN["chinchilla"]).power_terms == {"A_centre": "alpha", "B_centre": "beta"}
     assert CentredLaw(BUILTIN["chinchilla"]).single_input_terms == {

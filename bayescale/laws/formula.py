@@ -5,6 +5,7 @@ not be able to run code. Names, numbers, ``+ - * / **`` and a few functions are 
 """
 
 import ast
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from types import CodeType
@@ -96,6 +97,23 @@ def with_numbers(formula: str, numbers: Mapping[str, float]) -> str:
     'E + A * N ** (-0.35)'
     """
     return ast.unparse(_Numbers(numbers).visit(read_formula(formula)))
+
+
+def with_names(formula: str, names: Mapping[str, str]) -> str:
+    """Return a formula with some of its names written as others.
+
+    Raises
+    ------
+    LawError
+        If the text is no formula.
+
+    Examples
+    --------
+    >>> with_names("E + A*params**-a", {"params": "N"})
+    'E + A*N**-a'
+    """
+    read_formula(formula)  # of a formula every word is a name or part of a number
+    return re.sub(r"\b[^\W\d]\w*", lambda word: names.get(word[0], word[0]), formula)
 
 
 def parse_formula(formula: str, real: frozenset[str] = frozenset()) -> "sp.Expr":

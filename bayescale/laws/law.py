@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayescale.errors import LawError
-from bayescale.laws.formula import names_in, parse_formula, with_numbers
+from bayescale.laws.formula import names_in, parse_formula, with_names, with_numbers
 from bayescale.laws.priors import LogNormal, Prior, parse_prior
 
 if TYPE_CHECKING:
@@ -268,9 +268,10 @@ def law_from_formula(
     Parameters
     ----------
     formula : str
-        For example ``"E + A*N**-a"``.
+        For example ``"E + A*N**-a"``; ``params``, ``tokens``, ``compute`` and ``unique_tokens`` are read as
+        N, D, C and U.
     columns : iterable of str
-        Names that mean a column of the run table, beside N, D, C and U.
+        Names that mean a column of the run table, beside these.
     priors : mapping, optional
         Parameter to prior, as `Prior` or as text (``"LogNormal(0.4, 0.35)"``).
 
@@ -284,6 +285,8 @@ def law_from_formula(
 
     given = {k: parse_prior(v) for k, v in (priors or {}).items()}
     real = frozenset(k for k, v in given.items() if not v.positive)
+    # Whatever asks for params and tokens, an allocation among it, asks for N and D.
+    formula = with_names(formula, {column: symbol for symbol, column in INPUT_COLUMNS.items()})
     expression = parse_formula(formula, real)
     symbols = {s.name: s for s in expression.free_symbols}
     inputs = {n for n in symbols if n in INPUT_COLUMNS or n in set(columns)}
