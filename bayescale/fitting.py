@@ -121,7 +121,7 @@ class Fit:
     def unit(self, parameter: str) -> str:
         """Return the unit of a parameter; empty where it has none."""
         units = {p.name: p.unit for p in self.law.parameters}
-        return units.get(parameter, "nats/token" if parameter.endswith("_centre") else "")
+        return (units | self.model.centred.units).get(parameter, "")
 
     @cached_property
     def warnings(self) -> list[str]:

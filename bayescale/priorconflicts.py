@@ -63,13 +63,11 @@ def prior_conflicts(fit: "Fit") -> list[PriorConflict]:
         Of any law.
     """
     centred = fit.model.centred
-    units = {name: p.unit for name, p in zip(centred.names, fit.law.parameters, strict=True)}
     medians = {name: float(np.median(fit.parameters[name])) for name in centred.names}
     found = []
     for name, prior in centred.priors.items():
         median = medians[name]
         sds = prior.given(medians).sds_from_middle(median)
         if abs(sds) > MAX_SDS:
-            unit = "nats/token" if name.endswith("_centre") else units[name]
-            found.append(PriorConflict(name, unit, median, sds, prior))
+            found.append(PriorConflict(name, centred.units[name], median, sds, prior))
     return found

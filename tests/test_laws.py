@@ -68,6 +68,21 @@ def test_columns_of_known_inputs_are_read_as_their_symbols():
     assert mixed == law_from_formula("E + A*C**-a + B*U**-b")
 
 
+@pytest.mark.parametrize(
+    ("law", "units"),
+    [
+        ("E + A*N**-a", {"E": "nats/token", "A_centre": "nats/token", "a": ""}),
+        ("outer-exponent", {"A_centre": "nats/token"}),
+        ("kaplan", {"N_c_centre": "nats/token", "alpha": ""}),
+        ("curve-exponential", {"E": "", "A_centre": ""}),
+        ("learning-rate-batch", {"r_centre": "", "k_centre": "", "v_centre": "sequences"}),
+    ],
+)
+def test_values_at_the_centre_have_the_unit_of_what_they_are(law, units):
+    found = CentredLaw(find_law(law)).units
+    assert {name: found[name] for name in units} == units
+
+
 def test_terms_of_power_laws_are_found_and_others_not():
     assert CentredLaw(BUILTIN["chinchilla"]).power_terms == {"A_centre": "alpha", "B_centre": "beta"}
     assert CentredLaw(BUILTIN["chinchilla"]).single_input_terms == {

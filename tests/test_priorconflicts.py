@@ -71,9 +71,8 @@ def test_conflicts_begin_at_two_and_a_half_sds_on_either_side():
     middle = float(np.median(fit.parameters["E"]))
     for sds in (-2.7, -2.3, 2.3, 2.7):
         prior = LogNormal(middle / np.exp(0.1 * sds), 0.1)
-        centred = SimpleNamespace(
-            names=fit.model.centred.names, priors=fit.model.centred.priors | {"E": prior}
-        )
+        own = fit.model.centred
+        centred = SimpleNamespace(names=own.names, priors=own.priors | {"E": prior}, units=own.units)
         model = SimpleNamespace(centred=centred)
         stated = SimpleNamespace(model=model, law=fit.law, parameters=fit.parameters)
         found = [c for c in bs.prior_conflicts(stated) if c.parameter == "E"]

@@ -47,6 +47,19 @@ class CentredLaw:
         centred = self.derived.centred
         return {centred[p.name]: _renamed(p.prior, centred) for p in self.law.parameters}
 
+    @cached_property
+    def units(self) -> dict[str, str]:
+        """Unit of each sampled parameter; empty where it has none.
+
+        A term that the formula adds is a loss. Of any other value at the centre the law tells.
+        """
+        own = {p.name: p.unit for p in self.law.parameters}
+        loss = own[self.floor] if self.floor else "nats/token"
+        return {
+            name: loss if name != p.name and p.at_centre is None else p.centre_unit or p.unit
+            for name, p in zip(self.names, self.law.parameters, strict=True)
+        }
+
     @property
     def floor(self) -> str | None:
         """Name of the irreducible loss, which is its own centred parameter."""

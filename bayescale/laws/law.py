@@ -53,6 +53,8 @@ class Parameter:
         sampled in the parameter's place, as ``name_centre``. Amplitudes get one by themselves (their
         term in the formula): published amplitudes extrapolate to one parameter and one token, where
         nobody has prior knowledge.
+    centre_unit : str, optional
+        Unit of the value at the centre, where `at_centre` has another than the parameter.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Parameter:
     unit: str = ""
     meaning: str = ""
     at_centre: str | None = None
+    centre_unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,7 @@ class Law:
         parameters = [
             {"name": p.name, "prior": str(p.prior), "unit": p.unit, "meaning": p.meaning}
             | ({"at_centre": p.at_centre} if p.at_centre else {})
+            | ({"centre_unit": p.centre_unit} if p.centre_unit else {})
             for p in self.parameters
         ]
         return {

@@ -139,7 +139,8 @@ def _parameters(fit: "Fit") -> list[_Parameter]:
         own = about.get(key.removesuffix("_centre"))
         meaning = _SCALES.get(key, own.meaning if own else "")
         if key.endswith("_centre"):
-            meaning = "loss its term adds at the table's centre" + (f" ({meaning})" if meaning else "")
+            what = "loss its term adds" if row["unit"] == "nats/token" else "its value"
+            meaning = f"{what} at the table's centre" + (f" ({meaning})" if meaning else "")
         prior = str(priors[key]) if key in priors else "derived"
         rows.append(_Parameter(key, row["unit"], meaning, prior, row["50%"], row["5%"], row["95%"]))
     return rows
