@@ -124,13 +124,17 @@ class Fit:
         return (units | self.model.centred.units).get(parameter, "")
 
     @cached_property
-    def warnings(self) -> list[str]:
-        """What to know before relying on the fit, or on anything made from it; one sentence each."""
+    def cautions(self) -> list[str]:
+        """Which of the posterior's features to mind although diagnostics pass; one sentence each."""
         from bayescale.priorconflicts import prior_conflicts
 
+        return [*self.diagnostics.cautions, *map(str, prior_conflicts(self))]
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What to know before relying on the fit, or on anything made from it; one sentence each."""
         found = [f"do not rely on this fit: {reason}" for reason in self.diagnostics.failures]
-        found += self.diagnostics.cautions
-        found += map(str, prior_conflicts(self))
+        found += self.cautions
         if self.model.discrepancy is None:
             found.append("no discrepancy: bands ignore misfit of the law and are too narrow")
         return found

@@ -131,11 +131,13 @@ def warnings_of(
     fits: "dict[str, Fit]", runs: pd.DataFrame, about: str, without_discrepancy: str
 ) -> list[str]:
     """Return what to know before acting on runs proposed from fits, by label, to learn about something."""
+    label = {name: "" if len(fits) == 1 else f"{name}: " for name in fits}
     found = [
-        f"do not rely on this plan: {'' if len(fits) == 1 else f'{name}: '}{reason}"
+        f"do not rely on this plan: {label[name]}{reason}"
         for name, fit in fits.items()
         for reason in fit.diagnostics.failures
     ]
+    found += [f"{label[name]}{caution}" for name, fit in fits.items() for caution in fit.cautions]
     if any(fit.model.discrepancy is None for fit in fits.values()):
         found.append(f"no discrepancy: {without_discrepancy}")
     if runs.empty:
