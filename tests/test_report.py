@@ -76,6 +76,10 @@ def test_comparison_and_rounds_are_told_where_they_are_given(good, page):
     assert "Rounds of planned runs" not in plain
 
 
+def test_priors_are_stated_as_the_law_has_them(page):
+    assert "LogNormal(alpha, 0.2)" in text_of(page)
+
+
 def text_of(html: str) -> str:
     class Text(HTMLParser):
         pieces: tuple[str, ...] = ()

@@ -12,7 +12,6 @@ from bayescale.checks import check
 from bayescale.comparison import Comparison
 from bayescale.forecasts import Forecast
 from bayescale.inference.diagnostics import MAX_K_HAT, MAX_RHAT
-from bayescale.plots.parameters import sampled_priors
 from bayescale.priorconflicts import prior_conflicts
 from bayescale.publishedfits import published_fits_of
 from bayescale.replicates import lack_of_fit
@@ -132,7 +131,7 @@ class _Parameter:
 
 def _parameters(fit: "Fit") -> list[_Parameter]:
     about = {p.name: p for p in fit.law.parameters}
-    priors = sampled_priors(fit)
+    priors = fit.model.centred.priors | fit.model.scale_priors
     rows = []
     for name, row in fit.summary().iterrows():
         key = str(name)
