@@ -132,6 +132,25 @@ def test_output_that_cannot_be_written_is_one_error(arguments, unbuffered):
     assert done.stderr == "error: [Errno 28] No space left on device; what was printed is incomplete\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the system has no SIGPIPE")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments", [("tables", "--json"), ("tables",), ("laws",), ("check", "opt"), ("--help",)]
+)
+def test_a_closed_pipe_ends_a_command_as_it_ends_other_tools(arguments, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "bayescale", *arguments],
+            stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_a_fit_takes_no_options_of_fitting_and_a_damaged_one_is_told(fit_nc, tmp_path):
     at = ("--params", "1e9", "--tokens", "2e10")
     for option in (("--law", "kaplan"), ("--no-discrepancy",), ("--columns", "params=x")):

@@ -1,18 +1,17 @@
 """The command line. Heavy imports happen inside commands, so that ``--help`` answers at once.
 
 Exit codes: 0 done; 1 done, but the fit's diagnostics failed and every output says so; 2 bad input or usage,
-or output that cannot be written; 130 interrupted.
+or output that cannot be written; 130 interrupted; 141 nobody reads the output any more.
 """
 
 import os
 import sys
-from contextlib import suppress
 
 import typer
 
 from bayescale.cli.comparing import compare
 from bayescale.cli.fitting import allocate, fit, forecast
-from bayescale.cli.interrupts import came_of_interrupt, end_interrupted, resend_lost_interrupts
+from bayescale.cli.interrupts import came_of, end_interrupted, end_unread, resend_lost_interrupts
 from bayescale.cli.laws import laws_app
 from bayescale.cli.options import with_groups
 from bayescale.cli.planning import plan, tighten
@@ -44,16 +43,17 @@ def main() -> None:
         try:
             app()
         finally:
-            with suppress(BrokenPipeError):  # whoever reads the output has read enough
-                print(end="", flush=True)
+            print(end="", flush=True)
     except BayescaleError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         end_interrupted()
-    except SystemExit as end:
-        if came_of_interrupt(end):
+    except (SystemExit, BrokenPipeError) as end:
+        if came_of(end, KeyboardInterrupt):
             end_interrupted()
+        if came_of(end, BrokenPipeError):  # whoever reads the output has read enough
+            end_unread()
         raise
     except OSError as error:
         if error.filename is not None:

@@ -1,4 +1,4 @@
-"""Ctrl-C reaches the command line wherever it lands.
+"""Ctrl-C reaches the command line wherever it lands, and a pipe that nobody reads any more ends it.
 
 Python cannot raise through a callback from C, such as those of Numba's compiler: it prints the interrupt and
 goes on, for minutes. Here an interrupt so lost is sent again a moment later. And what an interrupt ends, ends
@@ -11,6 +11,7 @@ import sys
 from typing import NoReturn
 
 _INTERRUPTED = 130
+_UNREAD = 141  # 128 + SIGPIPE, as shells tell of programs that a closed pipe ends
 _AGAIN_SECONDS = 0.05
 
 
@@ -21,9 +22,9 @@ def resend_lost_interrupts() -> None:
         sys.unraisablehook = _resend
 
 
-def came_of_interrupt(error: BaseException | None) -> bool:
-    """Whether an interrupt led to an error; a command that took one for its own end is none."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def came_of(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether an error is, or was led to by, one of a kind; a command that took one for its own end is none."""
+    while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error is not None
 
@@ -33,6 +34,11 @@ def end_interrupted() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print("interrupted; nothing half-written", file=sys.stderr, flush=True)
     os._exit(_INTERRUPTED)
+
+
+def end_unread() -> NoReturn:
+    """End the program whose output nobody reads: Python would fail once more to write what is left of it."""
+    os._exit(_UNREAD)
 
 
 def _resend(lost: "sys.UnraisableHookArgs") -> None:
