@@ -47,6 +47,15 @@ class Allocation:
     closed_form: bool
     warnings: list[str]
 
+    def __repr__(self) -> str:
+        sizes = [name for name in ("compute", "params", "tokens", "loss") if name in self.draws]
+        medians = ", ".join(f"{name} {_quantile(self.draws[name].values[:, 0], 0.5):.4g}" for name in sizes)
+        budgets = self.draws.sizes["budget"]
+        line = (
+            f"<Allocation, medians{' of the first' if budgets > 1 else ''} of {budgets} budget(s): {medians}"
+        )
+        return line + (f"; {len(self.warnings)} warning(s)>" if self.warnings else ">")
+
     def expected_deadweight(self) -> np.ndarray:
         """Return the compute expected to be wasted by acting on each budget's median allocation, FLOP.
 

@@ -42,6 +42,12 @@ class Backtest:
 
     scores: pd.DataFrame
 
+    def __repr__(self) -> str:
+        tables, methods = (", ".join(map(str, self.scores[c].unique())) for c in ("table", "method"))
+        splits = len(self.scores[["table", "factor"]].drop_duplicates())
+        line = f"<Backtest on {tables}: {splits} split(s), {len(self.scores)} forecasts by {methods}"
+        return line + (f"; do not rely on {len(self.failures)} of the fits>" if self.failures else ">")
+
     def summary(self, by: Sequence[str] = ("method",)) -> pd.DataFrame:
         """Return coverage, errors and widths averaged over held-out runs, split by split, then overall.
 

@@ -25,7 +25,7 @@ _MIN_PROBABILITY = 1e-3
 _REACH = 10.0
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class LawPlan(Proposal):
     """Runs proposed to be trained next, to tell laws apart.
 

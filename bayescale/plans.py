@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MIN_PROBABILITY = 0.01
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Plan(Proposal):
     """Runs proposed to be trained next, to make a target certain.
 

@@ -51,6 +51,11 @@ class PointFit:
     bootstrap: xr.Dataset
     residuals: np.ndarray
 
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name} {value:.4g}" for name, value in self.parameters.items())
+        refits = f"{self.bootstrap.sizes['draw']} bootstrap refits"
+        return f"<PointFit of {self.model.law.name} to {len(self.residuals)} runs, {refits}: {values}>"
+
     def forecast(self, *, seed: int = 0, **inputs: Any) -> xr.Dataset:
         """Return ``expected_loss`` (bootstrap) and ``loss`` (with resampled residuals), (draw, target).
 

@@ -44,6 +44,12 @@ class Proposal:
     failed: list[str]
     gain_meaning: ClassVar[str]
 
+    def __repr__(self) -> str:
+        line = f"<{type(self).__name__} of {len(self.runs)} runs for {self.cost:.3g} FLOP; {self.headline}"
+        return line + (
+            f"; do not rely on it: the fit of {', '.join(self.failed)} failed>" if self.failed else ">"
+        )
+
     @property
     def cost(self) -> float:
         """Of all runs, FLOP."""

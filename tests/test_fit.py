@@ -356,6 +356,24 @@ def test_printed_results_are_short_and_tell_what_not_to_rely_on(law_only_fit):
     assert "240 runs of params" in repr(failed.table)
 
 
+def test_what_is_made_of_fits_and_tables_prints_as_a_line(law_only_fit):
+    pointed = repr(bs.point_fit(law_only_fit.table, starts=2, bootstrap=3))
+    assert pointed.startswith("<PointFit of chinchilla to 240 runs, 3 bootstrap refits: ")
+    allocated = repr(law_only_fit.allocate(compute=[1e21, 1e23]))
+    assert allocated.startswith("<Allocation, medians of the first of 2 budget(s): compute 1e+21, params ")
+    planned = bs.plan(law_only_fit, "E", 1e21)
+    assert (
+        repr(planned) == f"<Plan of {len(planned.runs)} runs for {planned.cost:.3g} FLOP; {planned.headline}>"
+    )
+    failed = repr(replace(planned, failed=["chinchilla"]))
+    assert failed.endswith("; do not rely on it: the fit of chinchilla failed>")
+    tested = repr(bs.backtest(law_only_fit.table, factors=[3], methods=["huber-bootstrap"]))
+    assert tested.startswith("<Backtest on chinchilla: 1 split(s), ")
+    for shown in (pointed, allocated, repr(planned), tested):
+        assert len(shown) < 300
+        assert "\n" not in shown
+
+
 def test_collinear_table_leaves_exponents_to_their_priors():
     apart = {"beta": "LogNormal(0.4, 0.35)"}
     fit = bs.fit(bs.load("cerebras-gpt"), priors=apart, discrepancy=False, seed=1)

@@ -23,7 +23,7 @@ def resend_lost_interrupts() -> None:
 
 
 def came_of(error: BaseException | None, kind: type[BaseException]) -> bool:
-    """Whether an error is, or was led to by, one of a kind; a command that took one for its own end is none."""
+    """Whether an error is one of a kind or came of one; one that a command took for its own end is none."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error is not None
