@@ -20,7 +20,7 @@ from bayescale.errors import FitError
 from bayescale.files import made_folder, require_writable, written_aside
 from bayescale.laws import Law, Prior, find_law
 from bayescale.model.noise import Noise
-from bayescale.runs import RunTable
+from bayescale.runs import RunTable, require_table
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 FACTORS = (3.0, 10.0, 30.0)
@@ -127,6 +127,7 @@ def backtest(
     FitError
         If a method is unknown or no factor leaves a split.
     """
+    require_table(table)
     if unknown := set(methods) - _METHODS.keys():
         raise FitError(f"method {sorted(unknown)[0]!r} is unknown; expected some of {', '.join(_METHODS)}")
     found = find_law(law, columns=list(map(str, table.frame.columns)))

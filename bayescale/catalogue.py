@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ def load(table: str | Path, *, outliers: bool = False, **options: Any) -> RunTab
     Traceback (most recent call last):
     bayescale.errors.TableError: table 'chinchila' is unknown; ...
     """
+    if not isinstance(table, str | PathLike):
+        raise TableError(
+            f"table: found a {type(table).__name__}; expected the name of a table or the path of a file. "
+            "bayescale.make_table makes a run table of a frame"
+        )
     entry = _entries().get(str(table))
     if entry is None:
         if not Path(table).suffix and not Path(table).exists():

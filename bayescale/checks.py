@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bayescale.runs import RunTable
+from bayescale.runs import RunTable, require_table
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,18 @@ class Finding:
 def check(table: RunTable) -> list[Finding]:
     """Return every pitfall found in a run table, most serious first.
 
+    Raises
+    ------
+    TableError
+        If it is no run table.
+
+    Examples
+    --------
     >>> from bayescale import load
     >>> [finding.code for finding in check(load("cerebras-gpt"))]
     ['collinear', 'few-runs', 'narrow-ratio', 'compute-convention', 'rounding']
     """
+    require_table(table)
     return [finding for look in _CHECKS for finding in look(table)]
 
 

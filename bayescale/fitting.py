@@ -13,12 +13,12 @@ import numpy as np
 from bayescale.errors import FitError
 from bayescale.inference.diagnostics import Diagnostics, diagnose
 from bayescale.inference.evidence import Evidence
-from bayescale.laws import Law, Prior, find_law, parse_prior
+from bayescale.laws import Law, Prior, find_law, parse_priors
 from bayescale.model.coordinates import LogParameters, Whitened
 from bayescale.model.making import make_model, shared_trunks
 from bayescale.model.model import BLOCK, SCALE_PRIORS, Model
 from bayescale.model.noise import Noise
-from bayescale.runs import RunTable
+from bayescale.runs import RunTable, require_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -226,11 +226,7 @@ def fit(
     TableError, LawError, FitError
         If table, law or options do not fit together.
     """
-    if not isinstance(table, RunTable):
-        raise FitError(
-            f"table: found a {type(table).__name__}; expected a RunTable, as bayescale.load, read_runs and "
-            "make_table return"
-        )
+    require_table(table)
     if method not in get_args(Method):
         raise FitError(f"method {method!r} is unknown; expected one of {', '.join(get_args(Method))}")
     for name, value, least in (
@@ -375,9 +371,8 @@ def _model(
     table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] | None, **options: Any
 ) -> tuple[Model, dict[str, Prior]]:
     """Return the model, and those priors given that are of noise, discrepancy and groups."""
-    of_law = dict(priors or {})
-    given = {name: of_law.pop(name) for name in SCALE_PRIORS if name in of_law}
-    scales = {n: parse_prior(p) for n, p in given.items()}
+    of_law = parse_priors(priors)
+    scales = {name: of_law.pop(name) for name in SCALE_PRIORS if name in of_law}
     if wrong := [name for name, prior in scales.items() if not prior.positive or prior.about]:
         raise FitError(
             f"prior {scales[wrong[0]]} of {wrong[0]!r}, which is a positive scale: expected LogNormal or "

@@ -17,7 +17,7 @@ from bayescale.laws import Law, find_law, sample_priors
 from bayescale.model.coordinates import LogParameters
 from bayescale.model.making import make_model
 from bayescale.model.model import Model
-from bayescale.runs import RunTable
+from bayescale.runs import RunTable, require_table
 
 HUBER_DELTA = 1e-3
 # What the optimiser is told where the objective or its gradient is not finite.
@@ -108,6 +108,7 @@ def point_fit(
     TableError, LawError, FitError
         If the law cannot be fitted to the table.
     """
+    require_table(table)
     if starts < 1 or bootstrap < 0:
         raise FitError(f"starts is {starts}, bootstrap {bootstrap}; expected at least 1 and 0")
     found = find_law(law, columns=list(map(str, table.frame.columns))).with_constants(fixed or {})

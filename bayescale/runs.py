@@ -179,9 +179,24 @@ class RunTable:
         return np.sqrt(variance) / self.column("loss")
 
 
+def require_table(table: Any) -> None:
+    """Make sure that an argument `table` is a run table.
+
+    Raises
+    ------
+    TableError
+        If it is anything else.
+    """
+    if not isinstance(table, RunTable):
+        raise TableError(
+            f"table: found a {type(table).__name__}; expected a RunTable, as bayescale.load, read_runs and "
+            "make_table return"
+        )
+
+
 def make_table(
     raw: pd.DataFrame,
-    meta: TableMeta,
+    meta: TableMeta | None = None,
     *,
     where: str = "table",
     drop_missing: bool = False,
@@ -193,8 +208,8 @@ def make_table(
     ----------
     raw : pandas.DataFrame
         One row per run.
-    meta : TableMeta
-        What the table is.
+    meta : TableMeta, optional
+        What the table is; where it does not say otherwise, losses are in nats/token, as in a file.
     where : str
         How errors call it.
     drop_missing : bool
@@ -207,6 +222,12 @@ def make_table(
     TableError
         Naming row and column, what was found and what was expected.
     """
+    if not isinstance(raw, pd.DataFrame):
+        raise TableError(
+            f"raw: found a {type(raw).__name__}; expected a pandas DataFrame with a row per run and columns "
+            "such as params, tokens and loss"
+        )
+    meta = TableMeta() if meta is None else meta
     if "loss" not in raw:
         raise TableError(f"{where}: no column 'loss'; found {', '.join(map(str, raw.columns))}")
     numbers = range(1, len(raw) + 1) if rows is None else rows

@@ -11,7 +11,7 @@ import xarray as xr
 from scipy import stats
 
 import bayescale as bs
-from bayescale.errors import FitError
+from bayescale.errors import FitError, LawError, TableError
 from bayescale.fitting import law_for, prepare
 from bayescale.forecasts import _noise
 from bayescale.laws import BUILTIN
@@ -513,12 +513,29 @@ def test_priors_of_scales_are_positive_and_about_numbers(prior):
 
 
 def test_what_is_no_table_and_no_number_is_told(law_only_fit):
-    with pytest.raises(FitError, match="found a DataFrame; expected a RunTable"):
-        bs.fit(simulated_table(rows=12).frame)
+    frame = simulated_table(rows=12).frame
+    for use in (bs.fit, bs.check, bs.point_fit, bs.backtest):
+        with pytest.raises(TableError, match="table: found a DataFrame; expected a RunTable"):
+            use(frame)
+    with pytest.raises(TableError, match="table: found a DataFrame; expected the name"):
+        bs.load(frame)
     with pytest.raises(FitError, match="input 'params': found '70B'; expected one or more numbers"):
         law_only_fit.forecast(params="70B", tokens=1.4e12)
     with pytest.raises(FitError, match="known_noise is -1"):
         law_only_fit.forecast(params=70e9, tokens=1.4e12, known_noise=-1)
+
+
+@pytest.mark.parametrize(
+    ("priors", "match"),
+    [
+        ({"E": 1.8}, "found 1.8 for 'E'"),
+        ({"noise_sd": 1}, "found 1 for 'noise_sd'"),
+        ("E=1.8", "found 'E=1.8'"),
+    ],
+)
+def test_what_is_no_prior_is_told(priors, match):
+    with pytest.raises(LawError, match=f"priors: {match}; expected .*LogNormal"):
+        bs.fit(simulated_table(rows=12), priors=priors)
 
 
 def test_no_more_draws_are_effective_than_are_kept():

@@ -53,6 +53,15 @@ def test_unrounded_losses_have_no_step():
     assert detect_step(np.random.default_rng(0).uniform(2, 3, 50)) == 0.0
 
 
+def test_a_frame_alone_is_read_as_a_file_is():
+    raw = pd.DataFrame({"params": [1e8, 2e8], "tokens": 2e9, "loss": [3.1, 3.0]})
+    table = bs.make_table(raw)
+    assert table.meta.loss_unit == "nats/token"
+    assert table.column("loss").tolist() == [3.1, 3.0]
+    with pytest.raises(TableError, match="raw: found a dict; expected a pandas DataFrame"):
+        bs.make_table(raw.to_dict())
+
+
 def test_a_frame_without_losses_is_not_told_what_to_type():
     with pytest.raises(TableError) as error:
         make_table(pd.DataFrame({"params": [1e8], "val_loss": [3.1]}), TableMeta())

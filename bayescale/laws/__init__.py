@@ -7,7 +7,16 @@ from bayescale.errors import LawError, did_you_mean
 from bayescale.laws.builtin import BUILTIN
 from bayescale.laws.centred import CentredLaw
 from bayescale.laws.law import INPUT_COLUMNS, Law, Parameter, as_used, law_from_formula
-from bayescale.laws.priors import Either, Gamma, LogNormal, Normal, Prior, parse_prior, sample_priors
+from bayescale.laws.priors import (
+    Either,
+    Gamma,
+    LogNormal,
+    Normal,
+    Prior,
+    parse_prior,
+    parse_priors,
+    sample_priors,
+)
 
 __all__ = [
     "BUILTIN",
@@ -25,6 +34,7 @@ __all__ = [
     "law_details",
     "law_from_formula",
     "parse_prior",
+    "parse_priors",
     "sample_priors",
 ]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from bayescale.errors import LawError
 from bayescale.laws.formula import names_in, parse_formula, with_names, with_numbers
-from bayescale.laws.priors import LogNormal, Prior, parse_prior
+from bayescale.laws.priors import LogNormal, Prior, parse_prior, parse_priors
 
 if TYPE_CHECKING:
     import sympy as sp
@@ -189,7 +189,7 @@ class Law:
 
     def with_priors(self, priors: Mapping[str, Prior | str]) -> "Law":
         """Return the same law with some priors replaced (of a term at the centre, for an amplitude)."""
-        parsed = {k: parse_prior(v) for k, v in priors.items()}
+        parsed = parse_priors(priors)
         for name in parsed:
             self.parameter(name)
         parameters = tuple(
@@ -287,7 +287,7 @@ def law_from_formula(
     """
     from bayescale.laws.derived import find_floor, find_linear, held_floor, is_taken_away
 
-    given = {k: parse_prior(v) for k, v in (priors or {}).items()}
+    given = parse_priors(priors)
     real = frozenset(k for k, v in given.items() if not v.positive)
     # Whatever asks for params and tokens, an allocation among it, asks for N and D.
     formula = with_names(formula, {column: symbol for symbol, column in INPUT_COLUMNS.items()})

@@ -225,6 +225,23 @@ def parse_prior(text: str | Prior) -> Prior:
     return both
 
 
+def parse_priors(priors: Mapping[str, Prior | str] | None) -> dict[str, Prior]:
+    """Read the priors of an argument `priors`.
+
+    Raises
+    ------
+    LawError
+        If it is no mapping, or one of them is neither a prior nor the text of one.
+    """
+    expected = 'a Prior or its text, as in {"E": "LogNormal(1.8, 0.2)"}'
+    if priors is not None and not isinstance(priors, Mapping):
+        raise LawError(f"priors: found {priors!r}; expected a mapping of parameters, each to {expected}")
+    for name, prior in (priors or {}).items():
+        if not isinstance(prior, Prior | str):
+            raise LawError(f"priors: found {prior!r} for {name!r}; expected {expected}")
+    return {name: parse_prior(prior) for name, prior in (priors or {}).items()}
+
+
 def _parse_one(text: str) -> Prior:
     match = _WRITTEN.match(text)
     if not match or match[1] not in _FAMILIES:
