@@ -94,6 +94,16 @@ def test_scoreboard_leaves_out_runs_that_differ_in_what_the_law_does_not_know(mo
     board = bs.scoreboard(names=["one", "sweep"], methods=("law-only",))
     assert set(board.backtest.scores["table"]) == {table.name}
     assert board.left_out == {"sweep": "runs that chinchilla takes for alike differ in learning_rate"}
+    # One size that was swept is enough, and losses must have a unit that priors know.
+    one_size = RunTable(pd.concat([table.frame, sweep.frame.tail(1)]), table.meta)
+    error_rates = RunTable(table.frame, table.meta.model_copy(update={"loss_unit": "other"}))
+    named = {"one": table, "one size": one_size, "error rates": error_rates}
+    monkeypatch.setattr("bayescale.scoreboards.load", named.get)
+    board = bs.scoreboard(names=named, methods=("law-only",))
+    assert board.left_out == {
+        "one size": "runs that chinchilla takes for alike differ in learning_rate",
+        "error rates": "its losses have no unit that a scaling law's priors know",
+    }
 
 
 def test_log_density_is_that_of_the_draws():
@@ -134,13 +144,43 @@ def test_splits_whose_fits_fail_are_named():
 
 def test_scores_of_a_run_are_their_definitions():
     """Draws 1, ..., 1001 of one run: the 90% band is 51 to 951 (Gneiting & Raftery 2007, equation 43)."""
-    draws = np.arange(1.0, 1002.0)[:, None].repeat(2, axis=1)
-    rows = scored(draws, np.array([500.5, 971.0]), passed=True)
-    np.testing.assert_allclose(rows["pit"], [500 / 1001, 970 / 1001])
-    np.testing.assert_allclose(rows["interval_score_90"], [900, 900 + 20 * (971 - 951)])
+    loss = np.array([500.5, 971.0, 20.0])
+    draws = np.arange(1.0, 1002.0)[:, None].repeat(3, axis=1)
+    rows = scored(draws, loss, passed=True)
+    np.testing.assert_allclose(rows["pit"], [500 / 1001, 970 / 1001, 19 / 1001])
+    interval_scores = np.array([900, 900 + 20 * (971 - 951), 900 + 20 * (51 - 20)])
+    np.testing.assert_allclose(rows["interval_score_90"], interval_scores)
     board = Backtest(rows.assign(table="t", factor=3.0, method="m")).summary().iloc[0]
-    assert board["bias_%"] == pytest.approx(100 * (0.5 / 500.5 + (501 - 971) / 971) / 2)
-    assert board["half_width_%"] == pytest.approx(100 * (450 / 500.5 + 450 / 971) / 2)
+    expected = {
+        "bias_%": 100 * (501 - loss) / loss,
+        "abs_error_%": 100 * np.abs(501 - loss) / loss,
+        "half_width_%": 100 * 450 / loss,
+        "interval_score_%": 100 * interval_scores / loss,
+        "crps_%": 100 * crps(draws, loss) / loss,
+        "log_density": log_density(draws, loss),
+        "coverage_90%": [1, 0, 0],
+    }
+    for name, values in expected.items():
+        assert board[name] == pytest.approx(np.mean(values)), name
+
+
+def test_medians_and_densities_of_skewed_draws_are_their_definitions():
+    """The median, not the mean; a Gaussian kernel by Silverman's rule (1986, equation 3.31)."""
+    draws = np.exp(3 * np.random.default_rng(0).standard_normal((999, 1)))
+    rows = scored(draws, np.array([2.0]), passed=True)
+    assert rows["median"][0] == np.sort(draws[:, 0])[499]
+    low, high = np.quantile(draws, [0.25, 0.75])
+    width = 0.9 * (high - low) / 1.349 * 999**-0.2
+    assert rows["log_density"][0] == pytest.approx(np.log(stats.norm.pdf(2.0, draws, width).mean()))
+
+
+def test_runs_at_the_split_are_cheap_and_twelve_of_them_are_enough():
+    table = simulated_table(rows=14)
+    at_split = replace(table, frame=table.frame.assign(compute=[1e20] * 12 + [1.01e20, 3e20]))
+    ((_, cheap, dear),) = splits_of(at_split, [3])
+    assert (len(cheap), len(dear)) == (12, 2)
+    wide = replace(table, frame=table.frame.assign(compute=[1e18] * 12 + [1e20, 1e20]))
+    assert [factor for factor, _, _ in splits_of(wide)] == [3, 10, 30]
 
 
 def test_log_density_does_not_smooth_over_a_narrow_middle():
@@ -157,6 +197,8 @@ def test_scores_are_kept_for_what_was_asked_and_a_seed_is_of_the_fits(tmp_path):
     for other in ({"noise": "normal"}, {"seed": 1}):
         assert not np.allclose(backtest(table, **how, **other).scores["median"], first["median"], rtol=1e-9)
     pd.testing.assert_frame_equal(backtest(table, **how).scores, first)
+    own = replace(table, meta=table.meta.model_copy(update={"floor_prior": "LogNormal(1, 0.01)"}))
+    assert not np.allclose(backtest(own, **how).scores["median"], first["median"], rtol=1e-9)
 
 
 @pytest.mark.parametrize("method", ["discrepancy", "law-only"])

@@ -69,6 +69,7 @@ def test_smoothed_curves_are_found():
     assert "smoothed" in found(step=np.arange(60), tokens=seen, params=1e8, loss=best)
     both = {"seen_examples": np.tile(seen, 2), "loss": np.append(raw, best)}
     assert "smoothed" in found(**both, group=np.repeat(["raw", "best"], 60))
+    assert "smoothed" not in found(seen_examples=seen, loss=0.2 + 3 * seen**-0.2)  # a curve without noise
     rng.shuffle(best)
     assert "smoothed" not in found(seen_examples=seen, loss=best)
 
@@ -88,6 +89,21 @@ def found_in(frame, code, **meta):
 
 FLOP = grid()["compute"]
 SAME = {"params": 1e8, "tokens": 1e9, "loss": 2.5}
+ROWS = np.arange(25)
+
+
+def ratios(low, high):
+    """Columns of a grid whose tokens per parameter span these."""
+    return {"tokens": grid()["params"] * np.geomspace(low, high, 25)}
+
+
+def correlated(r):
+    """Columns of a grid whose log params and log tokens have this correlation, at about 20 to 1."""
+    n, d = (np.log(grid()[c]) - np.log(grid()[c]).mean() for c in ("params", "tokens"))
+    return {
+        "tokens": 20
+        * np.exp(np.log(grid()["params"]).mean() + r * n + np.sqrt(1 - r**2) * d * n.std() / d.std())
+    }
 
 
 @pytest.mark.parametrize(
@@ -102,11 +118,50 @@ SAME = {"params": 1e8, "tokens": 1e9, "loss": 2.5}
         ("compute-convention", {"compute": FLOP * 1.19}, {"compute": FLOP * 1.21}, {}),
         ("compute-convention", {"compute": FLOP / 2}, {}, {"flops_per_param_token": 3.0}),
         ("near-duplicates", {"seed": np.arange(25)}, {"seed": 0, **SAME}, {}),
+        ("near-duplicates", {**SAME, "loss": 2.5 * 1.0003**ROWS}, {**SAME, "loss": 2.5 * 1.00001**ROWS}, {}),
+        ("near-duplicates", {**SAME, "params": 1e8 * 1.003**ROWS}, {**SAME, "params": 1e8 + 1e4 * ROWS}, {}),
+        ("narrow-ratio", ratios(20, 61), ratios(20, 59), {}),
+        ("collinear", correlated(0.985), correlated(0.995), {}),
+        ("mixed-tokenizers", {"tokenizer": "a"}, {"tokenizer": ["a"] * 24 + ["b"]}, {}),
     ],
 )  # fmt: skip
 def test_pitfalls_begin_where_they_are_said_to(code, inside, outside, meta):
     assert found_in(grid(**inside), code, **meta) is None
     assert found_in(grid(**outside), code, **meta) is not None
+
+
+def test_ten_runs_are_not_few_and_a_thousandth_of_a_nat_is_a_coarse_step():
+    assert found_in(grid()[:10], "few-runs") is None
+    assert found_in(grid()[:9], "few-runs") is not None
+    assert found_in(grid(), "rounding", loss_step=0.001) is not None
+    assert found_in(grid(), "rounding", loss_step=0.0009) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "columns", "words"),
+    [
+        ("collinear", correlated(0.995), "|r| = 0.9950, about 20 tokens per parameter"),
+        ("constant-input", {"params": 1e8}, "the same params; the law's term in params"),
+        ("constant-input", {"tokens": 1e10}, "the same tokens; the law's term in tokens"),
+        ("single-budget", {"compute": np.geomspace(1e20, 1.7e20, 25)}, "spans a factor of 1.7;"),
+        ("repeated-data", {"unique_tokens": 1e9}, "over 4 times (up to 20) in 15 of 25 runs"),
+        ("wide-ratio", ratios(2, 500), "run from 2 to 5e+02;"),
+        ("narrow-ratio", ratios(15, 30), "run from 15 to 30 only"),
+        (
+            "compute-convention",
+            {"compute": FLOP * np.where(ROWS < 9, 0.5, 1)},
+            "is 3 to 6 times params x tokens, in 9 ",
+        ),
+        (
+            "near-duplicates",
+            {**SAME, "loss": np.where(ROWS < 4, 2.5, 2.6 + 0.01 * ROWS)},
+            "without a seed column: 3 (row 2 of row 1,",
+        ),
+        ("mixed-corpora", {"corpus": np.resize(["a", "b", "c"], 25)}, "3 corpora in one table"),
+    ],
+)
+def test_findings_tell_the_numbers(code, columns, words):
+    assert words in found_in(grid(**columns), code)
 
 
 def test_one_run_far_off_is_told_of_and_does_not_hide_itself():
@@ -138,6 +193,16 @@ def test_runs_of_a_frame_put_in_place_are_named_by_their_number():
     table = replace(table, frame=pd.concat([table.frame, table.frame[:1]], ignore_index=True))
     messages = {finding.code: finding.message for finding in bs.check(table)}
     assert ": 1 (run 26 of run 1);" in messages["near-duplicates"]
+
+
+def test_outliers_begin_at_eight_robust_sds():
+    """Residuals of .1% either way, which is their median, and one run off by 6 or 12 robust sds."""
+    scatter = 0.001 * (-1.0) ** ROWS
+    sd = 1.4826 * 0.001
+    n, d = (np.log(grid()[c]) for c in ("params", "tokens"))
+    for sds, told in ((6, False), (12, True)):
+        loss = np.exp(1 - 0.05 * (n - n.mean()) - 0.04 * (d - d.mean()) + scatter + sds * sd * (ROWS == 12))
+        assert (found_in(grid(loss=loss), "outliers") is not None) is told
 
 
 def test_rounding_is_given_as_a_standard_deviation():

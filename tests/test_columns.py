@@ -4,6 +4,7 @@ import pytest
 
 import bayescale as bs
 from bayescale.cli.options import FileOptions
+from bayescale.columns import suggested_mapping
 from bayescale.errors import TableError
 from bayescale.runs import make_table
 from bayescale.tablefiles import read_runs
@@ -39,6 +40,8 @@ def test_columns_and_values_that_say_another_unit_are_refused(tmp_path):
         ("bits per byte", "bits/byte"),
         ("val/bits_per_byte (min)", "bits/byte"),
         ("bpb2", "bits/byte"),
+        ("bits per token", "bits/token"),
+        ("val_nats_per_byte", "nats/byte"),
         ("eval/apples loss", None),
         ("supplied_loss", None),
     ],
@@ -56,6 +59,11 @@ def test_a_column_may_be_read_twice_and_a_misspelt_name_of_ours_is_told(tmp_path
     path = written(tmp_path, "N,loss\n1e8,3.1\n2e8,2.9\n4e8,2.7\n")
     table = read_runs(path, columns={"params": "N", "tokens": "N * 20"})
     np.testing.assert_allclose(table.column("tokens"), 20 * table.column("params"))
+    path = written(tmp_path, "N,a*3,loss\n1e8,2,3.1\n2e8,4,2.9\n4e8,8,2.7\n", "stars.csv")
+    for typed, first in (("a*3", 2.0), ("a*3 * 1e9", 2e9)):
+        found = read_runs(path, columns={"params": "N", "compute": typed})
+        assert found.column("compute")[0] == first
+    path = written(tmp_path, "N,loss\n1e8,3.1\n2e8,2.9\n4e8,2.7\n")
     with pytest.raises(TableError, match="did you mean 'params'"):
         read_runs(path, columns={"parms": "N"})
 
@@ -104,6 +112,11 @@ def test_the_hint_for_names_with_commas_can_be_pasted(tmp_path):
     table = FileOptions(columns=typed).load_all(str(path))
     assert table.column("params").tolist() == [1e8, 2e8]
     assert table.column("loss").tolist() == [3.5, 3.2]
+
+
+def test_what_has_our_name_needs_no_mapping():
+    have = ["tokens", "model_size", "train/loss", "eval/loss"]
+    assert suggested_mapping(have).endswith('--columns "params=model_size,loss=eval/loss"')
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -77,6 +78,31 @@ def test_sensitivity_has_every_setting(compared):
     assert len(np.unique(rows["kaplan"])) == len(rows)
 
 
+def test_bayes_factors_are_of_each_law_over_the_best_as_fitted(compared):
+    rows, best = compared.sensitivity_table(), compared.labels[0]
+    summary = compared.summary()
+    for name in compared.labels:
+        factor = compared.evidences[name].log - compared.evidences[best].log
+        assert summary.loc[name, "log_bayes_factor"] == rows.loc["as fitted", name] == factor
+        for setting, found in compared.sensitivity.items():
+            assert rows.loc[setting.name, name] == found[name][0].log - found[best][0].log
+
+
+def test_a_summary_counts_what_a_law_has_and_runs_whose_loo_is_unreliable(compared):
+    best, *others = compared.labels
+    spoilt = replace(compared, sensitivity={})
+    k = np.where(np.arange(50) < 3, 0.8, 0.2)
+    good = {n: SimpleNamespace(pareto_k=np.full(50, 0.2), good_k=0.7) for n in others}
+    spoilt.__dict__["loo_table"] = compared.loo_table
+    spoilt.__dict__["loo"] = {best: SimpleNamespace(pareto_k=k, good_k=0.7)} | good
+    summary = spoilt.summary()
+    assert summary["high_pareto_k"].to_dict() == {best: 3} | dict.fromkeys(others, 0)
+    said = [w for w in spoilt.warnings if "LOO" in w]
+    assert said == [f"LOO of {best} is unreliable for 3 of 50 runs (Pareto k above 0.70)"]
+    parameters = {"chinchilla": 5, "chinchilla-shared": 4, "kaplan": 4}
+    assert summary["parameters"].to_dict() == parameters
+
+
 def test_heldout_scores_are_the_backtests(table):
     compared = bs.compare(table, LAWS[1:], heldout=True, sensitivity=False, draws=300, method="fast")
     summary = compared.summary()
@@ -132,6 +158,8 @@ def test_wider_priors_cost_evidence(table):
     # Five widths doubled cost at most 5 log 2 = 3.5 nats, where the data leave the prior no say.
     assert 1 < cost < 5 * np.log(2) + 0.1
     assert wide.law.parameter("E").prior == LogNormal(1.5, 1.0)
+    narrow = refit(fitted, settings["prior widths x1/2"])
+    assert narrow.law.parameter("E").prior == LogNormal(1.5, 0.25)
 
 
 def test_a_tables_own_floor_prior_is_widened_too(table):
@@ -191,6 +219,11 @@ def test_verdict_says_what_it_hangs_on(compared, setting, there, words):
     assert words in sentence
 
 
+@pytest.mark.parametrize("factor", [0.4, 8.0])
+def test_no_verdict_hangs_on_a_setting_that_has_no_number(compared, factor):
+    assert "hangs" not in with_evidence(compared, (factor, 0.0), {2: (np.nan, np.nan)}).verdict()[0]
+
+
 def test_verdict_tells_of_smooth_misfit(compared):
     calm = with_evidence(compared, (8.0, 0.0), {})
     bent = with_evidence(compared, (8.0, 0.0), {3: (60.0, 58.0)})
@@ -231,13 +264,16 @@ def test_a_setting_that_cannot_be_fitted_is_marked(compared, monkeypatch):
     )
 
 
-def test_large_monte_carlo_error_is_marked(compared):
-    a = compared.labels[0]
+@pytest.mark.parametrize("which", [0, 2])
+def test_large_monte_carlo_error_is_marked(compared, which):
+    a = compared.labels[which]
     noisy = Comparison(
         compared.fits, dict(compared.evidences) | {a: replace(compared.evidences[a], error=0.2)}, {}
     )
-    assert any("0.20 nats, above 0.05" in w for w in noisy.warnings)
-    assert not noisy.summary().loc[a, "reliable"]
+    (said,) = (w for w in noisy.warnings if "0.20 nats, above 0.05" in w)
+    assert said.startswith(f"do not rely on {a}: ")
+    assert noisy.summary()["reliable"].to_dict() == {name: name != a for name in compared.labels}
+    assert noisy.unreliable == [a]
 
 
 @pytest.mark.parametrize(
@@ -323,6 +359,24 @@ def test_averaged_forecast_splits_its_spread(compared):
         assert np.mean(averaged.law == name) == pytest.approx(weight, abs=0.001)
 
 
+def test_spreads_of_an_average_are_their_definitions(compared):
+    """The variance of a mixture: of its parts' means, and on average within them, both by weight."""
+    weights = {"chinchilla": 0.7, "chinchilla-shared": 0.2, "kaplan": 0.1}
+    averaged = average(compared.fits, weights, params=[1e9, 1e12], tokens=[2e10, 2e13])
+    draws = {n: averaged.parts[n].expected_loss.reshape(-1, 2) for n in weights}
+    mean = sum(w * draws[n].mean(axis=0) for n, w in weights.items())
+    within = sum(w * draws[n].var(axis=0) for n, w in weights.items())
+    between = sum(w * (draws[n].mean(axis=0) - mean) ** 2 for n, w in weights.items())
+    summary = averaged.summary()
+    np.testing.assert_allclose(summary["within_sd"], np.sqrt(within))
+    np.testing.assert_allclose(summary["between_sd"], np.sqrt(between))
+    by_law = averaged.by_law()
+    for (name, target), row in by_law.set_index(["law", "target"]).iterrows():
+        assert row["weight"] == pytest.approx(weights[name])
+        ends = np.quantile(draws[name][:, target], [0.5, 0.05, 0.95])
+        np.testing.assert_allclose(row.drop("weight").to_numpy(float), ends)
+
+
 def test_between_law_spread_shows(compared):
     even = compared.forecast(weights="stacking", params=1e12, tokens=2e13)
     from bayescale.averaging import average
@@ -381,6 +435,14 @@ def test_one_law_with_two_noises_is_told_apart(table):
     both = bs.compare(fits, sensitivity=False)
     assert set(both.labels) == {"chinchilla (student-t, law alone)", "chinchilla (normal, law alone)"}
     assert any("differ in more than their law" in w for w in both.warnings)
+
+
+@pytest.mark.parametrize("option", [{"discrepancy": True}, {"group_effect": "family"}])
+def test_fits_that_differ_in_discrepancy_or_groups_are_told_apart_from_laws_that_do(table, option):
+    grouped = replace(table, frame=table.frame.assign(family=np.arange(50) % 5))
+    how = {"discrepancy": False, "method": "fast", "draws": 60}
+    fits = [bs.fit(grouped, "chinchilla", **how), bs.fit(grouped, "kaplan", **how | option)]
+    assert any("differ in more than their law" in w for w in bs.compare(fits, sensitivity=False).warnings)
 
 
 def test_too_few_laws_and_repeats_are_refused(table):

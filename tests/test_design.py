@@ -19,7 +19,7 @@ from bayescale.greedy import choose_runs
 from bayescale.ladders import write_ladder
 from bayescale.plans import _draws, _draws_of, plan
 from bayescale.plots import plot_plan
-from bayescale.targets import MAX_DRAWS, Target, band, parse_target
+from bayescale.targets import MAX_DRAWS, Target, band, joint_draws, parse_target
 from tests.conftest import simulated_table
 from tests.test_cli import run
 
@@ -114,9 +114,10 @@ def test_what_a_run_is_expected_to_add_is_what_it_adds():
 def test_a_run_teaches_what_noise_is_like():
     """Two kinds of draws, of equal means; the target is wide in the noisier one. One loss may tell which."""
     rng = np.random.default_rng(4)
-    noisy = np.repeat([False, True], 2000)
+    noisy = rng.permutation(np.repeat([False, True], 2000))
     targets = np.where(noisy, 10.0, 1.0) * rng.standard_normal(4000)
-    law = Draws(targets, np.zeros((4000, 1)), np.where(noisy, 1.0, 1e-4), 1.0 * noisy[:, None])
+    kind = np.stack([np.ones(4000), noisy], axis=1)  # of a length that all draws share, and of noise
+    law = Draws(targets, np.zeros((4000, 1)), np.where(noisy, 1.0, 1e-4), kind)
     belief = belief_from([law], seed=0)
     assert belief.sd == pytest.approx(targets.std(), rel=1e-6)
     # Were it known which, the expected sd would be 5.5, half way between 1 and 10.
@@ -125,6 +126,30 @@ def test_a_run_teaches_what_noise_is_like():
         known = known.add(0)
     assert belief.values_with(np.array([0]))[0] > belief.value + 0.5
     assert known.sd == pytest.approx(5.5, rel=0.05)
+
+
+def test_runs_of_one_candidate_have_noise_of_their_own():
+    """Noise of sd 1 or 2: thirty losses tell which, where the same loss thirty times would mislead."""
+    rng = np.random.default_rng(4)
+    noisy = np.repeat([False, True], 2000)
+    targets = np.where(noisy, 10.0, 1.0) * rng.standard_normal(4000)
+    belief = belief_from(
+        [Draws(targets, np.zeros((4000, 1)), np.where(noisy, 4.0, 1.0), 1.0 * noisy[:, None])], seed=0
+    )
+    for _ in range(30):
+        belief = belief.add(0)
+    assert belief.sd == pytest.approx(5.5, rel=0.05)
+
+
+def test_laws_count_by_their_draws_before_any_run():
+    """Groups of one law may be larger than those of another."""
+    rng = np.random.default_rng(5)
+    laws = [
+        Draws(mean + rng.standard_normal(n), np.zeros((n, 1)), np.ones(n), rng.standard_normal((n, 1)))
+        for mean, n in ((0.0, 700), (5.0, 300))
+    ]
+    every = np.concatenate([law.targets for law in laws])
+    assert belief_from(laws, seed=0).sd == pytest.approx(every.std(), rel=1e-9)
 
 
 class Budgeted:
@@ -157,6 +182,36 @@ def test_budget_times_and_the_dear_run_that_beats_many_cheap_ones():
     assert chosen(0.05, 3, least_gain=0.1) == []
     steps = choose_runs(start, cost, 1.05, times=1, least_gain=0.0)
     assert start.value + sum(s.gain for s in steps) == pytest.approx(start.add(0).add(1).value)
+
+
+class Covered:
+    """Knowledge of things, each worth something once, whatever run tells it."""
+
+    def __init__(self, worth, told, known=frozenset()):
+        self.worth, self.told, self.known = worth, told, known
+        self.value = sum(worth[thing] for thing in known)
+
+    def values_with(self, candidates):
+        return np.array([self.add(i).value for i in candidates])
+
+    def add(self, candidate):
+        return Covered(self.worth, self.told, self.known | set(self.told[candidate]))
+
+
+def test_the_best_first_run_may_not_be_the_one_that_tells_most():
+    """ "b" and "c" are the best that 1 buys. "x" is a bargain that leaves too little, "d" takes all."""
+    worth = {"b": 0.76, "x": 0.02, "c": 0.5, "d": 0.8} | dict.fromkeys("uvw", 0.01)
+    told = ["x", "bx", "c", "d", "u", "v", "w"]
+    cost = np.array([0.01, 0.6, 0.4, 1, 1, 1, 1])
+    steps = choose_runs(Covered(worth, told), cost, 1.0, times=1, least_gain=0.0)
+    assert [step.candidate for step in steps] == [1, 2]
+    np.testing.assert_allclose([step.gain for step in steps], [0.78, 0.5])
+
+
+def test_runs_are_chosen_by_what_they_tell_per_cost():
+    worth = dict.fromkeys("abcdefghij", 0.2) | {"z": 0.3}
+    steps = choose_runs(Covered(worth, [*worth]), np.array([0.1] * 10 + [0.5]), 1.0, times=1, least_gain=0.0)
+    assert sorted(step.candidate for step in steps) == list(range(10))
 
 
 def test_a_table_of_targets(small_fit, tmp_path):
@@ -272,6 +327,16 @@ def test_a_plans_band_is_the_middle_90_percent_of_its_targets_draws(small_fit):
     ends = np.quantile(small_fit.thinned(MAX_DRAWS).parameters["E"], [0.05, 0.95])
     assert planned.band == pytest.approx(tuple(ends))
     assert planned.width == pytest.approx(ends[1] - ends[0])
+
+
+def test_an_allocation_is_a_target_in_decades(small_fit):
+    target = parse_target("compute=1e22")
+    assert target.describe(small_fit) == ("optimal params at 1e+22 FLOP", "decades")
+    drawn, losses = joint_draws(small_fit, target, {"params": np.array([1e9]), "tokens": np.array([2e10])}, 0)
+    params = small_fit.allocate(compute=1e22).draws["params"].values[:, 0]
+    np.testing.assert_allclose(drawn, np.log10(params), atol=1e-3)
+    made = small_fit.forecast(params=1e9, tokens=2e10).expected_loss
+    np.testing.assert_allclose(losses[:, 0], made.ravel())
 
 
 def test_widths_of_a_plan_are_its_band_times_the_sd_that_is_left(small_fit):

@@ -9,8 +9,15 @@ from threadpoolctl import threadpool_limits
 import bayescale as bs
 from bayescale.inference.basis import Basis
 from bayescale.inference.conditional import _Blocks
-from bayescale.inference.fast import _effective, _tempered, sample_fast
-from bayescale.inference.latent import LatentNormals
+from bayescale.inference.fast import (
+    _Counted,
+    _effective,
+    _Rounds,
+    _rounds_that_count,
+    _tempered,
+    sample_fast,
+)
+from bayescale.inference.latent import Integrals, LatentNormals
 from bayescale.inference.matrices import cholesky
 from bayescale.inference.modes import find_modes
 from bayescale.inference.pareto import smoothed_weights
@@ -178,6 +185,64 @@ def test_weights_of_a_few_points_are_tempered():
     assert (np.argsort(weights) == np.argsort(logs)).all()
     enough = rng.standard_normal(600)
     np.testing.assert_allclose(_tempered(enough), np.exp(enough) / np.exp(enough).sum())
+
+
+def test_draws_of_all_rounds_are_weighted_by_the_mixture_that_they_came_from():
+    """Of a density that is that mixture, all weigh the same."""
+    rounds = _Rounds([], np.random.default_rng(0))
+    near, far = (Mixture(np.ones(1), [StudentT(np.full(2, at), np.eye(2))]) for at in (0.0, 2.0))
+    for proposal, count in ((near, 100), (far, 300)):
+        points = rounds.draw(proposal, count)
+        rounds.add(np.log(0.25 * np.exp(near.logpdf(points)) + 0.75 * np.exp(far.logpdf(points))))
+    np.testing.assert_allclose(rounds.weighted()[1], 1 / 400, rtol=1e-6)
+
+
+class Moved:
+    """A proposal that stays what it is, and the rounds that moved it."""
+
+    rng = np.random.default_rng(0)
+
+    def weighted(self):
+        return ()
+
+    def refitted(self):
+        return self
+
+    def split(self, *_):
+        return self
+
+
+def counted(monkeypatch, rounds, latent):
+    """Which of some rounds count, each given as log weights and the variance of its latents' integrals."""
+    left = iter(enumerate(rounds))
+
+    def next_round(*_, annealed):
+        number, (log_weights, variance) = next(left)
+        assert bool(annealed) is (number > 0 and rounds[0][1] > 0.25)
+        size = len(log_weights)
+        integrals = Integrals(log_weights, np.empty((size, 0)), np.full(size, variance))
+        return _Counted(np.full((size, 1), number), integrals, log_weights)
+
+    monkeypatch.setattr("bayescale.inference.fast._counted_round", next_round)
+    moved = Moved()
+    found = _rounds_that_count(moved, moved, [1000] * (len(rounds) - (rounds[0][1] > 0.25)), None, latent)
+    return np.unique(found.points).tolist()
+
+
+def test_a_round_counts_with_the_next_or_not_at_all_by_its_k_hat(monkeypatch):
+    rng = np.random.default_rng(0)
+    good, few = rng.standard_normal(1000), 1.4 * rng.standard_normal(1000)
+    heavy = 3 * rng.standard_exponential(1000)
+    assert _effective(np.exp(few) / np.exp(few).sum()) < 350
+    assert smoothed_weights(few)[1] < 0.7 < smoothed_weights(heavy)[1]
+    good *= 0.3
+    assert counted(monkeypatch, [(good, 0.0)], None) == [0]
+    assert counted(monkeypatch, [(few, 0.0), (good, 0.0)], None) == [0, 1]
+    assert counted(monkeypatch, [(heavy, 0.0), (good, 0.0)], None) == [1]
+    # Latents far from Gaussian are annealed in a round that counts instead; if that fails, the first does.
+    assert counted(monkeypatch, [(good, 1.0), (good, 1.0)], "latent") == [1]
+    assert counted(monkeypatch, [(good, 1.0), (heavy, 1.0)], "latent") == [0]
+    assert counted(monkeypatch, [(heavy, 1.0), (heavy, 1.0)], "latent") == [1]
 
 
 def test_fast_draws_of_the_law_alone_agree_with_nuts():

@@ -8,15 +8,21 @@ import arviz_stats
 import numpy as np
 import pytest
 import xarray as xr
+from arviz_stats.base import array_stats
 from scipy import stats
 
 import bayescale as bs
+from bayescale.allocations import _at_edge
+from bayescale.deadweight import deadweight
 from bayescale.errors import FitError, LawError, TableError
 from bayescale.fitting import law_for, prepare
-from bayescale.forecasts import _noise
+from bayescale.forecasts import _noise, outside_range
+from bayescale.inference.diagnostics import Diagnostics, diagnose
 from bayescale.laws import BUILTIN
 from bayescale.model.coordinates import Whitened
 from bayescale.model.making import make_model
+from bayescale.optimum import RATIO_RANGE, positive_numbers, ratio_grid
+from bayescale.reaching import _along_path, _served
 from tests.conftest import simulated_table
 
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2000.0, "alpha": 0.35, "beta": 0.366}
@@ -241,6 +247,141 @@ def test_draws_are_below_a_loss_before_the_search_begins_or_never_reach_it(full_
         assert said in warning
 
 
+def test_the_share_without_a_run_is_said_whatever_the_way_of_searching(law_only_fit, full_fit):
+    """In closed form the search begins at 1,000 FLOP, along a path at a millionth of the table's least."""
+    easy = law_only_fit.allocate(loss=1e6)
+    assert np.isnan(easy.draws["compute"]).all()
+    assert easy.warnings[-1] == (
+        "100% of the posterior reaches a loss of 1e+06 with less compute than was searched, which begins at "
+        "1e+03 FLOP"
+    )
+    least = 1e-6 * full_fit.table.column("compute").min()
+    (said,) = (w for w in full_fit.allocate(loss=20.0).warnings if "than was searched" in w)
+    assert said.endswith(f"begins at {least:.2g} FLOP; intervals describe the rest")
+    # Runs to be served are searched for elsewhere: what is found there needs no word.
+    served = full_fit.thinned(100).allocate(loss=20.0, served_tokens=1e12)
+    assert np.isfinite(served.draws["compute"]).all()
+    assert not any("than was searched" in w for w in served.warnings)
+
+
+def test_an_allocation_for_a_loss_follows_its_seed(full_fit):
+    few = full_fit.thinned(100)
+    for served in (0.0, 1e12):
+        first, again, other = (few.allocate(loss=2.1, served_tokens=served, seed=s).draws for s in (0, 0, 1))
+        xr.testing.assert_equal(first, again)
+        assert (first["params"] != other["params"]).any()
+
+
+def test_served_runs_have_a_discrepancy_of_their_seed(full_fit):
+    """Searched for about the same runs, whatever the seed of the search before."""
+    few = full_fit.thinned(100)
+    trained = {
+        name: np.full(100, value) for name, value in (("params", 3e9), ("tokens", 6e10), ("loss", 2.1))
+    }
+    one, other = (_served(few, 2.1, trained, 1e12, seed)["params"] for seed in (0, 1))
+    assert (one != other).any()
+
+
+def test_the_path_to_a_loss_meets_the_closed_form(law_only_fit, monkeypatch):
+    few = law_only_fit.thinned(200)
+    exact = few.allocate(loss=[2.0, 2.6]).summary().set_index(["budget", "quantity"])["median"]
+    monkeypatch.setattr("bayescale.reaching.has_closed_form", lambda fit: False)
+    along = few.allocate(loss=[2.0, 2.6]).summary().set_index(["budget", "quantity"])["median"]
+    for quantity in ("compute", "params", "tokens", "tokens_per_param"):
+        for budget in (0, 1):  # draws share a path, and loss is flat across it
+            assert along[budget, quantity] == pytest.approx(exact[budget, quantity], rel=0.1)
+
+
+def test_a_loss_that_rises_on_the_way_is_reached_where_it_was_first(full_fit, monkeypatch):
+    """From 4 nats to 1, with a hill half way that rises above 2 again once that is reached."""
+
+    def hilly(fit, path, rng):
+        at = np.linspace(0, 1, path.shape[1])
+        loss = np.interp(at, [0, 0.4, 0.5, 0.6, 1], [4, 1.9, 2.3, 1.9, 1])
+        return np.tile(loss, (2, 1))
+
+    monkeypatch.setattr("bayescale.reaching.expected_loss", hilly)
+    log_compute, _ = _along_path(full_fit, 2.0, seed=0)
+    begins, ends = np.log(full_fit.table.column("compute").min()) + np.log([1e-6, 1e12])
+    np.testing.assert_allclose(log_compute, begins + (ends - begins) * 0.4 * 2 / 2.1, rtol=1e-3)
+
+
+def test_tokens_per_param_are_searched_over_the_range_that_is_stated(full_fit):
+    centre = full_fit.model.centre
+    n, d = ratio_grid(full_fit, np.log(1e21))
+    ratio = centre["D"] * np.exp(d) / (centre["N"] * np.exp(n))
+    np.testing.assert_allclose(ratio[[0, -1]], RATIO_RANGE)
+    compute = full_fit.table.meta.flops_per_param_token * centre["N"] * centre["D"] * np.exp(n + d)
+    np.testing.assert_allclose(compute, 1e21)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.03])
+@pytest.mark.parametrize("edge", RATIO_RANGE)
+def test_optima_at_either_edge_of_the_search_are_said_from_1_percent_on(share, edge):
+    ratio = np.full((100, 1), 20.0)
+    ratio[: round(100 * share)] = edge * 1.1 ** np.sign(20 - edge)
+    said = _at_edge(xr.Dataset({"tokens_per_param": (("sample", "budget"), ratio)}))
+    assert said == (["3% of the posterior has its optimum at the edge of the search"] if share > 0.01 else [])
+
+
+def test_deadweight_is_that_of_the_median_allocation_in_the_same_worlds(full_fit):
+    few = full_fit.thinned(300)
+    draws = few.allocate(compute=1e22, seed=4).draws
+    params = float(draws["params"].median())
+    wasted = draws["deadweight"].values[:, 0]
+    np.testing.assert_allclose(wasted, deadweight(few, 1e22, params, seed=4))
+    assert (wasted != deadweight(few, 1e22, params, seed=5)).any()
+
+
+def test_quantities_of_an_allocation_have_their_units(law_only_fit):
+    few = law_only_fit.thinned(50)
+    units = few.allocate(compute=1e22).summary().set_index("quantity")["unit"].to_dict()
+    assert units == {
+        "params": "params", "tokens": "tokens", "compute": "FLOP", "loss": "nats/token", "deadweight": "FLOP",
+        "tokens_per_param": "",
+    }  # fmt: skip
+    served = few.allocate(loss=2.2, served_tokens=1e12).summary().set_index("quantity")["unit"]
+    assert served["lifetime_compute"] == "FLOP"
+
+
+def test_an_allocation_a_fifth_of_a_decade_beyond_the_table_says_so(law_only_fit):
+    least = law_only_fit.table.column("compute").min()
+    (said,) = (w for w in law_only_fit.allocate(compute=least / 10**0.2).warnings if "range" in w)
+    assert "compute 0.2" in said
+
+
+@pytest.mark.parametrize("asked", [0.0, -1.0, np.inf, np.nan, [], [1e20, 0.0], [[1e20]]])
+def test_what_is_asked_for_is_a_positive_number(asked):
+    with pytest.raises(FitError, match="expected positive numbers"):
+        positive_numbers(asked)
+
+
+def test_nothing_is_asked_thirty_decades_beyond_a_table(law_only_fit):
+    seen = np.array([1e6, 1e9])
+    np.testing.assert_allclose(outside_range("x", seen, np.array([1e38, 1e-23])), 29)
+    for far in (1e40, 1e-25):
+        with pytest.raises(FitError, match=r"31 decades outside the table's 1e\+06 to 1e\+09; .* at most 30"):
+            outside_range("x", seen, np.array([1e7, far]))
+    most = law_only_fit.table.column("compute").max()
+    with pytest.raises(FitError, match=r"compute: .* 31 decades outside"):
+        law_only_fit.allocate(compute=[1e21, most * 1e31])
+
+
+def test_compute_that_is_not_of_these_params_and_tokens_is_refused_either_way(law_only_fit):
+    inputs = {"params": 1e9, "tokens": 2e10}
+    for times in (2.9, 1 / 2.9):
+        law_only_fit.forecast(**inputs, compute=times * 1.2e20)
+    for times in (3.1, 1 / 3.1):
+        with pytest.raises(FitError, match=f"compute is {times:.3g} times 6 x params x tokens"):
+            law_only_fit.forecast(**inputs, compute=[1.2e20, times * 1.2e20])
+
+
+def test_one_target_outside_the_table_among_others_is_told(law_only_fit):
+    most = law_only_fit.table.column("params").max()
+    made = law_only_fit.forecast(params=[1e9, 10 * most], tokens=2e10)
+    assert any(w == "1.0 decades outside the table's range: params" for w in made.warnings)
+
+
 def test_saved_fits_come_back_whole(full_fit, tmp_path):
     full_fit.save(tmp_path / "fit.nc")
     assert [p.name for p in tmp_path.iterdir()] == ["fit.nc"]
@@ -332,6 +473,47 @@ def test_failed_diagnostics_mark_every_output():
     assert any("effective sample size" in f for f in fit.diagnostics.failures)
     outputs = (fit.forecast(params=1e9, tokens=2e10), fit.allocate(compute=1e20))
     assert all(any("do not rely on this fit" in w for w in o.warnings) for o in outputs)
+
+
+@pytest.mark.parametrize(
+    ("passing", "failing", "reason"),
+    [
+        ({"k_hat": 0.699}, {"k_hat": 0.7}, "k-hat of the importance weights is 0.70, not below 0.7"),
+        ({"k_hat": 0.1}, {"k_hat": np.nan}, "k-hat"),
+        ({"max_rhat": 1.009}, {"max_rhat": 1.01, "worst_rhat": "E"}, "R-hat of E is 1.010, not below 1.01"),
+        ({"min_ess": 201}, {"min_ess": 200}, "effective sample size is 200, not above 200"),
+        ({"method": "nuts", "min_ess": 401}, {"method": "nuts", "min_ess": 400}, "is 400, not above 400"),
+        ({}, {"divergences": 1}, "1 divergent transitions"),
+        ({}, {"unvisited_modes": 1}, "1 other mode(s) that no chain visited"),
+    ],
+)
+def test_gates_are_where_they_are_said_to_be(passing, failing, reason):
+    sound = {"method": "fast", "min_ess": 1000.0}
+    assert Diagnostics(**sound | passing).failures == []
+    (found,) = Diagnostics(**sound | failing).failures
+    assert reason in found
+    assert not Diagnostics(**sound | failing).passed
+
+
+def test_diagnostics_of_nuts_are_the_worst_of_all_parameters():
+    rng = np.random.default_rng(0)
+    good, other = rng.standard_normal((2, 4, 500))
+    apart = other + np.array([0.0, 0.0, 0.0, 0.2])[:, None]
+    tails = good * np.where(np.arange(500) < 250, 0.3, 1.0)  # visited in the later half alone
+    draws = {"good": good, "vector": np.stack([good, tails, other], axis=-1), "apart": apart}
+    diverging = np.zeros((4, 500), bool)
+    diverging[1, :3] = True
+    found = diagnose(draws, diverging, unvisited_modes=2)
+    of = {"chain_axis": 0, "draw_axis": 1}
+    ess = [float(array_stats.ess(tails, method=m, prob=p, **of)) for m, p in (("bulk", None), ("tail", 0.9))]
+    assert (found.worst_rhat, found.worst_ess) == ("vector", "vector")
+    assert found.max_rhat == pytest.approx(float(array_stats.rhat(tails, **of)))
+    assert found.min_ess == pytest.approx(ess[1])
+    assert ess[1] < ess[0] / 10
+    assert (found.divergences, found.unvisited_modes) == (3, 2)
+    stuck = diagnose({"good": good, "stuck": np.full((4, 500), np.nan)}, diverging)
+    assert (stuck.worst_rhat, stuck.worst_ess) == ("stuck", "stuck")
+    assert len(stuck.failures) == 3
 
 
 def test_printed_results_are_short_and_tell_what_not_to_rely_on(law_only_fit):
@@ -458,9 +640,22 @@ def test_impossible_options_are_errors_before_any_sampling(options, match):
         bs.fit(bs.load("chinchilla"), **options)
 
 
-def test_one_row_cannot_be_fitted():
-    with pytest.raises(FitError, match="has 1 run"):
-        bs.fit(simulated_table(rows=1))
+@pytest.mark.parametrize("rows", [1, 2])
+def test_one_row_cannot_be_fitted_nor_two(rows):
+    with pytest.raises(FitError, match=rf"has {rows} run\(s\); a law needs at least 3"):
+        bs.fit(simulated_table(rows=rows))
+
+
+def test_inputs_of_a_law_are_positive_and_within_reason():
+    table = simulated_table(rows=12)
+    law = "E + A*N**-a + B*streams**-b"
+    for streams, match in (
+        ([1.0] * 11 + [0.0], r"column 'streams', run 12: found 0; .* needs positive inputs"),
+        (np.geomspace(1, 1e31, 12), "runs span 31 decades, 1 to 1e\\+31; expected at most 30"),
+    ):
+        wrong = replace(table, frame=table.frame.assign(streams=streams))
+        with pytest.raises(bs.BayescaleError, match=match):
+            bs.fit(wrong, law)
 
 
 def test_a_fit_travels_after_it_was_used(law_only_fit):

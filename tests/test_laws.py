@@ -13,12 +13,13 @@ from bayescale.laws import (
     Law,
     LogNormal,
     Normal,
+    as_used,
     find_law,
     law_from_formula,
     parse_prior,
     sample_priors,
 )
-from bayescale.laws.derived import derive
+from bayescale.laws.derived import derive, is_taken_away
 from bayescale.laws.formula import compile_formula, names_in, parse_formula, with_numbers
 from bayescale.laws.priors import marginal
 
@@ -93,6 +94,9 @@ def test_terms_of_power_laws_are_found_and_others_not():
     assert ratio.power_terms == {"A_centre": "a", "B_centre": "b"}
     assert ratio.single_input_terms is None
     assert CentredLaw(BUILTIN["kaplan-floor"]).power_terms is None
+    twice = CentredLaw(law_from_formula("E + A*N**-a + F*N**-f + B*D**-b"))
+    assert twice.power_terms == {"A_centre": "a", "B_centre": "b", "F_centre": "f"}
+    assert twice.single_input_terms is None  # two terms of one input have no optimum in closed form
 
 
 @pytest.mark.parametrize(
@@ -302,6 +306,7 @@ def test_a_law_with_a_parameter_of_any_sign_is_not_sampled_in_logarithms():
         ("E + A*N**-a + B*(U + U*R*(1 - exp(-(D/U - 1)/R)))**-b", "B"),
         ("E + A*N**-a + B*D**-b*(1 - q*exp(-N))", "B"),
         ("E + A*N**-a*(1 - tanh(D/k))", "A"),
+        ("E + A*N**-a + B*(1 - exp(-(D/U - 1)/R))", "B"),
     ],
 )
 def test_terms_of_a_sign_that_sympy_cannot_tell_are_amplitudes(formula, amplitude):
@@ -310,3 +315,39 @@ def test_terms_of_a_sign_that_sympy_cannot_tell_are_amplitudes(formula, amplitud
     assert law.floor == "E"
     assert str(law.parameter(amplitude).prior) == "LogNormal(0.5, 0.7)"
     assert derive(law).centred[amplitude] == f"{amplitude}_centre"
+
+
+def test_no_run_has_more_unique_tokens_or_params_than_it_has():
+    asked = {"N": 1e9, "D": np.array([2e10, 5e10]), "U": 3e10, "unique_params": np.array([5e8, 2e9])}
+    used = as_used(asked)
+    np.testing.assert_array_equal(used["U"], [2e10, 3e10])
+    np.testing.assert_array_equal(used["unique_params"], [5e8, 1e9])
+    assert as_used({"U": 3e10, "unique_params": 2e9}) == {"U": 3e10, "unique_params": 2e9}
+
+
+def test_inputs_are_in_one_order_sizes_first():
+    for name, inputs in (("parscale", "N streams"), ("muennighoff-excess", "N D U unique_params")):
+        assert BUILTIN[name].inputs == tuple(inputs.split())
+    assert law_from_formula("E + A*C**-a + B*U**-b + F*bits**-f", columns=["bits"]).inputs == (
+        "C",
+        "U",
+        "bits",
+    )
+
+
+def test_what_is_held_is_held_in_terms_at_the_centre_too():
+    """(A N^-alpha)^gamma is what the prior of A is about; with gamma held it still is."""
+    held = BUILTIN["outer-exponent"].with_constants({"gamma": 0.5})
+    law, centre = CentredLaw(held), {"N": 1e8, "D": 1e9}
+    sampled = {name: np.array(0.7) for name in law.names}
+    at = {name: float(value) for name, value in law.published_parameters(sampled, centre).items()}
+    assert (at["A"] * 1e8**-0.7) ** 0.5 == pytest.approx(0.7)
+    loss = law.function(centre)(*sampled.values(), np.log(2), np.log(3))
+    expected = 0.7 + (at["A"] * 2e8**-0.7 + at["B"] * 3e9**-0.7) ** 0.5
+    assert loss == pytest.approx(expected)
+
+
+def test_what_is_taken_away_is_so_at_every_size():
+    assert is_taken_away(parse_formula("-log(N)"), {"N"})
+    for slope in ("log(N)", "log(N) - 12", "20 - log(N)", "N**-a"):  # of which two change their sign
+        assert not is_taken_away(parse_formula(slope), {"N"})

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 import bayescale as bs
-from bayescale.lifetime import _first_crossing
+from bayescale.lifetime import _first_crossing, _read_off
 from tests.conftest import simulated_table
 
 # Hoffmann et al.'s constants, with the exponents to three digits.
@@ -62,6 +62,7 @@ def test_each_draw_is_at_its_own_minimum_however_much_is_served(law_only_fit, ti
         np.testing.assert_allclose(draws[name], values, rtol=each)
         assert float(draws[name].median()) == pytest.approx(np.median(values), rel=middle)
     np.testing.assert_allclose(draws["compute"], 6 * draws["params"] * draws["tokens"])
+    np.testing.assert_allclose(draws["tokens_per_param"], draws["tokens"] / draws["params"])
 
 
 def test_serving_ever_more_takes_ever_more_tokens():
@@ -151,3 +152,11 @@ def test_losses_cross_a_level_where_they_fall_to_it_or_never():
     for what, (losses, level, expected) in rows.items():
         found = _first_crossing(losses[None, None], level, grid)
         np.testing.assert_allclose(found, [[expected]], err_msg=what)
+
+
+def test_a_curve_is_read_by_the_parabola_nearest_or_where_it_ends_by_a_line():
+    grid = np.linspace(0.0, 3.0, 7)
+    curve = (grid - 1.2) ** 2
+    cut = np.where(grid < 1.2, np.nan, grid)
+    found = _read_off(np.stack([curve, cut, cut[::-1]]), grid, np.array([1.7, 1.6, 1.4]))
+    np.testing.assert_allclose(found, [0.25, 1.6, 1.6])

@@ -97,14 +97,18 @@ def test_discrepancy_weights_map_has_its_jacobian():
     assert model.point_at(z).log_jacobian[0] == pytest.approx(expected, abs=1e-5)
 
 
-def test_log_likelihood_is_scipys_and_sums_to_its_total():
-    model = make_model(simulated_table(rows=70), BUILTIN["chinchilla"], discrepancy=False)
+@pytest.mark.parametrize("most", [0.0, 0.1])
+def test_log_likelihood_is_scipys_and_sums_to_its_total(most):
+    table = simulated_table(rows=70)
+    table.frame["loss_se"] = np.linspace(0, most, 70)  # known noise, which adds in quadrature
+    model = make_model(table, BUILTIN["chinchilla"], discrepancy=False)
     rng = np.random.default_rng(3)
     z = rng.standard_normal((50, model.size))
     z[:, model.layout["noise_df"].start] = rng.uniform(-6, 9, 50)
     log_mean = model.log_loss + 0.1 * rng.standard_t(2, (50, 70))
     sd, df = np.exp(z[:, [model.layout[n].start for n in ("noise_sd", "noise_df")]]).T[..., None]
-    expected = stats.t.logpdf(model.log_loss, df, log_mean, sd)
+    scale = np.hypot(sd, np.linspace(0, most, 70) / table.column("loss"))
+    expected = stats.t.logpdf(model.log_loss, df, log_mean, scale)
     np.testing.assert_allclose(model.log_likelihood(z, log_mean), expected, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(model.total_log_likelihood(z, log_mean), expected.sum(axis=1), rtol=1e-9)
 

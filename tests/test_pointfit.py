@@ -33,6 +33,10 @@ def test_a_point_fits_forecast_adds_residuals_and_its_seed_draws_them():
     forecast = fit.forecast(seed=2, params=[7e10], tokens=[1.4e12])
     noise = np.log(forecast["loss"] / forecast["expected_loss"]).values.ravel()
     assert np.abs(noise[:, None] - fit.residuals).min(axis=1).max() < 1e-12
+    table, p = bs.load("chinchilla"), fit.parameters
+    fitted = p["E"] + p["A"] * table.column("params") ** -p["alpha"]
+    fitted = fitted + p["B"] * table.column("tokens") ** -p["beta"]
+    np.testing.assert_allclose(fit.residuals, np.log(table.column("loss") / fitted), atol=1e-12)
     other = fit.forecast(seed=3, params=[7e10], tokens=[1.4e12])
     assert (other["loss"] != forecast["loss"]).any()
     refit = bs.point_fit(bs.load("chinchilla"), starts=3, bootstrap=40, seed=2)

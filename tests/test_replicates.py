@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import bayescale as bs
 from bayescale import replicates
@@ -68,6 +69,9 @@ def test_each_configuration_counts_once_whatever_its_number_of_runs():
     of_noise = variance * (1 + 1 / 2 + 1 / 4) / 3
     expected = np.sqrt((0.01**2 + 0.02**2 + 0.03**2) / 3 - of_noise)
     assert found.lack_of_fit == pytest.approx(expected)
+    # The sum of squares over the variance is chi-squared with 32 degrees of freedom.
+    ends = np.sqrt(32 * variance / stats.chi2.ppf([0.95, 0.05], 32))
+    assert found.interval == pytest.approx(tuple(ends))
 
 
 def test_without_replicates_there_is_nothing_to_tell():
@@ -99,10 +103,23 @@ def test_a_run_listed_twice_is_no_replicate(seeds):
     assert found.pure_error == pytest.approx(np.log(1.01) / np.sqrt(2), rel=1e-6)
 
 
-def test_runs_of_other_tokens_are_no_replicates_to_a_law_of_params():
+@pytest.mark.parametrize(
+    ("law", "same", "other"),
+    [("power-params-floor", "params", "tokens"), ("power-tokens-floor", "tokens", "params")],
+)
+def test_runs_of_other_sizes_are_no_replicates_to_a_law_of_one(law, same, other):
     table = simulated_table(rows=12)
-    same = replace(table, frame=table.frame.assign(params=1e8, tokens=np.geomspace(1e9, 1e11, 12)))
-    assert bs.lack_of_fit(bs.fit(same, "power-params-floor", discrepancy=False, method="fast")) is None
+    table = replace(table, frame=table.frame.assign(**{same: 1e9, other: np.geomspace(1e9, 1e11, 12)}))
+    assert bs.lack_of_fit(bs.fit(table, law, discrepancy=False, method="fast", draws=50)) is None
+
+
+@pytest.mark.parametrize("law", ["chinchilla", "power-compute-floor"])
+def test_compute_that_is_measured_run_by_run_makes_no_other_configuration(law):
+    table = repeated_table(copies=2, rows=12)
+    measured = table.column("compute") * np.exp(0.01 * np.random.default_rng(1).standard_normal(24))
+    table = replace(table, frame=table.frame.assign(compute=measured))
+    found = bs.lack_of_fit(bs.fit(table, law, discrepancy=False, method="fast", draws=50))
+    assert (found.configurations, found.repeated) == (12, 12)
 
 
 def test_pools_larger_than_a_run_make_no_other_configuration():
@@ -163,8 +180,9 @@ def test_runs_of_one_trunk_share_an_offset_by_themselves():
 
 def test_trunks_of_one_run_each_share_nothing():
     table = simulated_table(rows=20)
-    table.frame["trunk"] = [f"trunk {row}" for row in range(20)]
-    assert bs.fit(table, discrepancy=False).model.group is None
+    for trunks in ([f"trunk {row}" for row in range(20)], [None] * 19 + ["trunk"]):
+        table.frame["trunk"] = trunks
+        assert bs.fit(table, discrepancy=False).model.group is None
 
 
 def test_a_law_alone_that_failed_marks_the_lack_of_fit(monkeypatch):

@@ -12,7 +12,9 @@ import pytest
 import bayescale as bs
 from bayescale.backtesting import Backtest
 from bayescale.inference.diagnostics import Diagnostics
-from bayescale.reports.format import interval, law_mathml, number
+from bayescale.publishedfits import published_fits
+from bayescale.reports import figures
+from bayescale.reports.format import interval, law_mathml, number, percent
 from tests.conftest import simulated_table
 from tests.test_cli import run
 from tests.test_plots import rounds_of
@@ -98,6 +100,10 @@ def test_numbers_are_written_for_people():
     ]
     assert shown == ["1.895", "7 × 1010", "1021", "0.003457", "3.2 × 10−7", "2,085", "−0.5000", "0", "41,373"]
     assert text_of(str(number(float("nan")))) == "–"
+    # Powers of ten from a million on, and below a thousandth.
+    shown = [text_of(str(number(x))) for x in (999_999, 1.5e6, 0.001, 0.0009)]
+    assert shown == ["999,999", "1.5 × 106", "0.001000", "9 × 10−4"]
+    assert [percent(x) for x in (0.9, 0.004, float("nan"))] == ["90%", "0%", "–"]
     shown = [text_of(str(interval(*ends))) for ends in ((1.9, 2.1), (2e10, 5e10), (2e9, 5e10))]
     assert shown == ["1.900–2.100", "2–5 × 1010", "2 × 109–5 × 1010"]
 
@@ -122,6 +128,120 @@ def test_page_answers_what_was_asked_and_says_how_to_make_it_again(page, failed)
     from hashlib import sha256
 
     assert sha256(failed.table.frame.to_csv(index=False).encode()).hexdigest() in text
+
+
+@pytest.fixture(scope="module")
+def close(compared) -> bs.Comparison:
+    """The same laws a nat apart, so that probabilities are no stacking weights."""
+    best, other = compared.labels
+    logs = {best: compared.evidences[best].log, other: compared.evidences[best].log - 1}
+    return replace(
+        compared, evidences={n: replace(compared.evidences[n], log=log) for n, log in logs.items()}
+    )
+
+
+@pytest.fixture(scope="module")
+def tables(good, close) -> dict[str, list[list[str]]]:
+    """Rows of cells by section, of a page that is not drawn; in its last section the sentences."""
+    asked = {
+        "forecast": good.forecast(params=1e10, tokens=2e11),
+        "allocation": good.allocate(compute=[1e22, 5.76e23]),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bayescale.reports.page.figures", lambda *_: {})
+        html = bs.report(
+            good, comparison=close, tightening=rounds_of(), backtest=scores(), command=COMMAND, **asked
+        )
+    found: dict[str, list[list[str]]] = {"": [[text_of(html)]]}
+    for name, section in re.findall(r'<section id="(\w+)">(.*?)</section>', html, re.DOTALL):
+        rows = re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)
+        found[name] = [
+            [text_of(c).strip() for c in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", r, re.DOTALL)] for r in rows
+        ]
+    return found
+
+
+def shown(*values, digits=4) -> list[str]:
+    """Numbers, and pairs of them as intervals, as the page has them."""
+    return [
+        text_of(str(interval(*value) if isinstance(value, tuple) else number(value, digits)))
+        for value in values
+    ]
+
+
+def test_a_forecasts_numbers_stand_in_their_places(good, tables):
+    row = good.forecast(params=1e10, tokens=2e11).summary().iloc[0]
+    for cells, name in zip(tables["forecast"][1:], ("expected_loss", "loss"), strict=True):
+        bands = [(row[f"{name}_{w}_low"], row[f"{name}_{w}_high"]) for w in ("50%", "80%", "90%")]
+        assert cells[1:] == shown(row[name], *bands)
+
+
+def test_an_allocations_numbers_stand_in_their_places(good, tables):
+    rows = good.allocate(compute=[1e22, 5.76e23]).summary().set_index(["budget", "quantity"])
+    expected = []
+    for budget in (0, 1):
+        n, d = (shown(rows.loc[(budget, q), "median"], digits=2)[0] for q in ("params", "tokens"))
+        assert f"about {n} parameters on {d} tokens" in tables[""][0][0]
+        for quantity in ("params", "tokens", "tokens_per_param", "loss"):
+            row = rows.loc[(budget, quantity)]
+            expected.append(
+                shown(row["median"], (row["50%_low"], row["50%_high"]), (row["90%_low"], row["90%_high"]))
+            )
+    assert [cells[1:] for cells in tables["allocation"] if cells[1:] != ["median", "50%", "90%"]] == expected
+
+
+def test_parameters_ranges_and_published_values_stand_in_their_places(good, tables):
+    ranges = {cells[0]: cells[1:] for cells in tables["table"]}
+    for name in ("params", "tokens", "loss"):
+        column = good.table.column(name)
+        (found,) = (cells for title, cells in ranges.items() if title.startswith(name))
+        assert found == shown(column.min(), column.max())
+    rows = {cells[0]: cells[1:] for cells in tables["parameters"]}
+    draws = good.parameters
+    for name in ("alpha", "beta", "noise_sd"):
+        low, middle, high = np.quantile(draws[name], [0.05, 0.5, 0.95])
+        assert rows[name] == shown(middle, (low, high))
+    names = ["E", "A", "B", "alpha", "beta"]
+    assert rows["this fitmedian"] == shown(*(np.median(draws[name]) for name in names))
+    constants = published_fits()["besiroglu"].constants
+    assert rows["besiroglu"] == [f"{constants[name]:g}" for name in names]
+
+
+def test_a_comparisons_numbers_stand_in_their_places(close, tables):
+    summary = close.summary()
+    for cells, (name, row) in zip(tables["comparison"][1:], summary.iterrows(), strict=True):
+        assert cells[0] == f"{name}{row['parameters']} parameters"
+        evidence = f"{row['log_evidence']:.2f} ± {shown(row['error'], digits=2)[0]}"
+        assert cells[1] == f"{row['log_bayes_factor']:.1f}{evidence}"
+        assert cells[2] == percent(row["probability"])
+        loo = f"{row['elpd_difference']:.1f}± {shown(row['difference_se'], digits=2)[0]}"
+        assert cells[3:] == [loo, *shown(row["stacking_weight"], digits=2)]
+    assert "The laws are compared without a discrepancy" in tables[""][0][0]
+
+
+def test_rounds_and_scores_stand_in_their_places(tables):
+    rounds = [
+        ["0", "6", "0", *shown((1.2, 1.3)), "0.100", "–"],
+        ["1", "9", *shown(2e12, digits=3), *shown((1.23, 1.27)), "0.0400", "0.0500"],
+    ]
+    assert tables["tightening"][1:] == rounds
+    # Of 25 even places in (.02, .98), 13 are within .25 of the middle and 23 within .45; 2 nats +- .1 are 5%.
+    expected = ["1", "52%", "92%", "0.50%", "5.0%"]
+    assert [cells[1:] for cells in tables["backtest"][1:]] == [expected, expected]
+
+
+def test_figures_are_drawn_of_what_they_are_called(good, monkeypatch):
+    drawn = []
+    wanted = ("allocation_params", "allocation_tokens", "rounds", "rounds_floor")
+    monkeypatch.setattr(figures, "_drawn", lambda name, make: make() if name in wanted else None)
+    for name in ("plot_allocation", "plot_rounds"):
+        monkeypatch.setattr(
+            f"bayescale.plots.{name}", lambda of, *what, **how: drawn.append((*what, *how.values()))
+        )
+    allocation = good.thinned(50).allocate(compute=[1e22, 1e23, 1e25])
+    figures.figures(good, None, allocation, None, None, rounds_of())
+    middle = pytest.approx(1e23)
+    assert drawn == [("params", middle), ("tokens", middle), (), ("floor",)]
 
 
 def test_checksum_survives_saving_and_loading(failed, tmp_path):

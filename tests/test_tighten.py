@@ -22,10 +22,11 @@ from bayescale.errors import BayescaleError
 from bayescale.ladders import run_groups
 from bayescale.plots import plot_rounds
 from bayescale.proposals import Proposal
-from bayescale.rounds import read_tightening
+from bayescale.rounds import Tightening, inside, read_tightening
 from bayescale.tablefiles import write_runs
 from bayescale.tightening import tighten
 from tests.conftest import simulated_table
+from tests.test_plots import rounds_of
 from tests.trainer.conftest import TINY
 
 START = TINY.replace("tiny", "start") + "[[runs]]\nparams = [2e3, 6e3]\ntokens = [4e3, 8e3, 16e3]\n"
@@ -239,6 +240,27 @@ def test_a_pool_with_unique_tokens_in_some_rows_keeps_all_its_runs():
     ]
     pool = runs.drop(columns=["seed", "gain"])
     assert len(Proposal(runs=runs, candidates=pool, warnings=[], failed=[]).grouped()) == 2
+
+
+def test_a_row_and_a_verdict_say_what_a_round_found():
+    rounds = rounds_of().rounds
+    for r in rounds:
+        r["entropy_rate"] = 1.15
+    rows = Tightening(rounds, rounds_of().check).summary()
+    pd.testing.assert_frame_equal(
+        rows,
+        pd.DataFrame(
+            {"round": [0, 1], "runs": [6, 9], "spent_FLOP": [0.0, 2e12], "low": [1.2, 1.23],
+             "high": [1.3, 1.27], "width": [0.1, 0.04], "predicted_width": [np.nan, 0.05],
+             "floor_low": [0.9, 1.0], "floor_high": [1.2, 1.1], "entropy_rate": 1.15, "held": ["yes", "no"]}
+        ),
+    )  # fmt: skip
+    trained = "target run trained (1e+06 params, 2e+07 tokens, 1.2e+14 FLOP apart): loss 1.2500 nats/token, "
+    where = {True: "inside", False: "OUTSIDE"}
+    for within, word in where.items():
+        said = Tightening(rounds, rounds_of().check | {"inside": within}).verdict().splitlines()
+        assert said[1] == f"{trained}{word} the 90% band of a new run, 1.2200 - 1.2800"
+    assert [inside(x, (1.0, 2.0)) for x in (0.9, 1.0, 1.5, 2.0, 2.1)] == [False, True, True, True, False]
 
 
 def test_a_folder_without_rounds_or_with_spoilt_ones_is_refused(tmp_path):

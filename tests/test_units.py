@@ -9,6 +9,7 @@ from bayescale.units import (
     error_to_nats_per_token,
     from_nats_per_token,
     to_nats_per_token,
+    worst_plausible,
     written_number,
 )
 
@@ -34,6 +35,14 @@ def test_standard_errors_follow_the_conversion_to_first_order(loss, unit, share)
 def test_bits_per_byte_uses_tokens_per_byte():
     # A tokenizer of 4 bytes a token: 1 bit/byte is 4 bits/token, 2.77 nats/token.
     assert to_nats_per_token(np.array([1.0]), "bits/byte", 0.25)[0] == pytest.approx(4 * np.log(2))
+
+
+@pytest.mark.parametrize("unit", LOSS_UNITS)
+def test_the_worst_plausible_loss_is_a_uniform_guess(unit):
+    """Over 256,000 tokens, or over the 256 bytes of which a token has four."""
+    worst = to_nats_per_token(np.array([worst_plausible(unit)]), unit, 0.25)[0]
+    known = {"other": np.inf, "nats/byte": 4 * np.log(256), "bits/byte": 4 * np.log(256)}
+    assert worst == pytest.approx(known.get(unit, np.log(256_000)))
 
 
 @pytest.mark.parametrize(

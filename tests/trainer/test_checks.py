@@ -98,6 +98,75 @@ def test_each_fault_is_found_and_told_with_a_remedy_and_a_source(records, change
     assert found[code].citation.startswith("arXiv:")
 
 
+@pytest.mark.parametrize(
+    ("path", "inside", "outside", "code"),
+    [
+        (["training", "warmup_steps"], 0.19, 0.21, "warm-up-too-long"),
+        (["training", "final_share"], 0.1, 0.11, "schedule-not-ended"),
+        (["training", "ends_at"], 1, 0.9, "schedule-not-ended"),
+        (["unique_tokens"], 1 / 3.9, 1 / 4.1, "data-repeated"),
+        (["training", "gradient_noise_scale_tokens"], 1.01, 0.99, "batch-above-critical"),
+    ],
+)
+def test_faults_begin_where_they_are_said_to(records, path, inside, outside, code):
+    """Values of the last run; of warm-up, tokens and noise as shares of steps, tokens and batch."""
+    last = records[-1]
+    of = {"warm-up-too-long": last["training"]["steps"], "data-repeated": last["tokens"]}
+    unit = (of | {"batch-above-critical": last["batch_tokens"]}).get(code, 1)
+    for value, told in ((inside, False), (outside, True)):
+        changed = copy.deepcopy(records)
+        _last(path, value * unit)(changed)
+        assert (code in _codes(changed)) is told
+
+
+def test_findings_tell_the_worst(records):
+    for record, share, scale in zip(records, (0.5, 0.3), (100.0, 10.0), strict=False):
+        record["training"]["warmup_steps"] = share * record["training"]["steps"]
+        record["training"]["gradient_noise_scale_tokens"] = scale
+        record["batch_tokens"] = 200
+    said = {finding.code: finding.sentence for finding in check_records(records)}
+    assert said["warm-up-too-long"].startswith(
+        "2 runs warm up for more than 20% of their steps (at most 50%)"
+    )
+    assert "2 of " in said["batch-above-critical"]
+    assert "200 tokens against 10)" in said["batch-above-critical"]
+
+
+@pytest.mark.parametrize("best", [0.5, 1.0, 2.0])
+def test_a_best_rate_at_either_edge_of_its_sweep_is_told(records, best):
+    for record in records:
+        record["loss"] = 1 + abs(record["learning_rate_factor"] - best)
+    found = [f.sentence for f in check_records(records) if f.code == "learning-rate-at-edge"]
+    assert len(found) == (0 if best == 1 else 2)
+    assert all(f"the best learning rate is {best:g} times" in sentence for sentence in found)
+
+
+def test_a_sweep_at_one_size_and_seeds_off_the_rule_are_not_enough(records):
+    least = min(r["params"] for r in records)
+    one = [r for r in records if r["params"] == least or r["learning_rate_factor"] == 1]
+    said = {f.code: f.sentence for f in check_records(one)}
+    assert "is swept at 1 sizes" in said["learning-rate-not-swept"]
+    off = copy.deepcopy(records)
+    for record in off:
+        if record["seed"] == 1:
+            record["learning_rate_factor"] = 2.0
+    assert (
+        "seeds repeat at 0 model sizes" in {f.code: f.sentence for f in check_records(off)}["too-few-seeds"]
+    )
+
+
+def test_runs_that_diverged_are_told_and_trunks_of_one_branch_are_not(records):
+    changed = copy.deepcopy(records)
+    changed[0]["status"] = changed[1]["status"] = "diverged"
+    (said,) = (f.sentence for f in check_records(changed) if f.code == "run-diverged")
+    assert said.startswith("2 runs ended as diverged")
+    for number, record in enumerate(changed):
+        record["trunk"] = f"trunk {number}"
+    assert "shared-trunk" not in _codes(changed)
+    changed[1]["trunk"] = changed[0]["trunk"]
+    assert "shared-trunk" in _codes(changed)
+
+
 def test_one_ratio_is_found_however_sizes_are_rounded(write_ladder, tmp_path):
     sizes = [2e3, 6e3, 20e3, 60e3]
     for ratio in (20, 0.1):

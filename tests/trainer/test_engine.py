@@ -18,8 +18,11 @@ pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
 import torch
 import torch.nn.functional as F
 from bayescale_trainer.batches import stacked, stream
-from bayescale_trainer.evaluate import LOGITS_AT_ONCE, evaluate
+from bayescale_trainer.device import Device
+from bayescale_trainer.evaluate import LOGITS_AT_ONCE, Evaluation, evaluate
+from bayescale_trainer.flops import training_flops
 from bayescale_trainer.ladder import tasks_of
+from bayescale_trainer.outcome import Outcome, record_of
 from bayescale_trainer.recipe import Recipe
 from bayescale_trainer.records import MEASURED
 from bayescale_trainer.run import plan_run
@@ -27,7 +30,7 @@ from bayescale_trainer.shape import shape_of_width
 from bayescale_trainer.sources import ZipfBigram, ZipfFacts
 from bayescale_trainer.stack import Stack
 from bayescale_trainer.task import Task
-from bayescale_trainer.train import CheckpointError, noise_scale, train
+from bayescale_trainer.train import CheckpointError, _status, _Trainer, noise_scale, train
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ZipfFacts(12, symbols=16, validation_tokens=9_600)
@@ -55,6 +58,9 @@ def test_a_stacked_run_equals_a_solo_run():
     for run in runs:
         assert stacked[run.id]["measured"]["stack_rows"] == 4
         assert stacked[run.id]["loss"] == pytest.approx(solo[run.id]["loss"], rel=2e-4)
+        for name in ("train_loss", "gradient_norm", "gradient_noise_scale_tokens"):
+            one, other = (found[run.id]["training"][name] or 0.0 for found in (stacked, solo))
+            assert one == pytest.approx(other, rel=0.05)  # None where noise hides the gradient, in both
     assert len({round(record["loss"], 6) for record in solo.values()}) == len(runs)
 
 
@@ -172,7 +178,7 @@ def test_a_checkpoint_that_the_disk_has_no_room_for_is_told_and_leaves_nothing(t
 
 
 def test_branches_of_a_trunk_equal_runs_trained_alone():
-    runs = [_run(TRUNK, tokens) for tokens in (5_000, 10_000, 20_000)]
+    runs = [_run(TRUNK, tokens) for tokens in (5_000, 10_000, 12_000, 20_000)]
     assert len(tasks_of(runs, 1)) == 1
     together = _train(*runs)
     alone = {}
@@ -181,6 +187,7 @@ def test_branches_of_a_trunk_equal_runs_trained_alone():
     assert len({record["trunk"] for record in together.values()}) == 1
     for run in runs:
         assert together[run.id]["loss"] == alone[run.id]["loss"]
+        assert together[run.id]["training"] == alone[run.id]["training"]
 
 
 def test_a_run_that_blows_up_is_recorded_and_its_neighbour_unharmed():
@@ -203,10 +210,55 @@ def test_a_run_worse_than_the_uniform_guess_has_diverged():
     assert record["loss"] > math.log(16)
 
 
+@pytest.mark.parametrize(
+    ("share", "status"), [(0.99, "finished"), (1.01, "diverged"), (math.nan, "nan"), (math.inf, "nan")]
+)
+def test_the_uniform_guess_tells_divergence(share, status):
+    loss = share * math.log(16)
+    assert _status(Evaluation(loss, 0.0, loss, 0.0, 1), _run()) == status
+
+
+def test_a_record_says_how_fast_its_stack_was():
+    run, machine = _run(), Device("H100", "cuda", 1, 4e12, 1e12)
+    scored = Evaluation(1.5, 0.1, 1.5, 0.1, 9_600)
+    measured = record_of(run, SOURCE, machine, Outcome(scored, "finished", 1.0, 1.0, None, 2.0, 3))[
+        "measured"
+    ]
+    assert (measured["wall_seconds"], measured["stack_rows"]) == (2.0, 3)
+    assert measured["tokens_per_second"] == run.tokens / 2
+    assert measured["stack_tokens_per_second"] == 3 * run.tokens / 2
+    flops = 3 * training_flops(run.shape, run.tokens)["compute"] / 2  # a second
+    assert measured["mfu_ceiling"] == pytest.approx(flops / 1e12)
+    assert measured["mfu_datasheet"] == pytest.approx(flops / 4e12)
+
+
+def test_seconds_of_a_branch_are_those_of_its_own_steps(monkeypatch):
+    """By a clock on which every step takes two seconds, whoever takes it."""
+    clock, seen = [0.0], []
+    honest = _Trainer._step
+
+    def timed(self, *how):
+        clock[0] += 2.0
+        return honest(self, *how)
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("bayescale_trainer.train.REPORT_SECONDS", 1.0)
+    monkeypatch.setattr(_Trainer, "_step", timed)
+    runs = [_run(TRUNK, tokens, seed=seed) for tokens in (2_000, 4_000) for seed in (0, 1)]
+    (task,) = tasks_of(runs, 2)
+    machine = Device("", "cpu", 1, None, 1.0)
+    found = {r["run_id"]: r for r in train(task, SOURCE, machine=machine, report=seen.append)}
+    for run in runs:
+        assert found[run.id]["measured"]["wall_seconds"] == pytest.approx(2 * run.steps)
+    assert len(seen) == task.steps == runs[2].steps + runs[0].cooldown_steps
+    for progress in seen:
+        assert progress.tokens_per_second == pytest.approx(2 * runs[0].batch_tokens / 2)
+
+
 class _Linear:
     """Gradients of known mean and covariance, in place of a model's."""
 
-    def probes(self, tokens, count=4_000):
+    def probes(self, tokens, count):
         rng = np.random.default_rng(0)
         mean, sd = np.array([1.0, 2.0]), np.array([3.0, 4.0])
         half = mean + sd * rng.standard_normal((count, 2, 2)) / (tokens / 2) ** 0.5
@@ -214,10 +266,14 @@ class _Linear:
         return [(step, torch.from_numpy(row)) for step, row in enumerate(norms)]
 
 
-def test_noise_scale_of_gradients_with_known_noise():
-    run = dataclasses.replace(_run(), steps=4_000)
-    found = noise_scale(_Linear().probes(run.batch_tokens), run)
-    assert found == pytest.approx(25 / 5, rel=0.2)
+@pytest.mark.parametrize("batch", [12, 192])
+def test_noise_scale_of_gradients_with_known_noise(batch):
+    """Of the later half of a run: the earlier one has gradients of another kind."""
+    run = dataclasses.replace(_run(), steps=4_000, batch_tokens=batch)
+    early = [(step, torch.zeros(2, dtype=torch.float64)) for step in range(2_000)]
+    late = [(2_000 + step, norms) for step, norms in _Linear().probes(batch, 2_000)]
+    assert noise_scale(early + late, run) == pytest.approx(25 / 5, rel=0.2)
+    assert noise_scale(early, run) is None
 
 
 @pytest.mark.parametrize("source", [SOURCE, ZipfBigram(12, symbols=16, validation_tokens=9_600)])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,10 +15,11 @@ pytest.importorskip("torch", reason="bayescale[trainer] is not installed")
 import torch
 from bayescale_trainer import executors
 from bayescale_trainer.cli import main
+from bayescale_trainer.flops import training_flops
 from bayescale_trainer.ladder import Engine, LadderError, read_ladder, settled_sizes, tasks_of, workers_of
-from bayescale_trainer.progress import clock
+from bayescale_trainer.progress import Display, clock, forecast_seconds, makespan, print_plan, short
 from bayescale_trainer.recipe import RecipeError
-from bayescale_trainer.records import MEASURED, append_records, mend_records, read_records
+from bayescale_trainer.records import MEASURED, append_records, mend_records, read_records, write_table
 from bayescale_trainer.train import train
 
 import bayescale as bs
@@ -50,6 +52,7 @@ def test_groups_multiply_out_and_equal_runs_are_one(write_ladder, tmp_path):
     runs = _runs(write_ladder(RUNS + RUNS + again), tmp_path)
     assert len(runs) == len({run.id for run in runs}) == 8 + 2
     assert {run.learning_rate_factor for run in runs} == {0.5, 1.0}
+    assert read_ladder(write_ladder(RUNS + RUNS + again)).asked == 8 + 8 + 2
 
 
 def test_rows_of_a_stack_are_alike_and_no_run_is_left_out(write_ladder, tmp_path):
@@ -60,6 +63,20 @@ def test_rows_of_a_stack_are_alike_and_no_run_is_left_out(write_ladder, tmp_path
         assert sorted(run.id for task in tasks for run in task.runs) == sorted(r.id for r in runs)
         for task in tasks:
             assert len({(run.shape, run.steps) for run in task.runs}) == 1
+        work = [sum(training_flops(r.shape, r.tokens)["compute"] for r in task.runs) for task in tasks]
+        assert work == sorted(work, reverse=True)  # the dearest first, or the last to end would be long alone
+
+
+def test_trunks_of_other_lengths_share_no_stack(write_ladder, tmp_path):
+    trunk = '[recipe]\nschedule = "trunk"\nbatch_rule = "fixed"\nbatch_tokens = 96\n'
+    groups = "".join(
+        f"[[runs]]\nparams = 2e3\ntokens = {tokens}\nseeds = {seed}\n"
+        for seed, tokens in enumerate(([4e3, 8e3], [4e3, 8e3], [4e3, 16e3], [4e3]))
+    )
+    tasks = tasks_of(_runs(write_ladder(groups, TINY.replace("[recipe]\n", trunk)), tmp_path), 4)
+    assert sorted(sorted({run.seed for run in task.runs}) for task in tasks) == [[0, 1], [2], [3]]
+    for branch in (branch for task in tasks for branch in task.branches):
+        assert len({run.steps for run in branch}) == 1
 
 
 @pytest.mark.parametrize(
@@ -243,7 +260,14 @@ def test_sizes_are_settled_as_they_are_trained(write_ladder, tmp_path):
     runs = {(run.shape.parameters()["total"], run.tokens) for run in ladder.runs(source)}
     assert sizes[0] == sizes[1]
     assert {(s["params"], s["tokens"]) for s in sizes} <= runs
-    assert all(s["compute"] > 0 for s in sizes)
+    for asked, settled in zip((4e3, 4e3, 8e3), sizes, strict=True):
+        assert settled["tokens"] == pytest.approx(asked, rel=0.05)
+        (run,) = (
+            run
+            for run in ladder.runs(source)
+            if run.seed == 0 and (run.shape.parameters()["total"], run.tokens) == tuple(settled.values())[:2]
+        )
+        assert settled["compute"] == training_flops(run.shape, run.tokens)["compute"]
 
 
 def test_a_system_that_knows_no_affinity_trains_on_all_its_cores(monkeypatch):
@@ -332,6 +356,26 @@ def test_the_run_table_has_a_row_per_run_and_its_entropy_rate(write_ladder, tmp_
     assert "blew up" in capsys.readouterr().out
 
 
+def test_seeds_of_runs_that_blew_up_are_taken_and_those_that_diverged_have_a_row(tmp_path):
+    import csv
+    import tomllib
+
+    common = {"params": 1, "tokens": 1, "learning_rate_factor": 1.0, "loss_unit": "nats/token", "kl": None}
+    common |= {"source": {"kind": "files", "fingerprint": "f", "tokenizer": "bytes", "entropy_rate": None}}
+    common |= {"compute_convention": "c"}
+    found = ((0, 1.0, "finished"), (3, 9.0, "diverged"), (7, None, "nan"))
+    records = [
+        common | {"run_id": str(seed), "seed": seed, "loss": loss, "status": status, "outlier": seed > 0}
+        for seed, loss, status in found
+    ]
+    write_table(tmp_path / "runs.csv", records, "t")
+    rows = list(csv.DictReader((tmp_path / "runs.csv").open()))
+    assert [(row["seed"], row["outlier"]) for row in rows] == [("0", "false"), ("3", "true")]
+    meta = tomllib.loads((tmp_path / "runs.toml").read_text())
+    assert meta["seeds_taken"] == 8
+    assert meta["shared_evaluation"] is True
+
+
 def test_a_run_table_of_any_name_is_read_back(write_ladder, tmp_path):
     out = tmp_path / "out"
     text = TINY.replace('"tiny"', '"zwölf 🙂 \\"facts\\""')
@@ -412,6 +456,69 @@ def test_tasks_of_a_worker_that_fails_are_begun_again(error, words, write_ladder
     with pytest.raises(executors.ExecutorError, match=words):
         next(trained)
     assert asked == [4, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (41_200, "41.2k"),
+        (999_499, "999k"),
+        (999_999, "1M"),
+        (2.5e9, "2.5G"),
+        (1.4e12, "1.4T"),
+        (3e15, "3P"),
+        (12.34, "12.3"),
+    ],
+)
+def test_numbers_have_three_digits_and_a_prefix(number, words):
+    assert short(number) == words
+    assert short(number, "B") == f"{words}B"
+
+
+def test_workers_take_the_next_task_when_free():
+    assert makespan([5, 3, 2, 4], 2) == 9  # one takes 5 and 4, the other 3 and 2
+    assert makespan([5, 3, 2, 4], 1) == 14
+    assert makespan([], 2) == 0
+
+
+@pytest.mark.parametrize("stack", [1, 2])
+def test_a_plan_forecasts_steps_and_evaluations_and_adds_up(
+    write_ladder, tmp_path, monkeypatch, capsys, stack
+):
+    """Of steps of a second each: a branch ends in an evaluation, a third of a step per batch of tokens."""
+    monkeypatch.setattr("bayescale_trainer.progress.step_seconds", lambda *_: 1.0)
+    trunk = '[recipe]\nschedule = "trunk"\nbatch_rule = "fixed"\nbatch_tokens = 96\n'
+    ladder = read_ladder(write_ladder(f"stack = {stack}\n{RUNS}", TINY.replace("[recipe]\n", trunk)))
+    source = ladder.open_source(tmp_path)
+    runs = ladder.runs(source)
+    tasks = tasks_of(runs, stack)
+    seconds = forecast_seconds(tasks, source, "cpu")
+    for task in tasks:
+        short_, long = (branch[0] for branch in task.branches)
+        steps = long.steps + short_.cooldown_steps + 2 * 4_800 / long.batch_tokens / 3
+        assert seconds[task.id] == pytest.approx(steps)
+    print_plan(runs, tasks, source, "cpu", 1)
+    printed = capsys.readouterr().out
+    flops = sum(training_flops(run.shape, run.tokens)["compute"] for run in runs)
+    assert f"8 runs, {flops:.3e} FLOPs, about {clock(sum(seconds.values()))} with 1 at a time" in printed
+    first = tasks[0].runs[0]
+    (row,) = (line for line in printed.splitlines() if first.id in line)
+    assert row.endswith(f"{seconds[tasks[0].id] / (2 * stack):.1f} s")
+
+
+def test_what_is_left_of_a_ladder_is_told_by_its_work(monkeypatch):
+    """After a quarter of the work in ten seconds thirty are left."""
+    now = [0.0]
+    monkeypatch.setattr("bayescale_trainer.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("bayescale_trainer.progress.cost", lambda task: task.work)
+    machine = SimpleNamespace(ceiling_flops=1.0)
+    monkeypatch.setattr("bayescale_trainer.progress.measure", lambda *_: machine)
+    one, other = (SimpleNamespace(id=name, work=work) for name, work in (("a", 1.0), ("b", 3.0)))
+    display = Display([], [one, other], (), "cpu")
+    assert display._eta() == "?"
+    now[0] = 10.0
+    display.finished(one, [])
+    assert display._eta() == "0:30"
 
 
 @pytest.mark.parametrize(

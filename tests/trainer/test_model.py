@@ -70,7 +70,10 @@ def test_training_compute_is_three_forwards_and_6nd_its_shorthand():
     compute = training_flops(shape, 1000)
     term = forward_flops(shape)
     assert compute["compute"] == 3000 * (term["matmul"] + term["head"] + term["attention_causal"])
+    full = term["matmul"] + term["head"] + term["attention_full"]
+    assert compute["compute_full_attention"] == 3000 * full
     assert compute["compute_6nd"] == 6 * shape.parameters()["non_embedding"] * 1000
+    assert compute["compute_6nd_total"] == 6 * shape.parameters()["total"] * 1000
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -123,6 +126,21 @@ def test_shape_of_size_is_the_nearest_of_its_rule(size):
     assert shape.width % 8 == 0
     assert abs(math.log(shape.parameters()["total"] / size)) < 0.4
     assert shape.layers == max(2, round(shape.width / shape.aspect))
+
+
+@pytest.mark.parametrize(
+    ("width", "aspect", "layers"), [(160, 64.0, 2), (176, 64.0, 3), (64, 16.0, 4), (32, 64.0, 2)]
+)
+def test_layers_are_the_nearest_to_the_aspect_and_both_kinds_of_block_hold_as_much(width, aspect, layers):
+    made = [
+        shape_of_width(width, vocabulary=64, context=24, aspect=aspect, mlp=mlp)
+        for mlp in ("relu2", "swiglu")
+    ]
+    for shape in made:
+        assert shape.layers == layers
+        per_block = shape.parameters()["non_embedding"] / layers
+        # A hidden unit more or less is 3 widths; hidden units come in eights.
+        assert per_block == pytest.approx(12 * width**2, abs=3 * width * 4)
 
 
 @pytest.mark.parametrize("lacking", ["Triton", "a C compiler", "Python.h", None])

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from bayescale_trainer import recipe as rules
@@ -40,6 +42,26 @@ def test_trunk_is_constant_until_each_branch_cools_down():
     assert _run(recipe, seed=1).trunk != short.trunk
 
 
+def test_shares_of_the_peak_rate_are_those_of_the_papers():
+    """A linear rise; half a cosine to the final share; and 1 - sqrt over a cooldown, as if a step longer."""
+    cosine = {"warmup": 10, "schedule": "cosine", "final": 0.1, "cooldown": 0}
+
+    def share(step, ends_at=1.0):
+        return rules.schedule_share(step, steps=110, ends_at=ends_at, **cosine)
+
+    assert [share(step) for step in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert share(60) == pytest.approx(0.1 + 0.9 / 2)
+    assert share(109) == pytest.approx(0.1 + 0.45 * (1 + np.cos(0.99 * np.pi)))
+    assert share(109, ends_at=0.5) == pytest.approx(0.1)
+    assert share(60, ends_at=2.0) == pytest.approx(0.1 + 0.45 * (1 + np.cos(50 / 210 * np.pi)))
+    fixed = {"batch_rule": "fixed", "batch_tokens": 96, "least_batch_tokens": 96}
+    trunk = Recipe(schedule="trunk", cooldown_share=0.2, warmup_tokens_per_param=0, **fixed)
+    run = _run(trunk, 9_600)
+    assert (run.steps, run.cooldown_steps, run.branch_step) == (100, 20, 80)
+    cooled = [run.share(step) for step in range(79, 100)]
+    assert cooled == pytest.approx([1 - np.sqrt(i / 21) for i in range(21)])
+
+
 def test_mup_lowers_the_inner_rates_in_proportion_to_width():
     narrow, wide = (rules.learning_rates(Recipe(), _shape(width), 1e6) for width in (32, 128))
     assert wide["matrix"] == pytest.approx(narrow["matrix"] / 4)
@@ -56,17 +78,26 @@ def test_published_rules_at_a_hand_computed_point():
     rate = rules.learning_rates(step_law, shape, 1e9)["matrix"]
     assert rate == pytest.approx(1.79 * size**-0.713 * 1e9**0.307)
     assert rules.batch_tokens(step_law, shape, 1e9) == pytest.approx(0.58 * 1e9**0.571, rel=0.01)
+    assert rules.batch_tokens(porian, shape, 1e9) == pytest.approx(0.00037 * size**0.703 * 2048, rel=0.01)
+    few = Recipe(batch_rule="fixed", batch_tokens=100, least_batch_tokens=960)
+    assert rules.batch_tokens(few, shape, 1e9) == 960
 
 
 def test_second_moment_remembers_the_same_tokens_at_any_batch():
     recipe = Recipe()
     small, large = rules.beta2(recipe, 500), rules.beta2(recipe, 1000)
     assert small**2 == pytest.approx(large)
+    half_life = rules.beta2(Recipe(beta2_half_life_tokens=5_000), 500)
+    assert half_life**10 == pytest.approx(0.5)
+    assert (rules.beta2(recipe, 1), rules.beta2(recipe, 10**6)) == (0.999, 0.9)
 
 
 def test_warm_up_is_bounded_by_its_share_of_d():
     run = _run(tokens=5_000)
     assert run.warmup_steps <= 0.1 * run.steps + 1
+    size = _shape().parameters()["total"]
+    once = Recipe(batch_rule="fixed", batch_tokens=96, least_batch_tokens=96, warmup_share=0.5)
+    assert _run(once, 40 * size).warmup_steps == -(-size // 96)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +114,27 @@ def test_warm_up_is_bounded_by_its_share_of_d():
 def test_bad_recipes_are_refused_in_words(table, message):
     with pytest.raises(RecipeError, match=message):
         Recipe.from_table(table)
+
+
+@pytest.mark.parametrize(("asked", "steps"), [(4_800, 50), (4_840, 50), (4_860, 51), (10, 1)])
+def test_tokens_are_the_nearest_whole_number_of_steps(asked, steps):
+    fixed = Recipe(batch_rule="fixed", batch_tokens=96, least_batch_tokens=96)
+    run = _run(fixed, asked)
+    assert (run.steps, run.tokens) == (steps, 96 * steps)
+
+
+def test_a_pool_is_no_larger_than_its_source_nor_than_the_tokens_trained_on():
+    finite = SimpleNamespace(fingerprint="f", train_windows=50)
+    for asked, windows in ((None, 50), (1_200, 50), (480, 40)):
+        run = plan_run(Recipe(), finite, _shape(), 10_000, seed=0, unique_tokens=asked)
+        assert run.pool_windows == windows
+        assert run.unique_tokens == 12 * windows
+    assert _run(unique_tokens=10**6).unique_tokens == _run().tokens
+
+
+def test_a_factor_multiplies_every_rate():
+    one, double = (dict(_run(learning_rate_factor=f).learning_rate) for f in (1.0, 2.0))
+    assert double == pytest.approx({kind: 2 * rate for kind, rate in one.items()})
 
 
 def test_id_changes_with_everything_that_changes_the_result():
@@ -117,3 +169,5 @@ def test_a_pool_is_read_in_whole_epochs_each_in_its_own_order():
     for epoch in (windows[:40], windows[40:80]):
         np.testing.assert_array_equal(np.unique(epoch, axis=0), np.unique(pool, axis=0))
     assert (windows[:40] != windows[40:80]).any()
+    other = stacked([_run(unique_tokens=40 * 12, seed=1)], SOURCE, 0)[0].numpy()
+    assert (windows[: len(other)] != other).any()
