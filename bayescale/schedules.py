@@ -88,7 +88,8 @@ def _every_step(step: Any, learning_rate: Any) -> tuple[np.ndarray, np.ndarray, 
     every = np.arange(1, rows[-1] + 1)
     rates = np.where(every < rows[0], rate[0] * every / rows[0], np.interp(every, rows, rate))
     drops = np.where(every > rows[0], -np.diff(rates, prepend=0.0), 0.0)
-    return rows, rates, drops
+    # A warm-up is no negative annealing, whether rows show it or not.
+    return rows, rates, np.where(np.maximum.accumulate(drops > 0), drops, 0.0)
 
 
 def with_schedule_areas(table: RunTable, *, decay: float = 0.999) -> RunTable:

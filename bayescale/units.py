@@ -19,6 +19,8 @@ _WORST_PLAUSIBLE: dict[str, float] = {
     "bits/byte": 8.0,
     "perplexity": 256_000.0,
 }
+# A tokenizer of bytes has one, and a few to begin and end texts with.
+_MOST_PER_BYTE = 1.2
 
 
 # "21,000,000", "410M" and "1.4T" are how people and trackers write counts.
@@ -60,10 +62,10 @@ def check_unit(unit: str, tokens_per_byte: float | None) -> None:
             f"losses in {unit} need the tokenizer's tokens per byte to become nats/token; "
             "give tokens_per_byte (--tokens-per-byte), about 0.2 to 0.3 for English and BPE"
         )
-    if tokens_per_byte is not None and not 0 < tokens_per_byte <= 4:
+    if tokens_per_byte is not None and not 0 < tokens_per_byte <= _MOST_PER_BYTE:
         raise TableError(
-            f"tokens_per_byte is {tokens_per_byte:g}; expected between 0 and 4 "
-            "(it is tokens divided by bytes, not bytes per token)"
+            f"tokens_per_byte is {tokens_per_byte:g}; expected between 0 and {_MOST_PER_BYTE:g} "
+            "(it is tokens divided by bytes, not bytes per token: 1 for bytes themselves)"
         )
 
 

@@ -42,6 +42,8 @@ def test_columns_and_values_that_say_another_unit_are_refused(tmp_path):
         ("bpb2", "bits/byte"),
         ("bits per token", "bits/token"),
         ("val_nats_per_byte", "nats/byte"),
+        ("loss (bits/byte)", "bits/byte"),
+        ("loss [nats/byte]", "nats/byte"),
         ("eval/apples loss", None),
         ("supplied_loss", None),
     ],

@@ -53,6 +53,17 @@ def test_rows_may_be_steps_apart_and_a_warm_up_counts_as_area_alone():
     area, annealed = bs.schedule_areas([100, 200], [1.0, 1.0])
     assert area.tolist() == pytest.approx([50.5, 150.5])
     assert annealed.tolist() == [0.0, 0.0]
+    step = np.arange(10, 501, 10)
+    rate = np.interp(step, [0, 100, 200, 500], [0.0, 3.0, 3.0, 0.1])
+    for shown in (step > 0, step >= 100):  # rows of the warm-up are there, or are not
+        _, annealed = bs.schedule_areas(step[shown], rate[shown])
+        reduction = schedule_reduction(step[shown], rate[shown])
+        seen = np.flatnonzero(step[shown] == 500)[0]
+        ends = (annealed[seen], reduction[seen])
+        if shown.all():
+            with_warm_up = ends
+    assert ends == pytest.approx(with_warm_up)
+    assert min(ends) > 0.1
 
 
 def test_curves_of_a_table_have_their_own_schedules():

@@ -17,7 +17,7 @@ from bayescale.units import (
 @given(
     loss=st.lists(st.floats(0.1, 12), min_size=1, max_size=5),
     unit=st.sampled_from(LOSS_UNITS),
-    tokens_per_byte=st.floats(0.05, 2),
+    tokens_per_byte=st.floats(0.05, 1.2),
 )
 def test_units_invert(loss, unit, tokens_per_byte):
     there = from_nats_per_token(np.array(loss), unit, tokens_per_byte)
@@ -51,6 +51,7 @@ def test_the_worst_plausible_loss_is_a_uniform_guess(unit):
         ("nats", None, "'nats' is unknown; expected one of nats/token"),
         ("bits/byte", None, "need the tokenizer's tokens per byte"),
         ("bits/byte", -1.0, "tokens_per_byte is -1"),
+        ("bits/byte", 3.7, "not bytes per token"),
         ("bits/byte", 5.0, "not bytes per token"),
     ],
 )
