@@ -14,7 +14,7 @@ from bayescale.errors import FitError
 from bayescale.inference.diagnostics import Diagnostics, diagnose
 from bayescale.inference.evidence import Evidence
 from bayescale.laws import Law, Prior, find_law, parse_priors
-from bayescale.model.coordinates import LogParameters, Whitened
+from bayescale.model.coordinates import Level, LogParameters, Whitened
 from bayescale.model.making import make_model, shared_trunks
 from bayescale.model.model import BLOCK, SCALE_PRIORS, Model
 from bayescale.model.noise import Noise
@@ -333,7 +333,7 @@ def prior_predictive(
 
 
 def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
-    """Place a model's start at its mode, and whiten a law that has no level/slope coordinates.
+    """Place a model's start at its mode, and whiten a law that is not sampled by its level and slopes.
 
     Returns the model and, for models without discrepancy and groups, the law coordinates of other modes
     with a share of the mass.
@@ -346,7 +346,7 @@ def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
     start = modes[0].point[block]
     massive = [m for m, share in zip(modes, shares(modes), strict=True) if share > MIN_SHARE]
     others = [m.point[block] for m in massive if m is not modes[0]]
-    if isinstance(model.coordinates, LogParameters):
+    if isinstance(model.coordinates, Level | LogParameters):
         scale = np.linalg.cholesky(modes[0].covariance[block, block])
         others = [np.linalg.solve(scale, o - start) for o in others]
         coordinates = Whitened(model.coordinates, tuple(start.tolist()), tuple(map(tuple, scale.tolist())))

@@ -6,7 +6,7 @@ from scipy import stats
 
 from bayescale.fitting import prepare
 from bayescale.laws import BUILTIN, CentredLaw, find_law
-from bayescale.model.coordinates import natural_coordinates
+from bayescale.model.coordinates import Level, LevelSlope, LogParameters, natural_coordinates
 from bayescale.model.discrepancy import Discrepancy, axes_of, knots_over, stretch_of
 from bayescale.model.making import make_model
 from tests.conftest import simulated_table
@@ -60,10 +60,22 @@ def test_numpy_and_pymc_densities_agree(law, options):
         assert logp(values) == pytest.approx(expected, rel=1e-10, abs=1e-8)
 
 
-@pytest.mark.parametrize("name", ["chinchilla", "chinchilla-shared", "kaplan-floor", "power-params-floor"])
-def test_log_jacobian_is_the_determinant(name):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("chinchilla", LevelSlope),
+        ("chinchilla-shared", LevelSlope),
+        ("power-params-floor", LevelSlope),
+        ("kaplan-floor", Level),
+        ("muennighoff", Level),
+        ("curve-bnsl-1", Level),
+        ("kaplan", LogParameters),
+    ],
+)
+def test_log_jacobian_is_the_determinant(name, kind):
     law = CentredLaw(BUILTIN[name])
-    coordinates = natural_coordinates(law)
+    coordinates = natural_coordinates(law, {i: 10.0 + number for number, i in enumerate(law.law.inputs)})
+    assert isinstance(coordinates, kind)
     rng = np.random.default_rng(1)
     values = {n: rng.uniform(0.3, 1.5) for n in law.names}
     z = coordinates.from_sampled(values)

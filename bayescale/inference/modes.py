@@ -28,6 +28,7 @@ def find_modes(model: Model, *, seed: int = 0) -> list[Mode]:
         If there is none.
     """
     pool = _profiled(model, prior_draws(model, _DRAWS, np.random.default_rng(seed)))
+    pool = pool[np.isfinite(pool).all(axis=1)]  # of wide priors some draws have an infinite loss
     spread = pool.var(axis=0)
     best = pool[np.argsort(-model.log_density(pool))[:_BEST]]
     chosen = _far_apart(best, _STARTS, spread)

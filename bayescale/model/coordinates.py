@@ -110,10 +110,51 @@ class LogParameters:
 
 
 @dataclass(frozen=True)
-class Whitened:
-    """Standardised log parameters: ``u = mode + scale @ z`` with scale from the curvature there."""
+class Level:
+    """Log L0, the loss at the centre, in place of the floor: E = L0 minus what the law adds there.
 
-    base: LogParameters
+    What data leave open is how L0 divides into the floor and the rest: in log E and log amplitudes a ridge
+    that bends, in log L0 a straight one. The other parameters are as in `LogParameters`.
+    """
+
+    floor: str
+    law: CentredLaw
+    centre: Mapping[str, float]
+
+    @property
+    def rest(self) -> LogParameters:
+        """The other parameters."""
+        return LogParameters({n: p.positive for n, p in self.law.priors.items() if n != self.floor})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates."""
+        return ("log_level", *self.rest.names)
+
+    def to_sampled(self, z: Any, xp: Any) -> Sampled:
+        rest = self.rest.to_sampled(z[..., 1:], xp)
+        level = xp.exp(z[..., 0])
+        floor = level - self._reducible(rest.values, xp)
+        logs = {self.floor: _log_with_tangent(floor, _FLOOR_SHARE * level, xp), **rest.logs}
+        return Sampled({self.floor: floor, **rest.values}, logs, rest.log_jacobian + z[..., 0])
+
+    def from_sampled(self, values: Mapping[str, Any]) -> np.ndarray:
+        level = values[self.floor] + self._reducible(values, np)
+        rest = self.rest.from_sampled(values)
+        columns = np.broadcast_arrays(np.log(level), *np.moveaxis(rest, -1, 0))
+        return np.stack(columns, axis=-1)
+
+    def _reducible(self, values: Mapping[str, Any], xp: Any) -> Any:
+        at_centre = np.zeros(len(self.law.law.inputs))
+        known = {**values, self.floor: 0.0}
+        return self.law.function(self.centre, xp)(*(known[n] for n in self.law.names), *at_centre)
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """Standardised coordinates: ``u = mode + scale @ z`` with scale from the curvature there."""
+
+    base: Level | LogParameters
     mode: tuple[float, ...]
     scale: tuple[tuple[float, ...], ...]
 
@@ -133,10 +174,12 @@ class Whitened:
         return np.linalg.solve(np.asarray(self.scale), centred[..., None])[..., 0]
 
 
-def natural_coordinates(law: CentredLaw) -> LevelSlope | LogParameters:
-    """Return level/slope coordinates where the law's terms allow them, else log parameters."""
+def natural_coordinates(law: CentredLaw, centre: Mapping[str, float]) -> LevelSlope | Level | LogParameters:
+    """Return level/slope coordinates where the law's terms allow them, else the level, else logarithms."""
     if law.power_terms is not None and law.floor is not None:
         return LevelSlope(law.floor, law.power_terms)
+    if law.floor is not None and law.priors[law.floor].positive:
+        return Level(law.floor, law, centre)
     return LogParameters({n: prior.positive for n, prior in law.priors.items()})
 
 

@@ -80,7 +80,7 @@ def make_model(
         group=group,
         group_names=names,
         all_scale_priors=SCALE_PRIORS | dict(scale_priors or {}),
-        coordinates=natural_coordinates(CentredLaw(law)),
+        coordinates=natural_coordinates(CentredLaw(law), centre),
     )
 
 
