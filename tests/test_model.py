@@ -70,10 +70,11 @@ def test_numpy_and_pymc_densities_agree(law, options):
         ("muennighoff", Level),
         ("curve-bnsl-1", Level),
         ("kaplan", LogParameters),
+        (BUILTIN["chinchilla"].with_priors({"E": "Normal(1.7, 0.3)"}), Level),
     ],
 )
 def test_log_jacobian_is_the_determinant(name, kind):
-    law = CentredLaw(BUILTIN[name])
+    law = CentredLaw(find_law(name))
     coordinates = natural_coordinates(law, {i: 10.0 + number for number, i in enumerate(law.law.inputs)})
     assert isinstance(coordinates, kind)
     rng = np.random.default_rng(1)

@@ -135,7 +135,9 @@ class Level:
         rest = self.rest.to_sampled(z[..., 1:], xp)
         level = xp.exp(z[..., 0])
         floor = level - self._reducible(rest.values, xp)
-        logs = {self.floor: _log_with_tangent(floor, _FLOOR_SHARE * level, xp), **rest.logs}
+        logs = dict(rest.logs)
+        if self.law.priors[self.floor].positive:
+            logs[self.floor] = _log_with_tangent(floor, _FLOOR_SHARE * level, xp)
         return Sampled({self.floor: floor, **rest.values}, logs, rest.log_jacobian + z[..., 0])
 
     def from_sampled(self, values: Mapping[str, Any]) -> np.ndarray:
@@ -178,7 +180,7 @@ def natural_coordinates(law: CentredLaw, centre: Mapping[str, float]) -> LevelSl
     """Return level/slope coordinates where the law's terms allow them, else the level, else logarithms."""
     if law.power_terms is not None and law.floor is not None:
         return LevelSlope(law.floor, law.power_terms)
-    if law.floor is not None and law.priors[law.floor].positive:
+    if law.floor is not None:
         return Level(law.floor, law, centre)
     return LogParameters({n: prior.positive for n, prior in law.priors.items()})
 
