@@ -21,7 +21,7 @@ from bayescale.fitting import Fit
 from bayescale.inference.diagnostics import Diagnostics
 from bayescale.inference.evidence import Evidence
 from bayescale.laws import Law, parse_prior
-from bayescale.model.coordinates import Coordinates, Level, LogParameters, Whitened
+from bayescale.model.coordinates import NEEDS_WHITENING, Coordinates, Whitened
 from bayescale.model.making import make_model
 from bayescale.runs import RunTable, TableMeta
 
@@ -122,7 +122,7 @@ def _rebuild(tree: xr.DataTree, header: Mapping[str, Any]) -> Fit:
     )
     if options["method"] == "fast":
         model = model.with_plain_weights()
-    if header["whitened"] is not None and isinstance(model.coordinates, Level | LogParameters):
+    if header["whitened"] is not None and isinstance(model.coordinates, NEEDS_WHITENING):
         mode, scale = header["whitened"]["mode"], header["whitened"]["scale"]
         whitened = Whitened(model.coordinates, tuple(mode), tuple(map(tuple, scale)))
         model = replace(model, coordinates=whitened)

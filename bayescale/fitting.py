@@ -14,7 +14,7 @@ from bayescale.errors import FitError
 from bayescale.inference.diagnostics import Diagnostics, diagnose
 from bayescale.inference.evidence import Evidence
 from bayescale.laws import Law, Prior, find_law, parse_priors
-from bayescale.model.coordinates import Level, LogParameters, Whitened
+from bayescale.model.coordinates import NEEDS_WHITENING, Whitened
 from bayescale.model.making import make_model, shared_trunks
 from bayescale.model.model import BLOCK, SCALE_PRIORS, Model
 from bayescale.model.noise import Noise
@@ -346,7 +346,7 @@ def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
     start = modes[0].point[block]
     massive = [m for m, share in zip(modes, shares(modes), strict=True) if share > MIN_SHARE]
     others = [m.point[block] for m in massive if m is not modes[0]]
-    if isinstance(model.coordinates, Level | LogParameters):
+    if isinstance(model.coordinates, NEEDS_WHITENING):
         scale = np.linalg.cholesky(modes[0].covariance[block, block])
         others = [np.linalg.solve(scale, o - start) for o in others]
         coordinates = Whitened(model.coordinates, tuple(start.tolist()), tuple(map(tuple, scale.tolist())))

@@ -6,7 +6,7 @@ from scipy import stats
 
 from bayescale.fitting import prepare
 from bayescale.laws import BUILTIN, CentredLaw, find_law
-from bayescale.model.coordinates import Level, LevelSlope, LogParameters, natural_coordinates
+from bayescale.model.coordinates import Level, LevelRatios, LevelSlope, LogParameters, natural_coordinates
 from bayescale.model.discrepancy import Discrepancy, axes_of, knots_over, stretch_of
 from bayescale.model.making import make_model
 from tests.conftest import simulated_table
@@ -69,7 +69,10 @@ def test_numpy_and_pymc_densities_agree(law, options):
         ("kaplan-floor", Level),
         ("muennighoff", Level),
         ("curve-bnsl-1", Level),
-        ("kaplan", LogParameters),
+        ("kaplan", LevelRatios),
+        ("transfer", LevelRatios),
+        ("power-params", LogParameters),
+        ("distillation", LogParameters),
         (BUILTIN["chinchilla"].with_priors({"E": "Normal(1.7, 0.3)"}), Level),
     ],
 )

@@ -147,16 +147,58 @@ class Level:
         return np.stack(columns, axis=-1)
 
     def _reducible(self, values: Mapping[str, Any], xp: Any) -> Any:
-        at_centre = np.zeros(len(self.law.law.inputs))
-        known = {**values, self.floor: 0.0}
-        return self.law.function(self.centre, xp)(*(known[n] for n in self.law.names), *at_centre)
+        return loss_at_centre(self.law, self.centre, {**values, self.floor: 0.0}, xp)
+
+
+@dataclass(frozen=True)
+class LevelRatios:
+    """Log L0, the loss at the centre, and log ratios of amplitudes that scale it: for laws without a floor.
+
+    Of ``(a**(1/p) + b**(1/p))**p`` data know L0 well, but hardly which term it is made of: in log a and log b
+    a ridge that bends into both axes. With a = L0 / R(1, r), b = r a it is straight. The other parameters are
+    as in `LogParameters`.
+    """
+
+    amplitudes: tuple[str, ...]
+    law: CentredLaw
+    centre: Mapping[str, float]
+
+    @property
+    def rest(self) -> LogParameters:
+        """The other parameters."""
+        return LogParameters({n: p.positive for n, p in self.law.priors.items() if n not in self.amplitudes})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates."""
+        return ("log_level", *(f"log_ratio_{a}" for a in self.amplitudes[1:]), *self.rest.names)
+
+    def to_sampled(self, z: Any, xp: Any) -> Sampled:
+        first, *others = self.amplitudes
+        rest = self.rest.to_sampled(z[..., len(self.amplitudes) :], xp)
+        ratios = {a: z[..., 1 + k] for k, a in enumerate(others)}
+        relative = {first: 1.0, **{a: xp.exp(ratio) for a, ratio in ratios.items()}}
+        log_scale = z[..., 0] - xp.log(loss_at_centre(self.law, self.centre, {**rest.values, **relative}, xp))
+        logs = {first: log_scale, **{a: log_scale + ratio for a, ratio in ratios.items()}}
+        values = {a: xp.exp(log) for a, log in logs.items()}
+        # Ratios move no volume: the log-Jacobian is that of the logarithms.
+        return Sampled(
+            {**values, **rest.values}, {**logs, **rest.logs}, rest.log_jacobian + sum(logs.values())
+        )
+
+    def from_sampled(self, values: Mapping[str, Any]) -> np.ndarray:
+        first, *others = self.amplitudes
+        level = loss_at_centre(self.law, self.centre, values, np)
+        rest = np.moveaxis(self.rest.from_sampled(values), -1, 0)
+        ratios = [np.log(values[a]) - np.log(values[first]) for a in others]
+        return np.stack(np.broadcast_arrays(np.log(level), *ratios, *rest), axis=-1)
 
 
 @dataclass(frozen=True)
 class Whitened:
     """Standardised coordinates: ``u = mode + scale @ z`` with scale from the curvature there."""
 
-    base: Level | LogParameters
+    base: Level | LevelRatios | LogParameters
     mode: tuple[float, ...]
     scale: tuple[tuple[float, ...], ...]
 
@@ -176,13 +218,38 @@ class Whitened:
         return np.linalg.solve(np.asarray(self.scale), centred[..., None])[..., 0]
 
 
-def natural_coordinates(law: CentredLaw, centre: Mapping[str, float]) -> LevelSlope | Level | LogParameters:
+# Coordinates whose spreads differ by orders of magnitude, as NUTS does not like.
+NEEDS_WHITENING = (Level, LevelRatios, LogParameters)
+
+
+def loss_at_centre(law: CentredLaw, centre: Mapping[str, float], values: Mapping[str, Any], xp: Any) -> Any:
+    """Return the law's loss at the centre, of sampled parameters."""
+    at_centre = np.zeros(len(law.law.inputs))
+    return law.function(centre, xp)(*(values[n] for n in law.names), *at_centre)
+
+
+def natural_coordinates(
+    law: CentredLaw, centre: Mapping[str, float]
+) -> LevelSlope | Level | LevelRatios | LogParameters:
     """Return level/slope coordinates where the law's terms allow them, else the level, else logarithms."""
     if law.power_terms is not None and law.floor is not None:
         return LevelSlope(law.floor, law.power_terms)
     if law.floor is not None:
         return Level(law.floor, law, centre)
+    if len(amplitudes := _amplitudes(law, centre)) > 1:
+        return LevelRatios(amplitudes, law, centre)
     return LogParameters({n: prior.positive for n, prior in law.priors.items()})
+
+
+def _amplitudes(law: CentredLaw, centre: Mapping[str, float]) -> tuple[str, ...]:
+    """Return the amplitudes that scale the loss: all of them twice as large double it, whatever the rest."""
+    names = [n for n in law.names if n.endswith("_centre") and law.priors[n].positive]
+    found = tuple(n for n in names if law.units[n] == "nats/token")
+    rng = np.random.default_rng(0)
+    values = {n: rng.uniform(0.3, 0.9, 5) for n in law.names}
+    once = loss_at_centre(law, centre, values, np)
+    twice = loss_at_centre(law, centre, values | {n: 2 * values[n] for n in found}, np)
+    return found if np.allclose(twice, 2 * once, rtol=1e-9) else ()
 
 
 def _log_with_tangent(x: Any, start: Any, xp: Any) -> Any:
