@@ -225,7 +225,8 @@ NEEDS_WHITENING = (Level, LevelRatios, LogParameters)
 def loss_at_centre(law: CentredLaw, centre: Mapping[str, float], values: Mapping[str, Any], xp: Any) -> Any:
     """Return the law's loss at the centre, of sampled parameters."""
     at_centre = np.zeros(len(law.law.inputs))
-    return law.function(centre, xp)(*(values[n] for n in law.names), *at_centre)
+    with np.errstate(all="ignore"):  # of far draws from wide priors a loss overflows; none has a density
+        return law.function(centre, xp)(*(values[n] for n in law.names), *at_centre)
 
 
 def natural_coordinates(
