@@ -244,8 +244,8 @@ def natural_coordinates(
 
 def _amplitudes(law: CentredLaw, centre: Mapping[str, float]) -> tuple[str, ...]:
     """Return the amplitudes that scale the loss: all of them twice as large double it, whatever the rest."""
-    names = [n for n in law.names if n.endswith("_centre") and law.priors[n].positive]
-    found = tuple(n for n in names if law.units[n] == "nats/token")
+    at_centre = [n for name, n in law.derived.centred.items() if n != name]
+    found = tuple(n for n in at_centre if law.priors[n].positive and law.units[n] == "nats/token")
     rng = np.random.default_rng(0)
     values = {n: rng.uniform(0.3, 0.9, 5) for n in law.names}
     once = loss_at_centre(law, centre, values, np)
