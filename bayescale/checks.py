@@ -134,6 +134,28 @@ def _near_duplicates(table: RunTable) -> Iterator[Finding]:
         )
 
 
+def _checkpoints(table: RunTable) -> Iterator[Finding]:
+    if "trunk" in table.frame:
+        return
+    ways = [c for c in ("tokens", "step") if c in table.frame]
+    columns = {str(c).strip().lower(): c for c in table.frame}
+    names = [columns[n] for n in _RUN_NAMES if n in columns and n != "model"]  # of one model many are trained
+    if not ways or not names:
+        return
+    runs = table.frame.groupby(table.frame[names[0]])
+    one_model = runs["params"].nunique() == 1 if "params" in table.frame else True
+    several = (runs[ways[0]].nunique() > 1) & one_model
+    if several.any():
+        yield Finding(
+            "checkpoints",
+            f"{int(several.sum())} of {len(several)} runs by {names[0]!r} have rows at several {ways[0]}: "
+            "checkpoints of one run share its noise, and before the learning rate has decayed their losses "
+            "lie above those of runs that end there. Keep the last of each, or say --columns "
+            f"'trunk={names[0]}', which gives them a common offset",
+            "arXiv:2405.18392",
+        )
+
+
 def _outliers(table: RunTable) -> Iterator[Finding]:
     if "outlier" in table.frame and (flagged := int(table.frame["outlier"].sum())):
         yield Finding(
@@ -305,6 +327,7 @@ _CHECKS: tuple[Callable[[RunTable], Iterator[Finding]], ...] = (
     _small_counts,
     _mixed,
     _near_duplicates,
+    _checkpoints,
     _outliers,
     _repeated_data,
     _ratio_range,
