@@ -63,7 +63,7 @@ def renamed(frame: pd.DataFrame, mapping: Mapping[str, str], path: Path) -> pd.D
         If there is no such column, a name is no column of ours, or a factor meets text.
     """
     have = list(map(str, frame.columns))
-    split = {ours: _split_factor(theirs, have) for ours, theirs in mapping.items()}
+    split = {ours: split_factor(theirs, have) for ours, theirs in mapping.items()}
     mapping = {ours: theirs for ours, (theirs, _) in split.items()}
     for ours, theirs in mapping.items():
         if theirs not in have:
@@ -110,7 +110,7 @@ def suggested_mapping(have: Sequence[str]) -> str:
     return f'Say which column is which: --columns "{pairs}"'
 
 
-def _split_factor(theirs: str, have: Sequence[str]) -> tuple[str, float]:
+def split_factor(theirs: str, have: Sequence[str]) -> tuple[str, float]:
     """Split ``"Tokens (B) * 1e9"`` into a column's name and a factor; a name that exists is left alone."""
     name, star, factor = theirs.rpartition("*")
     if theirs in have or not star:

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import pydantic
 
-from bayescale.columns import refuse_other_unit, renamed, suggested_mapping
+from bayescale.columns import refuse_other_unit, renamed, split_factor, suggested_mapping
 from bayescale.errors import TableError
 from bayescale.files import written_aside
-from bayescale.runs import RunTable, TableMeta, make_table
+from bayescale.runs import RunTable, TableMeta, detect_step, make_table
 from bayescale.units import check_unit, error_to_nats_per_token, from_nats_per_token
 
 # A run table has a row per trained model. More rows than this is a training log, or the wrong file.
@@ -78,6 +78,10 @@ def read_runs(
         raise TableError(f"{path}: no column 'loss'; found {', '.join(have)}. {suggested_mapping(have)}")
     if loss_unit is None and "loss_unit" not in about:
         refuse_other_unit(mapping.get("loss", "loss"), path)
+    _, factor = split_factor(mapping.get("loss", "loss"), list(map(str, numbered.columns)))
+    if factor != 1 and meta.loss_step is None:  # what was rounded is what the file holds
+        step = detect_step(raw["loss"].to_numpy(float)[np.isfinite(raw["loss"])] / factor)
+        meta = meta.model_copy(update={"loss_step": step * factor})
     return make_table(raw, meta, where=str(path), drop_missing=drop_missing, rows=list(raw.index))
 
 

@@ -180,6 +180,17 @@ def test_what_is_no_file_is_an_error(name):
         bs.load(name)
 
 
+def test_losses_that_a_factor_converts_are_rounded_as_the_file_has_them(tmp_path):
+    (tmp_path / "runs.csv").write_text(
+        "params,tokens,bpb\n1e8,2e9,1.21\n2e8,2e9,1.1\n4e8,2e9,1.03\n4e8,4e9,\n"
+    )
+    table = bs.read_runs(
+        tmp_path / "runs.csv", columns={"loss": "bpb * 2.77"}, loss_unit="nats/token", drop_missing=True
+    )
+    assert table.meta.loss_step == pytest.approx(0.0277)
+    np.testing.assert_allclose(table.known_noise(), 0.01 / np.sqrt(12) / np.array([1.21, 1.1, 1.03]))
+
+
 def test_missing_rows_can_be_left_out(tmp_path):
     table = read_runs(written(tmp_path, GOOD + "8e8,2e10,\n"), drop_missing=True)
     assert len(table) == 3
