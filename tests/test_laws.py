@@ -69,6 +69,16 @@ def test_columns_of_known_inputs_are_read_as_their_symbols():
     assert mixed == law_from_formula("E + A*C**-a + B*U**-b")
 
 
+def test_a_column_that_is_called_as_parameters_are_is_not_taken_for_an_input():
+    assert find_law("E0 + A*N**-a", columns=["params", "E"]).inputs == ("N",)
+    with pytest.raises(
+        LawError, match=r"'E' is a column of the table, and by custom a parameter.*'other_name=E'"
+    ):
+        find_law("E + A*N**-a", columns=["params", "E"])
+    assert find_law("chinchilla", columns=["params", "tokens", "E"]).floor == "E"
+    assert find_law("E + F*bits**-f", columns=["bits"]).inputs == ("bits",)
+
+
 @pytest.mark.parametrize(
     ("law", "units"),
     [

@@ -6,6 +6,7 @@ from typing import Any
 from bayescale.errors import LawError, did_you_mean
 from bayescale.laws.builtin import BUILTIN
 from bayescale.laws.centred import CentredLaw
+from bayescale.laws.formula import names_in
 from bayescale.laws.law import INPUT_COLUMNS, Law, Parameter, as_used, law_from_formula
 from bayescale.laws.priors import (
     Either,
@@ -98,7 +99,8 @@ def find_law(
     Raises
     ------
     LawError
-        If the name is unknown or the formula cannot be read.
+        If the name is unknown, the formula cannot be read, or a symbol of it is a column and the name of some
+        built-in law's parameter.
     """
     if isinstance(law, Law):
         return law.with_priors(priors or {})
@@ -108,4 +110,12 @@ def find_law(
         one_of = f'expected one of {", ".join(BUILTIN)}, or a formula such as "E + A*N**-a"'
         known = f"{did_you_mean(law, BUILTIN)} {one_of}"
         raise LawError(f"law {law!r} is unknown; {known.lstrip()}")
+    columns = set(columns)
+    by_custom = {p.name for other in BUILTIN.values() for p in other.parameters}
+    if both := sorted(columns & names_in(law) & by_custom):
+        raise LawError(
+            f"law {law!r}: {both[0]!r} is a column of the table, and by custom a parameter; which is meant "
+            f"cannot be told. Call the parameter {both[0]}0, say, or the column otherwise (--columns "
+            f"'other_name={both[0]}')"
+        )
     return law_from_formula(law, columns=columns, priors=priors)
