@@ -342,6 +342,10 @@ def _shared_out(priors: Mapping[str, Any], laws: Sequence[str | Law]) -> list[di
 
 
 def _labelled(fits: "Sequence[Fit]") -> "dict[str, Fit]":
+    from bayescale.fitting import require_fit
+
+    for fit in fits:
+        require_fit(fit, "a table or fits")
     if len(fits) < 2:
         raise FitError(f"a comparison needs at least two laws, found {len(fits)}")
     # A built-in law some parameters of which are held is named by its formula.

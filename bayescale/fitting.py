@@ -235,8 +235,10 @@ def fit(
         ("chains", chains, 1),
         ("seed", seed, 0),
     ):
-        if value < least:
-            raise FitError(f"{name} is {value}; expected at least {least}")
+        if not (isinstance(value, int | np.integer) and value >= least):
+            raise FitError(f"{name} is {value!r}; expected a whole number, at least {least}")
+    if not isinstance(discrepancy, bool | np.bool_):
+        raise FitError(f"discrepancy is {discrepancy!r}; expected True or False")
     draws, tune, chains, seed, discrepancy = int(draws), int(tune), int(chains), int(seed), bool(discrepancy)
     group_effect = group_effect or shared_trunks(table)
     model, scale_priors = _model(
@@ -330,6 +332,20 @@ def prior_predictive(
     loss = np.exp(tree["prior_predictive"]["log_loss"])
     tree["prior_predictive"] = xr.DataTree(xr.Dataset({"loss": loss.assign_attrs(unit="nats/token")}))
     return tree
+
+
+def require_fit(fit: Any, expected: str = "a fit") -> None:
+    """Raise unless it is a fit: a table is given for one easily.
+
+    Raises
+    ------
+    FitError
+        If it is none.
+    """
+    if not isinstance(fit, Fit):
+        raise FitError(
+            f"found a {type(fit).__name__}; expected {expected}, as bayescale.fit and load_fit return"
+        )
 
 
 def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:

@@ -737,5 +737,5 @@ def test_no_more_draws_are_effective_than_are_kept():
     few = bs.fit(simulated_table(rows=30), discrepancy=False, method="fast", draws=10)
     assert few.diagnostics.min_ess == few.z[..., 0].size == 40
     assert not few.diagnostics.passed
-    with pytest.raises(FitError, match="draws is 9; expected at least 10"):
+    with pytest.raises(FitError, match="draws is 9; expected a whole number, at least 10"):
         bs.fit(simulated_table(rows=30), draws=9)

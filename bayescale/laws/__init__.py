@@ -104,6 +104,10 @@ def find_law(
     """
     if isinstance(law, Law):
         return law.with_priors(priors or {})
+    if not isinstance(law, str):
+        raise LawError(
+            f"law: found a {type(law).__name__}; expected a built-in law's name, a formula or a Law"
+        )
     if law in BUILTIN:
         return BUILTIN[law].with_priors(priors or {})
     if not any(mark in law for mark in "+*/("):
