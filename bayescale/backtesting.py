@@ -6,7 +6,7 @@ more expensive run. Each split's scores are kept when made, so that an interrupt
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
@@ -19,6 +19,7 @@ import pandas as pd
 from bayescale.errors import FitError
 from bayescale.files import made_folder, require_writable, written_aside
 from bayescale.laws import Law, Prior, find_law
+from bayescale.model.making import shared_trunks
 from bayescale.model.noise import Noise
 from bayescale.runs import RunTable, require_table
 
@@ -38,9 +39,12 @@ class Backtest:
         A row per held-out run and method: table, factor, method, passed (diagnostics), loss, median,
         pit (share of draws below the loss), crps and interval_score_90 (nats/token), log_density (nats),
         low_90, high_90.
+    options : mapping
+        How the fits were made: law, noise, priors given, group effect, seed.
     """
 
     scores: pd.DataFrame
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         tables, methods = (", ".join(map(str, self.scores[c].unique())) for c in ("table", "method"))
@@ -109,7 +113,8 @@ def backtest(
     law : str or Law
         The law.
     priors, noise, group_effect
-        As in `bayescale.fit`; of the Bayesian methods.
+        As in `bayescale.fit`; of the Bayesian methods, each as far as it applies. A hidden run has the offset
+        of a new group, whichever group it is of.
     factors : sequence of float
         Train on runs with C <= C_max / factor. Factors that leave under 12 runs, or no run to score, are
         passed over.
@@ -133,16 +138,24 @@ def backtest(
     found = find_law(law, columns=list(map(str, table.frame.columns)))
     seed = int(seed)
     how: dict[str, Any] = {"priors": dict(priors or {}), "noise": noise, "group_effect": group_effect}
+    written = how | {"priors": {name: str(prior) for name, prior in how["priors"].items()}}
     parts = []
     for factor, train, test in splits_of(table, factors):
         for method in methods:
             runs = f"{len(train)} runs up to C_max/{factor:g}, {len(test)} to score"
             progress(f"{table.name}: {method} on {runs}")
             make = partial(_score, method, train, test, found, how, seed)
-            written = how | {"priors": {name: str(prior) for name, prior in how["priors"].items()}}
-            part = _kept(folder, train, test, [found.to_dict(), written, method, seed], make)
+            # A point fit has neither priors nor noise: its scores stay those that were kept.
+            of_method = {} if method == "huber-bootstrap" else written
+            part = _kept(folder, train, test, [found.to_dict(), of_method, method, seed], make)
             parts.append(part.assign(table=table.name, factor=factor, method=method))
-    return Backtest(pd.concat(parts, ignore_index=True))
+    options = {
+        "law": found.name,
+        **written,
+        "group_effect": group_effect or shared_trunks(table),
+        "seed": seed,
+    }
+    return Backtest(pd.concat(parts, ignore_index=True), options)
 
 
 def splits_of(table: RunTable, factors: Sequence[float] = FACTORS) -> list[tuple[float, RunTable, RunTable]]:

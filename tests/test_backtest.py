@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 import bayescale as bs
-from bayescale import fitting
+from bayescale import backtesting, fitting
 from bayescale.backtesting import Backtest, backtest, crps, log_density, scored, splits_of
 from bayescale.errors import FitError
 from bayescale.plots.calibration import plot_coverage, plot_pit
@@ -199,6 +199,24 @@ def test_scores_are_kept_for_what_was_asked_and_a_seed_is_of_the_fits(tmp_path):
     pd.testing.assert_frame_equal(backtest(table, **how).scores, first)
     own = replace(table, meta=table.meta.model_copy(update={"floor_prior": "LogNormal(1, 0.01)"}))
     assert not np.allclose(backtest(own, **how).scores["median"], first["median"], rtol=1e-9)
+    grouped = replace(table, frame=table.frame.assign(group=np.arange(30) % 3))
+    shared, apart = (backtest(grouped, **how, group_effect=g).scores for g in ("group", None))
+    assert not np.allclose(shared["median"], apart["median"], rtol=1e-9)
+
+
+def test_a_point_fits_scores_are_kept_whatever_the_priors_and_noise(tmp_path, monkeypatch):
+    table = simulated_table(rows=30)
+    how = {"factors": [3.0], "methods": ["law-only", "huber-bootstrap"], "folder": tmp_path}
+    backtest(table, **how)
+    made = []
+    score = backtesting._score
+    monkeypatch.setattr(
+        backtesting, "_score", lambda method, *rest: made.append(method) or score(method, *rest)
+    )
+    own = {"priors": {"E": "LogNormal(1.7, 0.1)"}, "noise": "normal"}
+    options = backtest(table, **how, **own).options
+    assert made == ["law-only"]
+    assert options == {"law": "chinchilla", "group_effect": None, "seed": 0} | own
 
 
 @pytest.mark.parametrize("method", ["discrepancy", "law-only"])

@@ -104,6 +104,21 @@ def test_forecast_and_allocate_from_a_saved_fit(fit_nc, tmp_path):
     assert "lifetime_compute" in done.stdout
 
 
+def test_a_backtest_is_of_the_noise_priors_and_groups_that_a_fit_is_given(runs_csv, tmp_path):
+    command = ("backtest", runs_csv, "--splits", "10", "--against", "law-only")
+    own = ("--noise", "normal", "--prior", "E=LogNormal(1.8, 0.02)", "--group-effect", "params")
+    place = {"BAYESCALE_CACHE": str(tmp_path)}
+    plain = json.loads(run(*command, "--json", **place).stdout)
+    asked = json.loads(run(*command, *own, "--json", **place).stdout)
+    assert (plain["noise"], plain["priors"], plain["group_effect"]) == ("student-t", {}, None)
+    assert (asked["noise"], asked["group_effect"]) == ("normal", "params")
+    assert asked["priors"] == {"E": "LogNormal(1.8, 0.02)"}
+    for one, other in zip(plain["overall"], asked["overall"], strict=True):
+        assert one["half_width_%"] != other["half_width_%"]
+    said = run(*command, *own, **place).stdout
+    assert "fits: chinchilla, normal noise, prior E=LogNormal(1.8, 0.02), offsets by params\n" in said
+
+
 def test_sizes_are_read_as_people_write_them_or_refused():
     texts = ("70e9", "70B", "1.4T", "160M", "2.5K", "21,000,000")
     assert list(map(size, texts)) == [70e9, 70e9, 1.4e12, 160e6, 2500, 21e6]
@@ -314,6 +329,7 @@ BAD = [
     (("tables", "show", "nothing"), "is unknown"),
     (("backtest", "good.csv", "--splits", "three"), "--splits: found 'three'; expected a number"),
     (("backtest", "good.csv", "--against", "magic"), "method 'magic' is unknown"),
+    (("backtest", "good.csv", "--prior", "noise_df=Gamma(2, 1)", "--noise", "normal"), "with --noise normal"),
     (("forecast", "good.csv", "--at", "streams"), "--at: found 'streams'"),
     (("forecast", "good.csv", "--at", "streams=8X"), "--at: found '8X'; expected a number such as"),
     (("report", "good.csv", "-o", "r.html", "--compute", "1X"), "'--compute': found '1X'"),

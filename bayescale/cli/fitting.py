@@ -16,7 +16,7 @@ from bayescale.cli.options import (
     TableOptions,
     TableSource,
     TokensOption,
-    pairs,
+    priors_given,
     refuse_for_fit,
     size,
     target_inputs,
@@ -193,13 +193,8 @@ def _fit(table: "RunTable", how: FitOptions, output: Path | None = None) -> "Fit
 
     if how.method not in (methods := get_args(Method)):
         raise BayescaleError(f"--method: found {how.method!r}; expected one of {', '.join(methods)}")
-    options = asdict(how) | {"priors": pairs(how.prior, "--prior")}
-    del options["prior"]
-    for name in options["priors"]:
-        idle = "--no-discrepancy" if name.startswith("discrepancy_") and not how.discrepancy else ""
-        idle = "--noise normal" if name == "noise_df" and how.noise == "normal" else idle
-        if idle:
-            raise BayescaleError(f"--prior {name}: with {idle} there is none; leave one of the two out")
+    options = asdict(how)
+    options["priors"] = priors_given(options.pop("prior"), noise=how.noise, discrepancy=how.discrepancy)
     fitted = make(table, **options, progress=say)
     if output:
         fitted.save(output)

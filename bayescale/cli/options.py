@@ -189,6 +189,19 @@ def pairs(items: Iterable[str] | None, option: str) -> dict[str, str]:
     return found
 
 
+def priors_given(items: list[str] | None, *, noise: str, discrepancy: bool = True) -> dict[str, str]:
+    """Read --prior; raise for one of something that the model will not have."""
+    from bayescale.errors import BayescaleError
+
+    priors = pairs(items, "--prior")
+    for name in priors:
+        idle = "--no-discrepancy" if name.startswith("discrepancy_") and not discrepancy else ""
+        idle = "--noise normal" if name == "noise_df" and noise == "normal" else idle
+        if idle:
+            raise BayescaleError(f"--prior {name}: with {idle} there is none; leave one of the two out")
+    return priors
+
+
 def mappings(text: str) -> list[str]:
     """Split NAME=VALUE items at commas; a piece without = goes on with the one before: names hold commas.
 

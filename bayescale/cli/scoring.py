@@ -1,20 +1,25 @@
 """`bayescale backtest` and `scoreboard`: how often bands would have held."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bayescale.cli.options import (
     PEERS,
     AgainstOption,
+    GroupOption,
     JsonOption,
     LawOption,
+    NoiseOption,
+    PriorOption,
     SeedOption,
     TableOptions,
     TableSource,
     names,
     number,
+    priors_given,
 )
 from bayescale.cli.output import exit_by, json_text, print_data, print_frame, print_warnings, say
 
@@ -23,6 +28,9 @@ def backtest(
     source: TableSource,
     *,
     law: LawOption = "chinchilla",
+    prior: PriorOption = None,
+    noise: NoiseOption = "student-t",
+    group_effect: GroupOption = None,
     splits: Annotated[str, typer.Option(help="Train on runs up to C_max/3, /10, /30.")] = "3,10,30",
     against: AgainstOption = PEERS,
     seed: SeedOption = 0,
@@ -33,10 +41,13 @@ def backtest(
     from bayescale.backtesting import backtest as run
     from bayescale.files import cache_folder
 
+    how: dict[str, Any] = {"priors": priors_given(prior, noise=noise), "noise": noise}
     table = reading.load(source)
     result = run(
         table,
         law,
+        **how,
+        group_effect=group_effect,
         factors=[number(f, "--splits") for f in splits.split(",")],
         methods=["discrepancy", *names(against)],
         seed=seed,
@@ -47,14 +58,22 @@ def backtest(
     overall = result.summary().reset_index()
     failures = result.failures
     if as_json:
-        data = {"table": table.name, "overall": overall.to_dict("records")}
+        data = {"table": table.name, **result.options, "overall": overall.to_dict("records")}
         data |= {"splits": by_split.to_dict("records"), "failed_diagnostics": failures}
         print_data(data)
     else:
         print_frame(by_split, f"{table.name}, split by split (scores in % of loss)")
         print_frame(overall, "mean over splits")
+        print(f"fits: {_as_words(result.options)}")
         print_warnings(result.warnings)
     exit_by(not failures)
+
+
+def _as_words(options: Mapping[str, Any]) -> str:
+    said = [options["law"], f"{options['noise']} noise"]
+    said += [f"prior {name}={prior}" for name, prior in options["priors"].items()]
+    said += [f"offsets by {options['group_effect']}"] if options["group_effect"] not in (None, "none") else []
+    return ", ".join(said)
 
 
 def scoreboard(
