@@ -88,7 +88,13 @@ class Allocation:
 
 
 def allocate(
-    fit: "Fit", *, compute: Any = None, loss: Any = None, served_tokens: float = 0.0, seed: int = 0
+    fit: "Fit",
+    *,
+    compute: Any = None,
+    loss: Any = None,
+    served_tokens: float = 0.0,
+    group: Any = None,
+    seed: int = 0,
 ) -> Allocation:
     """Find the params and tokens that minimise loss at a compute, or reach a loss at least compute.
 
@@ -103,6 +109,8 @@ def allocate(
     served_tokens : float
         With a loss to reach: tokens that the model will read or write once trained. Their compute counts too
         (arXiv:2401.00448; `bayescale.lifetime`).
+    group : str, optional
+        Of a fit with a group effect: the group whose losses these are, as in `bayescale.forecast`.
     seed : int
         Of the discrepancy away from the table.
 
@@ -117,6 +125,7 @@ def allocate(
             f"law {fit.law.name!r} has inputs {', '.join(fit.law.inputs)}; an allocation needs a law in "
             "params N and tokens D"
         )
+    fit = fit if group is None else fit.for_group(group)
     if (compute is None) == (loss is None):
         raise FitError("give compute (FLOP) or loss (nats/token), one of them")
     if not 0 <= served_tokens < np.inf:

@@ -126,8 +126,9 @@ def average(
     warnings = [f"{name}: {w}" for name, part in parts.items() for w in part.warnings]
     table = next(iter(parts.values())).table
     mixture = Forecast(
-        inputs_known, mixed("expected_loss"), mixed("loss"), " + ".join(names), table, outside, warnings
-    )
+        inputs_known, mixed("expected_loss"), mixed("loss"), " + ".join(names), table, outside, warnings,
+        next(iter(parts.values())).group,
+    )  # fmt: skip
     return AveragedForecast(mixture, np.array(names)[owner], parts, kept)
 
 

@@ -154,8 +154,9 @@ def candidate_pool(
 def noise_variance(fit: "Fit") -> np.ndarray:
     """Return, per draw, the variance of a Normal that tells as much about expected log loss as a run."""
     of = fit.parameters
-    # A new run is of a new group.
-    return normal_variance(of["noise_sd"] ** 2, of.get("noise_df"), of.get("group_sd"))
+    # A new run is of a new group, or of the one that the fit is for.
+    group_sd = of.get("group_sd") if fit.group is None else None
+    return normal_variance(of["noise_sd"] ** 2, of.get("noise_df"), group_sd)
 
 
 def _up_to(start: float, end: float) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayescale.forecasts import expected_loss
+from bayescale.forecasts import expected_loss, group_factor
 from bayescale.optimum import optimum_on_grid, ratio_grid
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def deadweight(fit: "Fit", compute: float, params: float, *, seed: int = 0) -> n
         losses[:, -1],
     )
     # About a budget the optimum's reducible loss is a power of compute.
-    floor = np.broadcast_to(fit.model.floor(fit.parameters), (len(losses), 1))[:, 0]
+    floor = np.broadcast_to(fit.model.floor(fit.parameters) * group_factor(fit), (len(losses), 1))[:, 0]
     best, best_with_less, found = (np.log(x - floor) for x in (best, best_with_less, found))
     power = np.maximum((best_with_less - best) / -np.log(_LESS), 1e-9)
     return compute * -np.expm1(-np.maximum(found - best, 0) / power)

@@ -36,6 +36,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         "law": fit.law.to_dict(),
         "table": fit.table.meta.model_dump(),
         "options": dict(fit.options),
+        "group": fit.group,
         "diagnostics": fit.diagnostics.to_dict(),
         "evidence": fit.evidence.to_dict() if fit.evidence else None,
         "whitened": _whitening(fit.model.coordinates),
@@ -138,6 +139,7 @@ def _rebuild(tree: xr.DataTree, header: Mapping[str, Any]) -> Fit:
         options,
         Evidence(**header["evidence"]) if header["evidence"] else None,
         stats or None,
+        header.get("group"),
     )
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Method = Literal["auto", "nuts", "fast"]
 
+# Groups that an error lists.
+_MOST_SHOWN = 40
 # Of fewer draws a chain diagnostics cannot be told.
 LEAST_DRAWS = 10
 
@@ -53,6 +55,8 @@ class Fit:
         The log marginal likelihood, where the fast path found it.
     sample_stats : mapping
         The sampler's own record, arrays of shape (chain, draw).
+    group : str or None
+        Whose losses are forecast (`for_group`); None for those of no group in particular.
     """
 
     table: RunTable
@@ -62,10 +66,12 @@ class Fit:
     options: Mapping[str, Any]
     evidence: Evidence | None = None
     sample_stats: Mapping[str, np.ndarray] | None = None
+    group: str | None = None
 
     def __repr__(self) -> str:
         misfit = "alone" if self.model.discrepancy is None else "with discrepancy"
         line = f"<Fit of {self.law.name} {misfit} to {self.table.name}, {len(self.table)} runs"
+        line += f", for group {self.group}" if self.group else ""
         return "; do not rely on it: ".join([line, *self.diagnostics.failures]) + ">"
 
     @property
@@ -146,12 +152,50 @@ class Fit:
         return forecast(self, **inputs)
 
     def allocate(
-        self, *, compute: Any = None, loss: Any = None, served_tokens: float = 0.0, seed: int = 0
+        self,
+        *,
+        compute: Any = None,
+        loss: Any = None,
+        served_tokens: float = 0.0,
+        group: Any = None,
+        seed: int = 0,
     ) -> "Allocation":
         """Split compute between params and tokens; see `bayescale.allocations.allocate`."""
         from bayescale.allocations import allocate
 
-        return allocate(self, compute=compute, loss=loss, served_tokens=served_tokens, seed=seed)
+        return allocate(self, compute=compute, loss=loss, served_tokens=served_tokens, group=group, seed=seed)
+
+    def for_group(self, group: Any) -> "Fit":
+        """Return the fit with forecasts, and all that is made of them, for one of its groups.
+
+        The same draws; expected losses then have the offset of the group, and so do new runs.
+
+        Parameters
+        ----------
+        group : str
+            A value of the column of the group effect; None for no group in particular.
+
+        Raises
+        ------
+        FitError
+            If the fit has no group effect, or none of its groups is called so.
+        """
+        if group is None:
+            return replace(self, group=None)
+        known = self.model.group_names
+        if not known:
+            columns = " or ".join(c for c in ("group", "trunk") if c in self.table.frame) or "COLUMN"
+            raise FitError(
+                f"group {str(group)!r}: this fit has no group effect; fit with the column that names the "
+                f"groups (group_effect, --group-effect {columns})"
+            )
+        if str(group) not in known:
+            shown = ", ".join(known[:_MOST_SHOWN]) + (", ..." if len(known) > _MOST_SHOWN else "")
+            raise FitError(
+                f"group {str(group)!r} is unknown; the {len(known)} groups of this fit, by "
+                f"{self.options['group_effect']!r}, are {shown}"
+            )
+        return replace(self, group=str(group))
 
     def thinned(self, most: int) -> "Fit":
         """Return the fit with at most `most` of its draws, evenly spaced, as one chain."""

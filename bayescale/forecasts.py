@@ -40,14 +40,16 @@ class Forecast:
     expected_loss : array, shape (chain, draw, target)
         Expected loss of the training recipe, nats/token.
     loss : array, shape (chain, draw, target)
-        Loss of one new run, with noise and, of models with a group effect, the offset of a new group,
-        nats/token.
+        Loss of one new run, with noise and, of models with a group effect, the offset of a new group (or of
+        the one asked for, which the expected loss has, too), nats/token.
     law, table : str
         What was fitted to what.
     outside : mapping
         Decades by which each target lies outside the table's range: by input, and of D/N.
     warnings : list of str
         Failed diagnostics of the fit, and far extrapolation, in words.
+    group : str or None
+        Whose losses these are; None for no group in particular.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -57,11 +59,15 @@ class Forecast:
     table: str
     outside: Mapping[str, np.ndarray]
     warnings: list[str]
+    group: str | None = None
 
     def __repr__(self) -> str:
         targets = self.loss.shape[-1]
         flat = self.loss.reshape(-1, targets)[:, :_PRINTED]
-        lines = [f"<Forecast by {self.law} on {self.table}, nats/token: median and 90% band of a new run"]
+        whose = f", group {self.group}" if self.group else ""
+        lines = [
+            f"<Forecast by {self.law} on {self.table}{whose}, nats/token: median and 90% band of a new run"
+        ]
         for i, (low, middle, high) in enumerate(np.quantile(flat, [0.05, 0.5, 0.95], axis=0).T):
             where = ", ".join(f"{name} {values[i]:.4g}" for name, values in self.inputs.items())
             lines.append(f"  {where}: {middle:.4f} ({low:.4f} - {high:.4f})")
@@ -77,6 +83,7 @@ class Forecast:
         coords = {name: ("target", values) for name, values in self.inputs.items()}
         index = {d: np.arange(n) for d, n in zip(dims[:2], self.loss.shape[:2], strict=True)}
         attributes = {"unit": "nats/token", "law": self.law, "table": self.table}
+        attributes |= {"group": self.group} if self.group else {}
         variables = {"expected_loss": (dims, self.expected_loss), "loss": (dims, self.loss)}
         return xr.Dataset(variables, index | coords, attributes)
 
@@ -93,7 +100,9 @@ class Forecast:
         return table
 
 
-def forecast(fit: "Fit", *, seed: int = 0, known_noise: Any = 0.0, **inputs: Any) -> Forecast:
+def forecast(
+    fit: "Fit", *, seed: int = 0, known_noise: Any = 0.0, group: Any = None, **inputs: Any
+) -> Forecast:
     """Forecast the loss at given inputs.
 
     Parameters
@@ -105,6 +114,9 @@ def forecast(fit: "Fit", *, seed: int = 0, known_noise: Any = 0.0, **inputs: Any
     known_noise : float or array, shape (target,)
         Known relative standard deviation of each new loss, beside the noise that the runs show: of an
         evaluation on few examples, or of rounding, as `RunTable.known_noise` has it for runs of a table.
+    group : str, optional
+        Of a fit with a group effect: the group, a value of its column, whose losses are to be forecast.
+        Without it the expected loss is that of no group in particular, and a new run is of a new group.
     **inputs : float or sequence of float
         By column: ``params``, ``tokens``, ``compute``, ...; broadcast against each other. Where the law
         needs one of params, tokens, compute that is not given, it is found by C = k N D.
@@ -112,8 +124,9 @@ def forecast(fit: "Fit", *, seed: int = 0, known_noise: Any = 0.0, **inputs: Any
     Raises
     ------
     FitError
-        If an input that the law needs is missing, unknown or not positive.
+        If an input that the law needs is missing, unknown or not positive, or the group is none of the fit's.
     """
+    fit = fit if group is None else fit.for_group(group)
     targets = complete_inputs(fit.law, fit.table.meta.flops_per_param_token, inputs)
     ratios = fit.model.ratios_at(
         {s: targets[c] for s, c in zip(fit.law.inputs, fit.law.columns, strict=True)}
@@ -137,6 +150,7 @@ def forecast(fit: "Fit", *, seed: int = 0, known_noise: Any = 0.0, **inputs: Any
         fit.table.name,
         outside,
         _warnings(fit, outside),
+        fit.group,
     )
 
 
@@ -144,13 +158,22 @@ def expected_loss(fit: "Fit", ratios: np.ndarray, rng: np.random.Generator) -> n
     """Draw the expected loss at log-ratios of shape (input, target); shape (draws, target).
 
     Includes the discrepancy, with the part that the runs leave unknown drawn jointly over all targets.
-    Offsets of groups are no part of it: of two new groups neither is expected to do better.
+    Offsets of groups are no part of it, of two new groups neither is expected to do better, but for that of
+    the group that the fit is for.
     """
     model, draws = fit.model, fit.parameters
     loss = np.array(model.law_loss(draws, ratios)) * np.ones((1, ratios.shape[1]))
     if model.discrepancy is not None:
         loss = model.with_misfit(loss, draws, _misfit(fit, ratios, rng))
-    return loss
+    return loss * group_factor(fit)
+
+
+def group_factor(fit: "Fit") -> np.ndarray:
+    """Return what the losses of the fit's group are multiplied by, shape (draw, 1); 1 if it is for none."""
+    if fit.group is None:
+        return np.ones((1, 1))
+    offsets = fit.parameters["group_offsets"][:, fit.model.group_names.index(fit.group)]
+    return np.exp(fit.parameters["group_sd"] * offsets)[:, None]
 
 
 def complete_inputs(law: Law, k: float, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -277,8 +300,8 @@ def _noise(fit: "Fit", shape: tuple[int, ...], known: Any, rng: np.random.Genera
 
 
 def _offset(fit: "Fit", shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Draw the offset of log loss of a new group for every target."""
-    if fit.model.group is None:
+    """Draw the offset of log loss of a new group for every target; that of a known one is expected."""
+    if fit.model.group is None or fit.group is not None:
         return np.zeros(shape)
     return rng.standard_normal(shape) * fit.parameters["group_sd"][:, None]
 

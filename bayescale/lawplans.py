@@ -62,6 +62,7 @@ def plan_between(
     *,
     candidates: "RunTable | pd.DataFrame | None" = None,
     settle: Settle | None = None,
+    group: str | None = None,
     seed: int = 0,
 ) -> LawPlan:
     """Choose the runs that are expected to tell most, per FLOP, about which law is right.
@@ -74,7 +75,7 @@ def plan_between(
         FLOP to spend.
     candidates : RunTable or DataFrame, optional
         As in `bayescale.plan`. Without it, a grid of params and tokens, ten times beyond the table's.
-    settle : callable, optional
+    settle, group : optional
         As in `bayescale.plan`.
     seed : int
         Of the discrepancy away from the table.
@@ -93,6 +94,8 @@ def plan_between(
             f"{best} has probability {compared.probabilities[best]:.4f}"
         )
     fits = {name: compared.fits[name] for name in probability}
+    if group is not None:
+        fits = {name: fit.for_group(group) for name, fit in fits.items()}
     pool, notes = _pool(fits, compared.table, budget, candidates, settle)
     total = sum(probability.values())
     laws = [_prediction(fit, probability[name] / total, pool, seed) for name, fit in fits.items()]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayescale.errors import FitError
-from bayescale.forecasts import expected_loss, outside_range
+from bayescale.forecasts import expected_loss, group_factor, outside_range
 from bayescale.minima import lowest
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def log_total(fit: "Fit", log_compute: Any) -> Any:
 
 def law_losses(fit: "Fit", x_n: np.ndarray, x_d: np.ndarray) -> np.ndarray:
     """Return each draw's loss by its law alone at log-ratios to the centre."""
-    return fit.model.law_loss(fit.parameters, np.stack([x_n, x_d]))
+    return fit.model.law_loss(fit.parameters, np.stack([x_n, x_d])) * group_factor(fit)
 
 
 def described(fit: "Fit", log_compute: Any, x_n: np.ndarray, loss: np.ndarray) -> dict[str, np.ndarray]:

@@ -79,6 +79,7 @@ def plan(
     *,
     candidates: "RunTable | pd.DataFrame | None" = None,
     settle: Settle | None = None,
+    group: str | None = None,
     seed: int = 0,
 ) -> Plan:
     """Choose the runs that tell most about a target per FLOP.
@@ -99,15 +100,20 @@ def plan(
     settle : callable, optional
         Takes such runs as a frame of params and tokens, and returns those that a trainer would make of them,
         with ``compute``.
+    group : str, optional
+        Of fits with a group effect: the group, a value of its column, that the target and all runs are of.
+        Without it each run is of a new group, whose offset is part of its noise.
     seed : int
         Of the discrepancy away from the table, and of the outcomes simulated.
 
     Raises
     ------
     FitError
-        If the target does not suit the law, or no candidate is affordable.
+        If the target does not suit the law, the group is none of the fit's, or no candidate is affordable.
     """
     fits = _weighted(posterior)
+    if group is not None:
+        fits = {name: (fit.for_group(group), share) for name, (fit, share) in fits.items()}
     best = next(iter(fits.values()))[0]
     target, budget = _target(best, target), positive_budget(budget)
     if len({target.is_allocation(fit.law) for fit, _ in fits.values()}) > 1:

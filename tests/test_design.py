@@ -487,6 +487,7 @@ def test_what_a_run_tells_of_is_its_fisher_information(small_fit):
     fit = SimpleNamespace(
         model=SimpleNamespace(noise="student-t", group="trunk"),
         parameters={"noise_sd": sd, "noise_df": df, "group_sd": np.array([0.0, 0.03])},
+        group=None,
     )
     x = np.linspace(-200, 200, 400_001)
     for i, variance in enumerate(noise_variance(fit)):

@@ -11,6 +11,7 @@ from bayescale.cli.options import (
     AtOption,
     FitOptions,
     JsonOption,
+    OfGroupOption,
     ParamsOption,
     Source,
     TableOptions,
@@ -21,7 +22,7 @@ from bayescale.cli.options import (
     size,
     target_inputs,
 )
-from bayescale.cli.output import exit_by, print_frame, print_json, print_warnings, say
+from bayescale.cli.output import exit_by, origin, print_frame, print_json, print_warnings, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +69,7 @@ def forecast(
         list[float] | None, typer.Option(parser=size, metavar="C", help="FLOP. Repeatable.")
     ] = None,
     at: AtOption = None,
+    group: OfGroupOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the forecast here (.svg, .png).")] = None,
     how: FitOptions,
     reading: TableOptions,
@@ -79,7 +81,7 @@ def forecast(
     inputs = target_inputs(at, params=params, tokens=tokens, compute=compute)
     if plot:
         require_writable(plot)
-    fitted = fit_of(source, reading, how)
+    fitted = fit_of(source, reading, how).for_group(group)
     result = fitted.forecast(seed=how.seed, **inputs)
     if plot:
         from bayescale.plots import plot_forecast, save_figure
@@ -118,12 +120,13 @@ def allocate(
             parser=size, metavar="T", help="With --loss: tokens to serve once trained; their compute counts."
         ),
     ] = None,
+    group: OfGroupOption = None,
     how: FitOptions,
     reading: TableOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Split compute between params and tokens, or find the compute that a loss takes."""
-    fitted = fit_of(source, reading, how)
+    fitted = fit_of(source, reading, how).for_group(group)
     result = fitted.allocate(
         compute=compute or None, loss=loss or None, served_tokens=served_tokens or 0.0, seed=how.seed
     )
@@ -138,7 +141,7 @@ def allocate(
         for number, value in enumerate(asked):
             rows = summary[summary["budget"] == number]
             what = f"{value:.4g} " + ("FLOP" if compute else "nats/token")
-            title = f"Compute-optimal run for {what} ({fitted.law.name} on {fitted.table.name})"
+            title = f"Compute-optimal run for {what} ({origin(fitted)})"
             columns_shown = [
                 "quantity",
                 "median",
@@ -239,4 +242,4 @@ def _forecast_rows(row: "pd.Series", fitted: "Fit") -> "tuple[pd.DataFrame, str]
         | {"unit": "nats/token"}
         for key, title in (("expected_loss", "expected loss"), ("loss", "loss of a new run"))
     ]
-    return pd.DataFrame(rows), f"{inputs} ({fitted.law.name} on {fitted.table.name})"
+    return pd.DataFrame(rows), f"{inputs} ({origin(fitted)})"

@@ -32,6 +32,10 @@ GroupOption = Annotated[
         help="Column whose values share an offset; by default trunk, where runs share one; none for none.",
     ),
 ]
+OfGroupOption = Annotated[
+    str | None,
+    typer.Option("--group", help="Of a fit with --group-effect: the group whose losses these are."),
+]
 MethodOption = Annotated[
     str, typer.Option("--method", help="auto, fast (importance sampling) or nuts (the reference).")
 ]

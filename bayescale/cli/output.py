@@ -81,12 +81,18 @@ def print_json(fitted: "Fit", data: dict[str, Any], warnings: list[str] | None =
     header = {
         "table": fitted.table.name,
         "runs": len(fitted.table),
+        "group": fitted.group,
         "law": fitted.law.name,
         "formula": fitted.law.formula,
         "diagnostics": fitted.diagnostics.to_dict() | {"passed": fitted.diagnostics.passed},
         "warnings": fitted.warnings if warnings is None else warnings,
     }
     print_data(header | data)
+
+
+def origin(fitted: "Fit") -> str:
+    """Say what was fitted to what, and for which group."""
+    return f"{fitted.law.name} on {fitted.table.name}" + (f", group {fitted.group}" if fitted.group else "")
 
 
 def exit_by(passed: bool) -> None:

@@ -11,6 +11,7 @@ from bayescale.cli.options import (
     FitOptions,
     JsonOption,
     LawOption,
+    OfGroupOption,
     PriorOption,
     SeedOption,
     Source,
@@ -24,9 +25,6 @@ from bayescale.cli.training import settle_with, train_ladder
 from bayescale.errors import BayescaleError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from bayescale.candidates import Settle
     from bayescale.comparison import Comparison
     from bayescale.fitting import Fit
     from bayescale.lawplans import LawPlan
@@ -61,6 +59,7 @@ def plan(
         str | None,
         typer.Option("--laws", help="Instead of --law: several, comma-separated, weighted by evidence."),
     ] = None,
+    group: OfGroupOption = None,
     how: FitOptions,
     reading: TableOptions,
     as_json: JsonOption = False,
@@ -86,7 +85,8 @@ def plan(
     fits = dict(posterior.fits) if isinstance(posterior, Comparison) else {posterior.law.name: posterior}
     best = next(iter(fits.values()))
     settle = settle_with(ladder, ladder.with_suffix("") / "cache") if ladder else None
-    result = _choose(posterior, aim, budget, pool, settle, how.seed)
+    result = _choose(posterior, aim, budget, candidates=pool, settle=settle, group=group, seed=how.seed)
+    best = best.for_group(group)
     if plot:
         from bayescale.plots import plot_plan, save_figure
 
@@ -96,7 +96,8 @@ def plan(
     if as_json:
         print_json(best, {"laws": list(fits), "budget": budget} | _as_data(result), result.warnings)
     else:
-        _print_plan(result, budget, f"{' + '.join(fits)} on {best.table.name}")
+        whose = f", group {group}" if group else ""
+        _print_plan(result, budget, f"{' + '.join(fits)} on {best.table.name}{whose}")
         if output:
             written = f"ladder written to {output}: bayescale train {output}"
             print(written if len(result.runs) else f"no ladder written to {output}: no run was chosen")
@@ -127,21 +128,14 @@ def _compared(source: str, reading: TableOptions, how: FitOptions, laws: str) ->
     )  # fmt: skip
 
 
-def _choose(
-    posterior: "Fit | Comparison",
-    aim: Any,
-    budget: float,
-    pool: "pd.DataFrame | None",
-    settle: "Settle | None",
-    seed: int,
-) -> "Plan | LawPlan":
+def _choose(posterior: "Fit | Comparison", aim: Any, budget: float, **options: Any) -> "Plan | LawPlan":
     from bayescale.comparison import Comparison
     from bayescale.lawplans import plan_between
     from bayescale.plans import plan as choose
 
     if isinstance(posterior, Comparison) and isinstance(aim, str) and aim == "law":
-        return plan_between(posterior, budget, candidates=pool, settle=settle, seed=seed)
-    return choose(posterior, aim, budget, candidates=pool, settle=settle, seed=seed)
+        return plan_between(posterior, budget, **options)
+    return choose(posterior, aim, budget, **options)
 
 
 def _as_data(result: "Plan | LawPlan") -> dict[str, Any]:

@@ -55,6 +55,7 @@ def plot_forecast(fit: "Fit", target: Forecast, ax: "Axes | None" = None) -> "Ax
     ratio = float(rows["tokens"].iloc[0] / rows["params"].iloc[0])
     sizes = ("params", "tokens", "compute")
     held = {c: float(rows[c].iloc[0]) for c in fit.law.columns if c not in sizes}
+    fit = fit if target.group is None else fit.for_group(target.group)
     ax = plot_bands(fit, "compute", ratio=ratio, held=held, upto=float(rows["compute"].max()), ax=ax)
     ends = rows["loss_90%_low"], rows["loss_90%_high"]
     errors = np.abs(np.stack(ends) - rows["loss"].to_numpy())
@@ -117,7 +118,8 @@ def plot_bands(
             draw_band(ax, x, draws, colour=runs.to_rgba(value), name=name, widths=(0.9,))
     ax.set(xscale="log", xlim=(low / 1.3, high * 1.3), xlabel=label(against), ylabel=label("loss"))
     shade_extrapolation(ax, seen.max())
-    ax.set_title(f"{fit.law.title or fit.law.name}, {len(fit.table)} runs of {plain(fit.table.name)}")
+    whose = f", group {plain(fit.group)}" if fit.group else ""
+    ax.set_title(f"{fit.law.title or fit.law.name}, {len(fit.table)} runs of {plain(fit.table.name)}{whose}")
     ax.legend()
     mark_failed(ax, fit)
     return ax
