@@ -4,7 +4,8 @@ They are found in `bayescale.optimum` and `bayescale.reaching`; here they are as
 what to know before acting on them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,8 @@ import xarray as xr
 
 from bayescale.deadweight import deadweight
 from bayescale.errors import FitError
-from bayescale.forecasts import FAR, INTERVALS, decades_beyond
-from bayescale.optimum import RATIO_RANGE, has_closed_form, optimal_runs, positive_numbers
+from bayescale.forecasts import FAR, INTERVALS, decades_beyond, outside_range
+from bayescale.optimum import RATIO_RANGE, Held, has_closed_form, optimal_runs, positive_numbers
 from bayescale.reaching import Reached, cheapest_runs
 
 if TYPE_CHECKING:
@@ -36,16 +37,20 @@ class Allocation:
         ``params``, ``tokens``, ``tokens_per_param``, ``compute`` (FLOP) and ``loss`` (nats/token, expected)
         with dimensions (sample, budget). NaN where no compute reaches a loss asked for. At a given
         compute also ``deadweight``, FLOP: what acting on the median allocation wastes
-        (`bayescale.deadweight`). With tokens to serve also ``lifetime_compute``, FLOP, theirs included.
+        (`bayescale.deadweight`). With tokens to serve also ``lifetime_compute``, FLOP, theirs included. Of
+        laws in unique tokens also ``epochs``: how often a run sees them.
     closed_form : bool
         Whether the optimum came from the formula.
     warnings : list of str
         What to know before acting on it.
+    held : mapping of str to float
+        Column to value of the law's other inputs.
     """
 
     draws: xr.Dataset
     closed_form: bool
     warnings: list[str]
+    held: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         sizes = [name for name in ("compute", "params", "tokens", "loss") if name in self.draws]
@@ -72,7 +77,7 @@ class Allocation:
         """Return median and 50/80/90% intervals, a row per budget and quantity."""
         rows = []
         units = {"params": "params", "tokens": "tokens", "compute": "FLOP", "loss": "nats/token"}
-        units |= {"lifetime_compute": "FLOP", "deadweight": "FLOP"}
+        units |= {"lifetime_compute": "FLOP", "deadweight": "FLOP", "epochs": "epochs"}
         for b in range(self.draws.sizes["budget"]):
             for name in units | {"tokens_per_param": ""}:
                 if name not in self.draws:
@@ -94,6 +99,7 @@ def allocate(
     loss: Any = None,
     served_tokens: float = 0.0,
     group: Any = None,
+    held: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Allocation:
     """Find the params and tokens that minimise loss at a compute, or reach a loss at least compute.
@@ -101,7 +107,7 @@ def allocate(
     Parameters
     ----------
     fit : Fit
-        Of a law in params and tokens.
+        Of a law in params and tokens, and perhaps others.
     compute : float or sequence of float, optional
         Budgets, FLOP.
     loss : float or sequence of float, optional
@@ -111,20 +117,20 @@ def allocate(
         (arXiv:2401.00448; `bayescale.lifetime`).
     group : str, optional
         Of a fit with a group effect: the group whose losses these are, as in `bayescale.forecast`.
+    held : mapping of str to float, optional
+        Column to value of the law's other inputs, such as ``{"unique_tokens": 1e11}``. Unique tokens are
+        those that there are: a run of fewer tokens sees no more than it trains on.
     seed : int
         Of the discrepancy away from the table.
 
     Raises
     ------
     FitError
-        If the law is not one of params and tokens, not exactly one of compute and loss is given, or tokens
-        are to be served by what a compute buys.
+        If the law is not one of params and tokens, another of its inputs is not given, not exactly one of
+        compute and loss is, or tokens are to be served by what a compute buys.
     """
-    if fit.law.inputs != ("N", "D"):
-        raise FitError(
-            f"law {fit.law.name!r} has inputs {', '.join(fit.law.inputs)}; an allocation needs a law in "
-            "params N and tokens D"
-        )
+    held = dict(held or {})
+    at = _held(fit, held)
     fit = fit if group is None else fit.for_group(group)
     if (compute is None) == (loss is None):
         raise FitError("give compute (FLOP) or loss (nats/token), one of them")
@@ -136,16 +142,50 @@ def allocate(
     few = fit if closed else fit.thinned(_MAX_DRAWS)
     warnings = list(fit.warnings)
     if loss is None:
-        runs = optimal_runs(few, compute, seed)
+        runs = optimal_runs(few, compute, seed, at)
         middles = zip(positive_numbers(compute), np.median(runs["params"], axis=0), strict=True)
-        runs["deadweight"] = np.stack([deadweight(few, c, n, seed=seed) for c, n in middles], axis=1)
+        runs["deadweight"] = np.stack([deadweight(few, c, n, held=at, seed=seed) for c, n in middles], axis=1)
     else:
-        reached = cheapest_runs(few, loss, served_tokens, seed)
+        reached = cheapest_runs(few, loss, served_tokens, seed, at)
         runs = reached.runs
         warnings += _unreached(positive_numbers(loss), reached)
+    if "U" in at:
+        runs["epochs"] = np.maximum(runs["tokens"] / at["U"], 1.0)
     draws = xr.Dataset({name: (("sample", "budget"), values) for name, values in runs.items()})
     warnings += [] if closed or served_tokens else _at_edge(draws)
-    return Allocation(draws, closed, warnings + _beyond_ratios(fit, draws) + _outside(fit, draws))
+    warnings += _beyond_ratios(fit, draws) + _outside(fit, draws, held)
+    return Allocation(draws, closed, warnings, {name: float(value) for name, value in held.items()})
+
+
+def _held(fit: "Fit", given: Mapping[str, Any]) -> Held:
+    """Return the values of a law's inputs beside params, tokens and compute, by symbol; all are needed."""
+    law = fit.law
+    symbols = {c: s for s, c in zip(law.inputs, law.columns, strict=True) if s not in {"N", "D", "C"}}
+    if not {"N", "D"} <= set(law.inputs):
+        raise FitError(
+            f"law {law.name!r} has inputs {', '.join(law.inputs)}; an allocation needs a law in params N and "
+            "tokens D, and perhaps others, which are held"
+        )
+    if wrong := sorted(given.keys() - symbols):
+        raise FitError(
+            f"input {wrong[0]!r} cannot be held in an allocation by law {law.name!r}; expected "
+            + (", ".join(symbols) if symbols else "none: params and tokens, which it finds, are all it has")
+        )
+    if missing := [column for column in symbols if column not in given]:
+        seen = fit.table.column(missing[0])
+        raise FitError(
+            f"law {law.name!r} needs {', '.join(symbols)} beside params and tokens; {missing[0]!r} is not "
+            f"given: say at what value it is held, --at {missing[0]}=VALUE (held= in Python); the table's "
+            f"runs have {seen.min():.3g} to {seen.max():.3g}"
+        )
+    found = {}
+    for column, symbol in symbols.items():
+        values = positive_numbers(given[column])
+        if len(values) > 1:
+            raise FitError(f"input {column!r}: found {values.tolist()}; expected one value to hold it at")
+        outside_range(column, fit.table.column(column), values)
+        found[symbol] = float(values[0])
+    return found
 
 
 def _unreached(losses: np.ndarray, reached: Reached) -> list[str]:
@@ -185,17 +225,26 @@ def _beyond_ratios(fit: "Fit", draws: xr.Dataset) -> list[str]:
     ]
 
 
-def _outside(fit: "Fit", draws: xr.Dataset) -> list[str]:
-    """Say how far the medians lie outside the table; of several budgets, the farthest."""
+def _outside(fit: "Fit", draws: xr.Dataset, held: Mapping[str, float]) -> list[str]:
+    """Say how far the medians, and what is held, lie outside the table; of several budgets, the farthest."""
     params, tokens = fit.table.column("params"), fit.table.column("tokens")
     seen = {"compute": fit.table.column("compute"), "params": params, "tokens": tokens}
     seen["tokens_per_param"] = tokens / params
+    if "epochs" in draws:
+        seen["epochs"] = np.maximum(tokens / fit.table.column("unique_tokens"), 1.0)
     far = []
     for name, values in seen.items():
         middles = np.array([_quantile(of_budget, 0.5) for of_budget in draws[name].values.T])
         decades = decades_beyond(values, middles[np.isfinite(middles)]).max(initial=0.0)
         if decades >= FAR:
             far.append(f"{name.replace('_per_param', ' per parameter')} {decades:.1f}")
+    for name, value in held.items():
+        # Unused unique tokens are as good as none: epochs say how far those lie from the table's.
+        decades = (
+            0.0 if name == "unique_tokens" else decades_beyond(fit.table.column(name), np.array(value)).item()
+        )
+        if decades >= FAR:
+            far.append(f"{name} {decades:.1f}")
     return [f"decades outside the table's range: {', '.join(far)}"] if far else []
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayescale.forecasts import expected_loss, group_factor
-from bayescale.optimum import optimum_on_grid, ratio_grid
+from bayescale.optimum import NOTHING, Held, law_ratios, log_total, optimum_on_grid, ratio_grid
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -18,25 +18,29 @@ if TYPE_CHECKING:
 _LESS = 2 / 3
 
 
-def deadweight(fit: "Fit", compute: float, params: float, *, seed: int = 0) -> np.ndarray:
+def deadweight(
+    fit: "Fit", compute: float, params: float, *, held: Held = NOTHING, seed: int = 0
+) -> np.ndarray:
     """Return the compute wasted by training `params` parameters at a compute, FLOP, shape (draw,).
 
     Parameters
     ----------
     fit : Fit
-        Of a law in params and tokens.
+        Of a law in params and tokens, and others.
     compute : float
         Budget, FLOP.
     params : float
         What is done with it.
+    held : mapping of str to float
+        Symbol to value of the law's other inputs.
     seed : int
         Of the discrepancy away from the table.
     """
     log_compute, centre = np.log(compute), fit.model.centre
-    grid = ratio_grid(fit, log_compute)
-    less = ratio_grid(fit, log_compute + np.log(_LESS))
-    done = np.log(params / centre["N"])
-    chosen = np.array([[done], [grid.sum(axis=0)[0] - done]])
+    grid = ratio_grid(fit, log_compute, held)
+    less = ratio_grid(fit, log_compute + np.log(_LESS), held)
+    done = np.log([params / centre["N"]])
+    chosen = law_ratios(fit, done, log_total(fit, log_compute) - done, held)
     losses = expected_loss(fit, np.concatenate([grid, less, chosen], axis=1), np.random.default_rng(seed))
     best, best_with_less, found = (
         optimum_on_grid(fit, losses[:, : grid.shape[1]])[1],

@@ -158,12 +158,21 @@ class Fit:
         loss: Any = None,
         served_tokens: float = 0.0,
         group: Any = None,
+        held: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> "Allocation":
         """Split compute between params and tokens; see `bayescale.allocations.allocate`."""
         from bayescale.allocations import allocate
 
-        return allocate(self, compute=compute, loss=loss, served_tokens=served_tokens, group=group, seed=seed)
+        return allocate(
+            self,
+            compute=compute,
+            loss=loss,
+            served_tokens=served_tokens,
+            group=group,
+            held=held,
+            seed=seed,
+        )
 
     def for_group(self, group: Any) -> "Fit":
         """Return the fit with forecasts, and all that is made of them, for one of its groups.

@@ -12,6 +12,7 @@ import numpy as np
 
 from bayescale.forecasts import expected_loss
 from bayescale.minima import lowest
+from bayescale.optimum import NOTHING, Held, law_ratios
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -25,14 +26,20 @@ _MOST = 120
 
 
 def lifetime_optimum(
-    fit: "Fit", loss: float, served_tokens: float, params: np.ndarray, tokens: np.ndarray, seed: int
+    fit: "Fit",
+    loss: float,
+    served_tokens: float,
+    params: np.ndarray,
+    tokens: np.ndarray,
+    seed: int,
+    held: Held = NOTHING,
 ) -> dict[str, np.ndarray]:
     """Return the run that reaches `loss` at least compute for training and serving, per draw.
 
     Parameters
     ----------
     fit : Fit
-        Of a law in params and tokens.
+        Of a law in params and tokens, and others.
     loss : float
         To reach, nats/token.
     served_tokens : float
@@ -41,6 +48,8 @@ def lifetime_optimum(
         Runs that about reach the loss: where to search.
     seed : int
         Of the discrepancy.
+    held : mapping of str to float
+        Symbol to value of the law's other inputs.
 
     Returns
     -------
@@ -52,7 +61,8 @@ def lifetime_optimum(
     serving = served_tokens / 3  # as tokens of training
     log_n, log_d = _grid_about(params, *_PARAMS_RANGE), _grid_about(tokens, *_TOKENS_RANGE, upto=serving)
     x = np.stack(np.meshgrid(log_d - np.log(centre["D"]), log_n - np.log(centre["N"]), indexing="ij"))[::-1]
-    losses = expected_loss(fit, x.reshape(2, -1), np.random.default_rng(seed))
+    ratios = law_ratios(fit, x[0].ravel(), x[1].ravel(), held)
+    losses = expected_loss(fit, ratios, np.random.default_rng(seed))
     fewest = _first_crossing(losses.reshape(-1, len(log_d), len(log_n)), loss, log_n)
     log_cost = fewest + np.logaddexp(log_d, np.log(serving))
     best, _, at_edge = lowest(np.where(np.isnan(log_cost), np.inf, log_cost), log_d)

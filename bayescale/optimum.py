@@ -1,16 +1,19 @@
 """The optimum: the params and tokens at which a compute buys the least loss, per draw of the posterior.
 
-Under C = k N D the loss is a function of N alone. For ``E + A N^-alpha + B D^-beta`` without discrepancy its
-minimum is known in closed form (arXiv:2203.15556, equation 4); otherwise it is found on a grid of tokens
-per parameter and refined by a parabola.
+Under C = k N D, and the law's other inputs held, the loss is a function of N alone. For
+``E + A N^-alpha + B D^-beta`` without discrepancy its minimum is known in closed form (arXiv:2203.15556,
+equation 4); otherwise it is found on a grid of tokens per parameter and refined by a parabola.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayescale.errors import FitError
 from bayescale.forecasts import expected_loss, group_factor, outside_range
+from bayescale.laws import AT_MOST
 from bayescale.minima import lowest
 
 if TYPE_CHECKING:
@@ -19,19 +22,24 @@ if TYPE_CHECKING:
 # Tokens per parameter searched.
 RATIO_RANGE = (1e-2, 1e6)
 _GRID = 65
+# Inputs of a law that an allocation holds, by symbol: those beside params, tokens and compute.
+Held = Mapping[str, float]
+NOTHING: Held = MappingProxyType({})
 
 
-def optimal_runs(fit: "Fit", compute: Any, seed: int = 0) -> dict[str, np.ndarray]:
+def optimal_runs(fit: "Fit", compute: Any, seed: int = 0, held: Held = NOTHING) -> dict[str, np.ndarray]:
     """Return the run of least expected loss at each compute, per draw.
 
     Parameters
     ----------
     fit : Fit
-        Of a law in params and tokens.
+        Of a law in params and tokens, and others.
     compute : float or sequence of float
         Budgets, FLOP.
     seed : int
         Of the discrepancy away from the table.
+    held : mapping of str to float
+        Symbol to value of the law's other inputs.
 
     Returns
     -------
@@ -46,18 +54,20 @@ def optimal_runs(fit: "Fit", compute: Any, seed: int = 0) -> dict[str, np.ndarra
     budgets = positive_numbers(compute)
     outside_range("compute", fit.table.column("compute"), budgets)
     if has_closed_form(fit):
-        columns = [closed_optimum(fit, np.log(c)) for c in budgets]
+        columns = [closed_optimum(fit, np.log(c), held) for c in budgets]
     else:
-        columns = [_searched(fit, np.log(c), seed) for c in budgets]
+        columns = [_searched(fit, np.log(c), seed, held) for c in budgets]
     return {name: np.stack([c[name] for c in columns], axis=1) for name in columns[0]}
 
 
 def has_closed_form(fit: "Fit") -> bool:
     """Whether the optimum of the fit's law is known in closed form."""
-    return fit.model.discrepancy is None and fit.model.centred.single_input_terms is not None
+    terms = (fit.model.centred.single_input_terms or {}).keys()
+    # Compute is given; other inputs are held, but for those that params or tokens are the most of.
+    return fit.model.discrepancy is None and {"N", "D"} <= terms and not terms & AT_MOST.keys()
 
 
-def closed_optimum(fit: "Fit", log_compute: Any) -> dict[str, np.ndarray]:
+def closed_optimum(fit: "Fit", log_compute: Any, held: Held = NOTHING) -> dict[str, np.ndarray]:
     """Return the optimum of E + a exp(-alpha x_N) + b exp(-beta x_D) at a compute, or one per draw."""
     terms = fit.model.centred.single_input_terms
     assert terms is not None
@@ -65,21 +75,31 @@ def closed_optimum(fit: "Fit", log_compute: Any) -> dict[str, np.ndarray]:
     total = log_total(fit, log_compute)
     # At the optimum a alpha exp(-alpha x_N) = b beta exp(-beta (total - x_N)).
     x_n = (np.log(a * alpha / (b * beta)) + beta * total) / (alpha + beta)
-    return described(fit, log_compute, x_n, law_losses(fit, x_n[:, None], (total - x_n)[:, None])[:, 0])
+    loss = law_losses(fit, x_n[:, None], (total - x_n)[:, None], held)[:, 0]
+    return described(fit, log_compute, x_n, loss)
 
 
-def _searched(fit: "Fit", log_compute: float, seed: int) -> dict[str, np.ndarray]:
+def _searched(fit: "Fit", log_compute: float, seed: int, held: Held) -> dict[str, np.ndarray]:
     """Return the optimum on a grid of tokens per parameter, discrepancy included, per draw."""
     # The same seed at every budget: budgets differ by compute, not by luck.
     rng = np.random.default_rng(seed)
-    found, loss = optimum_on_grid(fit, expected_loss(fit, ratio_grid(fit, log_compute), rng))
+    found, loss = optimum_on_grid(fit, expected_loss(fit, ratio_grid(fit, log_compute, held), rng))
     return described(fit, log_compute, (log_total(fit, log_compute) - found) / 2, loss)
 
 
-def ratio_grid(fit: "Fit", log_compute: float) -> np.ndarray:
-    """Return log-ratios of params and tokens along a compute, over the tokens per parameter searched."""
+def ratio_grid(fit: "Fit", log_compute: float, held: Held = NOTHING) -> np.ndarray:
+    """Return the law's log-ratios along a compute, over the tokens per parameter searched."""
     total, difference = log_total(fit, log_compute), differences(fit)
-    return np.stack([(total - difference) / 2, (total + difference) / 2])
+    return law_ratios(fit, (total - difference) / 2, (total + difference) / 2, held)
+
+
+def law_ratios(fit: "Fit", x_n: np.ndarray, x_d: np.ndarray, held: Held = NOTHING) -> np.ndarray:
+    """Return the law's log-ratios, shape (input, ...), at those of params and tokens, other inputs held."""
+    if fit.law.inputs == ("N", "D"):
+        return np.stack([x_n, x_d])
+    centre, k = fit.model.centre, fit.table.meta.flops_per_param_token
+    n, d = centre["N"] * np.exp(x_n), centre["D"] * np.exp(x_d)
+    return fit.model.ratios_at({"N": n, "D": d, "C": k * n * d, **held})
 
 
 def optimum_on_grid(fit: "Fit", losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,9 +130,9 @@ def log_total(fit: "Fit", log_compute: Any) -> Any:
     return log_compute - np.log(k * centre["N"] * centre["D"])
 
 
-def law_losses(fit: "Fit", x_n: np.ndarray, x_d: np.ndarray) -> np.ndarray:
-    """Return each draw's loss by its law alone at log-ratios to the centre."""
-    return fit.model.law_loss(fit.parameters, np.stack([x_n, x_d])) * group_factor(fit)
+def law_losses(fit: "Fit", x_n: np.ndarray, x_d: np.ndarray, held: Held = NOTHING) -> np.ndarray:
+    """Return each draw's loss by its law alone at log-ratios of params and tokens to the centre."""
+    return fit.model.law_loss(fit.parameters, law_ratios(fit, x_n, x_d, held)) * group_factor(fit)
 
 
 def described(fit: "Fit", log_compute: Any, x_n: np.ndarray, loss: np.ndarray) -> dict[str, np.ndarray]:

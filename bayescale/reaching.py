@@ -14,11 +14,14 @@ from bayescale.forecasts import expected_loss
 from bayescale.lifetime import lifetime_optimum
 from bayescale.minima import lowest
 from bayescale.optimum import (
+    NOTHING,
+    Held,
     closed_optimum,
     described,
     differences,
     has_closed_form,
     law_losses,
+    law_ratios,
     log_total,
     optimum_on_grid,
     positive_numbers,
@@ -61,19 +64,23 @@ class Reached:
     begins: float
 
 
-def cheapest_runs(fit: "Fit", losses: Any, served_tokens: float = 0.0, seed: int = 0) -> Reached:
+def cheapest_runs(
+    fit: "Fit", losses: Any, served_tokens: float = 0.0, seed: int = 0, held: Held = NOTHING
+) -> Reached:
     """Return the run that reaches each loss at least compute, per draw.
 
     Parameters
     ----------
     fit : Fit
-        Of a law in params and tokens.
+        Of a law in params and tokens, and others.
     losses : float or sequence of float
         To reach, nats/token.
     served_tokens : float
         Tokens to serve once trained, whose compute counts too.
     seed : int
         Of the discrepancy away from the table.
+    held : mapping of str to float
+        Symbol to value of the law's other inputs.
 
     Raises
     ------
@@ -82,10 +89,10 @@ def cheapest_runs(fit: "Fit", losses: Any, served_tokens: float = 0.0, seed: int
     """
     asked = positive_numbers(losses)
     if has_closed_form(fit):
-        begins, columns = _BISECTED[0], [_by_bisection(fit, loss) for loss in asked]
+        begins, columns = _BISECTED[0], [_by_bisection(fit, loss, held) for loss in asked]
     else:
         begins = _REACH[0] * fit.table.column("compute").min()
-        columns = [_searched(fit, loss, seed) for loss in asked]
+        columns = [_searched(fit, loss, seed, held) for loss in asked]
     trained = _joined([runs for runs, _ in columns])
     already = np.stack([below for _, below in columns], axis=1)
     never = np.isnan(trained["loss"]) & ~already
@@ -93,7 +100,7 @@ def cheapest_runs(fit: "Fit", losses: Any, served_tokens: float = 0.0, seed: int
         return Reached(trained, already, never, np.zeros_like(never), begins)
     runs = _joined(
         [
-            _served(fit, loss, cheapest, served_tokens, seed)
+            _served(fit, loss, cheapest, served_tokens, seed, held)
             for loss, (cheapest, _) in zip(asked, columns, strict=True)
         ]
     )
@@ -105,44 +112,48 @@ def _joined(columns: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.stack([c[name] for c in columns], axis=1) for name in columns[0]}
 
 
-def _by_bisection(fit: "Fit", loss: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _by_bisection(fit: "Fit", loss: float, held: Held = NOTHING) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the least compute at which each draw's closed optimum reaches `loss`; whether less would do."""
     size = fit.z[..., 0].size
     low, high = (np.full(size, np.log(c)) for c in _BISECTED)
-    already = closed_optimum(fit, low)["loss"] <= loss
-    reached = closed_optimum(fit, high)["loss"] <= loss
+    already = closed_optimum(fit, low, held)["loss"] <= loss
+    reached = closed_optimum(fit, high, held)["loss"] <= loss
     for _ in range(60):
         middle = (low + high) / 2
-        enough = closed_optimum(fit, middle)["loss"] <= loss
+        enough = closed_optimum(fit, middle, held)["loss"] <= loss
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    return _where(reached & ~already, closed_optimum(fit, high)), already
+    return _where(reached & ~already, closed_optimum(fit, high, held)), already
 
 
-def _searched(fit: "Fit", loss: float, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _searched(
+    fit: "Fit", loss: float, seed: int, held: Held = NOTHING
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the least compute at which each draw's own optimum reaches `loss`, as above.
 
     The optimum of a draw may lie decades from the law's, and take half of its compute.
     """
-    about, already = _along_path(fit, loss, seed)
+    about, already = _along_path(fit, loss, seed, held)
     reached = about[np.isfinite(about)]
     if not reached.size:
         return described(fit, about, about, about), already
     low, high = np.quantile(reached, [0.005, 0.995])
     grid = np.linspace(low - _BELOW, high + _ABOVE, _COMPUTES)
-    ratios = np.concatenate([ratio_grid(fit, log_compute) for log_compute in grid], axis=1)
+    ratios = np.concatenate([ratio_grid(fit, log_compute, held) for log_compute in grid], axis=1)
     losses = expected_loss(fit, ratios, np.random.default_rng(seed))
     size = len(losses)
     best, lowest_losses = optimum_on_grid(fit, losses.reshape(size * _COMPUTES, -1))
     curves = np.minimum.accumulate(lowest_losses.reshape(size, -1), axis=1)
     log_compute = np.array([np.interp(-loss, -curve, grid) for curve in curves])
-    nearest = np.rint((log_compute - grid[0]) / (grid[1] - grid[0])).astype(int)
-    difference = best.reshape(size, -1)[np.arange(size), nearest]
+    place = (log_compute - grid[0]) / (grid[1] - grid[0])
+    left, draw = np.clip(place.astype(int), 0, _COMPUTES - 2), np.arange(size)
+    before, after = (best.reshape(size, -1)[draw, left + i] for i in (0, 1))
+    difference = before + (place - left) * (after - before)
     found = described(fit, log_compute, (log_total(fit, log_compute) - difference) / 2, np.full(size, loss))
     inside = (curves[:, 0] > loss) & (curves[:, -1] <= loss) & np.isfinite(about)
     return _where(inside, found), already
 
 
-def _along_path(fit: "Fit", loss: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _along_path(fit: "Fit", loss: float, seed: int, held: Held = NOTHING) -> tuple[np.ndarray, np.ndarray]:
     """Return the log of the compute at which each draw reaches `loss` along the law's median optimum.
 
     NaN where it does not; and whether less than was searched would do.
@@ -153,10 +164,11 @@ def _along_path(fit: "Fit", loss: float, seed: int) -> tuple[np.ndarray, np.ndar
     )
     path = np.empty((2, _PATH))
     for i, total in enumerate(log_total(fit, grid)):
-        losses = law_losses(fit, (total - difference) / 2, (total + difference) / 2)
+        losses = law_losses(fit, (total - difference) / 2, (total + difference) / 2, held)
         middle = np.median(lowest(losses, difference)[0])
         path[:, i] = (total - middle) / 2, (total + middle) / 2
-    losses = np.minimum.accumulate(expected_loss(fit, path, np.random.default_rng(seed)), axis=1)
+    ratios = law_ratios(fit, path[0], path[1], held)
+    losses = np.minimum.accumulate(expected_loss(fit, ratios, np.random.default_rng(seed)), axis=1)
     already = losses[:, 0] < loss
     log_compute = np.array([np.interp(-loss, -row, grid) for row in losses])
     return np.where(~already & (losses[:, -1] <= loss), log_compute, np.nan), already
@@ -167,11 +179,11 @@ def _where(known: np.ndarray, runs: dict[str, np.ndarray]) -> dict[str, np.ndarr
 
 
 def _served(
-    fit: "Fit", loss: float, trained: dict[str, np.ndarray], served: float, seed: int
+    fit: "Fit", loss: float, trained: dict[str, np.ndarray], served: float, seed: int, held: Held = NOTHING
 ) -> dict[str, np.ndarray]:
     """Return the runs cheapest to train and serve, given those cheapest to train."""
     reached = np.isfinite(trained["loss"])
     if not reached.any():
         return trained | {"lifetime_compute": trained["compute"]}
     params, tokens = (trained[name][reached] for name in ("params", "tokens"))
-    return lifetime_optimum(fit, loss, served, params, tokens, seed)
+    return lifetime_optimum(fit, loss, served, params, tokens, seed, held)

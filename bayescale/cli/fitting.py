@@ -10,6 +10,7 @@ import typer
 from bayescale.cli.options import (
     AtOption,
     FitOptions,
+    HeldOption,
     JsonOption,
     OfGroupOption,
     ParamsOption,
@@ -17,6 +18,8 @@ from bayescale.cli.options import (
     TableOptions,
     TableSource,
     TokensOption,
+    number,
+    pairs,
     priors_given,
     refuse_for_fit,
     size,
@@ -121,27 +124,34 @@ def allocate(
         ),
     ] = None,
     group: OfGroupOption = None,
+    at: HeldOption = None,
     how: FitOptions,
     reading: TableOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Split compute between params and tokens, or find the compute that a loss takes."""
+    held = {name: number(value, "--at") for name, value in pairs(at, "--at").items()}
     fitted = fit_of(source, reading, how).for_group(group)
     result = fitted.allocate(
-        compute=compute or None, loss=loss or None, served_tokens=served_tokens or 0.0, seed=how.seed
-    )
+        compute=compute or None, loss=loss or None, served_tokens=served_tokens or 0.0, held=held,
+        seed=how.seed,
+    )  # fmt: skip
     if as_json:
-        data: dict[str, Any] = {"allocations": result.summary().to_dict("records")}
+        data: dict[str, Any] = {
+            "held": dict(result.held),
+            "allocations": result.summary().to_dict("records"),
+        }
         if compute:
             data["expected_deadweight"] = result.expected_deadweight().tolist()
         print_json(fitted, data, result.warnings)
     else:
         asked = compute or loss or []
         summary = result.summary()
-        for number, value in enumerate(asked):
-            rows = summary[summary["budget"] == number]
+        for place, value in enumerate(asked):
+            rows = summary[summary["budget"] == place]
             what = f"{value:.4g} " + ("FLOP" if compute else "nats/token")
-            title = f"Compute-optimal run for {what} ({origin(fitted)})"
+            where = "".join(f", {name} {value:.4g}" for name, value in result.held.items())
+            title = f"Compute-optimal run for {what}{where} ({origin(fitted)})"
             columns_shown = [
                 "quantity",
                 "median",
@@ -153,7 +163,7 @@ def allocate(
             ]
             print_frame(rows[columns_shown], title)
             if compute:
-                waste = float(result.expected_deadweight()[number])
+                waste = float(result.expected_deadweight()[place])
                 share = f"{waste / value:.2%} of the budget"
                 print(f"expected deadweight of acting on the medians: {waste:.3g} FLOP, {share}")
         print_warnings(result.warnings)

@@ -43,6 +43,10 @@ DrawsOption = Annotated[int, typer.Option("--draws", min=10, max=1_000_000, help
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the draws.")]
 AgainstOption = Annotated[str, typer.Option(help="Peers to score beside the default model.")]
 AtOption = Annotated[list[str] | None, typer.Option(help="Forecast: other inputs, e.g. unique_tokens=20M.")]
+HeldOption = Annotated[
+    list[str] | None,
+    typer.Option("--at", help="Hold another input of the law, e.g. unique_tokens=100B. Repeatable."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 PEERS = "law-only,huber-bootstrap"
@@ -236,6 +240,10 @@ def target_inputs(at: list[str] | None, **inputs: list[float] | None) -> dict[st
     from bayescale.errors import BayescaleError
 
     other = {k: number(v, "--at") for k, v in pairs(at, "--at").items()}
+    if of_forecasts := sorted({"seed", "known_noise", "group"} & other.keys()):
+        raise BayescaleError(
+            f"--at: {of_forecasts[0]!r} is no input of a law; expected such as unique_tokens=20M"
+        )
     given = {k: v for k, v in inputs.items() if v}
     if twice := given.keys() & other.keys():
         name = sorted(twice)[0]

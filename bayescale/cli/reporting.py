@@ -57,6 +57,9 @@ def report(
     asked = target_inputs(at, params=params, tokens=tokens)
     fitted = fit_of(source, reading, how)
     folder = cache_folder() / "backtests"
+    held = {name: value for name, value in asked.items() if name not in ("params", "tokens", "compute")}
+    # What is held alone is no run to forecast.
+    asked = {} if compute and asked.keys() == held.keys() else asked
     same = {name: fitted.options[name] for name in ("noise", "group_effect")}
     backtested = (
         run(
@@ -76,7 +79,7 @@ def report(
     page = make(
         fitted,
         forecast=fitted.forecast(seed=how.seed, **asked) if asked else None,
-        allocation=fitted.allocate(compute=compute, seed=how.seed) if compute else None,
+        allocation=fitted.allocate(compute=compute, held=held, seed=how.seed) if compute else None,
         backtest=backtested,
         comparison=compared,
         tightening=rounds,

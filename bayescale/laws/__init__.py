@@ -7,7 +7,7 @@ from bayescale.errors import LawError, did_you_mean
 from bayescale.laws.builtin import BUILTIN
 from bayescale.laws.centred import CentredLaw
 from bayescale.laws.formula import names_in
-from bayescale.laws.law import INPUT_COLUMNS, Law, Parameter, as_used, law_from_formula
+from bayescale.laws.law import AT_MOST, INPUT_COLUMNS, Law, Parameter, as_used, law_from_formula
 from bayescale.laws.priors import (
     Either,
     Gamma,
@@ -20,6 +20,7 @@ from bayescale.laws.priors import (
 )
 
 __all__ = [
+    "AT_MOST",
     "BUILTIN",
     "INPUT_COLUMNS",
     "CentredLaw",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # name of a column means that column.
 INPUT_COLUMNS = {"N": "params", "D": "tokens", "C": "compute", "U": "unique_tokens"}
 # What a run cannot have more of than of another: of a larger pool it sees as many tokens as it trains on.
-_AT_MOST = {"U": "D", "unique_params": "N"}
+AT_MOST = {"U": "D", "unique_params": "N"}
 
 # Priors for parameters that a user's formula leaves without one; DESIGN of the built-in families:
 # 138 published refits have exponents with median .40 (5-95%: .13-.61), floors from .17 to 4.3 nats.
@@ -255,7 +255,7 @@ def as_used(inputs: Mapping[str, Any]) -> dict[str, Any]:
     >>> print(as_used({"D": 2e10, "U": 1e12})["U"])
     20000000000.0
     """
-    most = {name: inputs[of] for name, of in _AT_MOST.items() if of in inputs}
+    most = {name: inputs[of] for name, of in AT_MOST.items() if of in inputs}
     return {
         name: np.minimum(value, most[name])[()] if name in most else value for name, value in inputs.items()
     }
