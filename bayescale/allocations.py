@@ -6,6 +6,7 @@ what to know before acting on them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import xarray as xr
 
 from bayescale.deadweight import deadweight
 from bayescale.errors import FitError
-from bayescale.forecasts import FAR, INTERVALS, decades_beyond, outside_range
+from bayescale.fitting import require_fit
+from bayescale.forecasts import FAR, INTERVALS, counts_otherwise, decades_beyond, outside_range
 from bayescale.optimum import RATIO_RANGE, Held, has_closed_form, optimal_runs, positive_numbers
 from bayescale.reaching import Reached, cheapest_runs
 
@@ -129,13 +131,14 @@ def allocate(
         If the law is not one of params and tokens, another of its inputs is not given, not exactly one of
         compute and loss is, or tokens are to be served by what a compute buys.
     """
+    require_fit(fit)
     held = dict(held or {})
     at = _held(fit, held)
     fit = fit if group is None else fit.for_group(group)
     if (compute is None) == (loss is None):
         raise FitError("give compute (FLOP) or loss (nats/token), one of them")
-    if not 0 <= served_tokens < np.inf:
-        raise FitError(f"served_tokens is {served_tokens:g}; expected a number of tokens, 0 or more")
+    if not (isinstance(served_tokens, Real) and 0 <= served_tokens < np.inf):
+        raise FitError(f"served_tokens is {served_tokens!r}; expected a number of tokens, 0 or more")
     if served_tokens and loss is None:
         raise FitError("served_tokens need a loss to reach: at a given compute they change nothing")
     closed = has_closed_form(fit) and not served_tokens
@@ -153,7 +156,7 @@ def allocate(
         runs["epochs"] = np.maximum(runs["tokens"] / at["U"], 1.0)
     draws = xr.Dataset({name: (("sample", "budget"), values) for name, values in runs.items()})
     warnings += [] if closed or served_tokens else _at_edge(draws)
-    warnings += _beyond_ratios(fit, draws) + _outside(fit, draws, held)
+    warnings += counts_otherwise(fit) + _beyond_ratios(fit, draws) + _outside(fit, draws, held)
     return Allocation(draws, closed, warnings, {name: float(value) for name, value in held.items()})
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from bayescale.errors import FitError
 from bayescale.inference.evidence import Evidence
-from bayescale.laws import BUILTIN, Law
+from bayescale.laws import BUILTIN, Law, find_law
 from bayescale.laws.formula import names_in
 from bayescale.model.model import SCALE_PRIORS
 from bayescale.runs import RunTable
@@ -334,7 +334,7 @@ def _fit_all(
 
 def _shared_out(priors: Mapping[str, Any], laws: Sequence[str | Law]) -> list[dict[str, Any]]:
     """Return, of priors given for all laws, those of each law's parameters, of noise and of discrepancy."""
-    formulas = [law if isinstance(law, str) else law.formula for law in laws]
+    formulas = [law if isinstance(law, str) else find_law(law).formula for law in laws]
     known = [SCALE_PRIORS.keys() | names_in(BUILTIN[f].formula if f in BUILTIN else f) for f in formulas]
     if strangers := sorted(priors.keys() - set[str]().union(*known)):
         raise FitError(f"prior given for {strangers[0]!r}, which is no parameter of any of the laws compared")

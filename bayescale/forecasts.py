@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bayescale.errors import FitError
+from bayescale.fitting import require_fit
 from bayescale.laws import INPUT_COLUMNS, Law, as_used
 from bayescale.model.discrepancy import axes_of
 from bayescale.model.making import MOST_DECADES
@@ -25,6 +26,8 @@ INTERVALS = (0.5, 0.8, 0.9)
 _FEW = 64
 # Decades outside the table's range that are worth a word.
 FAR = 0.05
+# Of so many of the largest models, compute that is off from what is taken for it by more than this is told.
+_LARGEST, _OTHERWISE = 3, 1.1
 # Targets that a forecast shows when printed.
 _PRINTED = 10
 
@@ -126,12 +129,16 @@ def forecast(
     FitError
         If an input that the law needs is missing, unknown or not positive, or the group is none of the fit's.
     """
+    require_fit(fit)
     fit = fit if group is None else fit.for_group(group)
     targets = complete_inputs(fit.law, fit.table.meta.flops_per_param_token, inputs)
     ratios = fit.model.ratios_at(
         {s: targets[c] for s, c in zip(fit.law.inputs, fit.law.columns, strict=True)}
     )
-    known = np.asarray(known_noise, float)
+    try:
+        known = np.asarray(known_noise, float)
+    except (TypeError, ValueError) as error:
+        raise FitError(f"known_noise: found {known_noise!r}; expected one or more numbers") from error
     if known.shape not in ((), (1,), ratios.shape[1:]) or not np.all((known >= 0) & (known < np.inf)):
         raise FitError(
             f"known_noise is {known.tolist()}; expected a relative standard deviation, 0 or more, for all "
@@ -142,6 +149,9 @@ def forecast(
     new = expected * np.exp(_noise(fit, expected.shape, known, rng) + _offset(fit, expected.shape, rng))
     shape = (*fit.z.shape[:2], ratios.shape[1])
     outside = decades_outside(fit, targets)
+    warnings = _warnings(fit, outside)
+    if "C" in fit.law.inputs and "compute" not in inputs:
+        warnings += counts_otherwise(fit)
     return Forecast(
         targets,
         expected.reshape(shape),
@@ -149,7 +159,7 @@ def forecast(
         fit.law.name,
         fit.table.name,
         outside,
-        _warnings(fit, outside),
+        warnings,
         fit.group,
     )
 
@@ -311,4 +321,20 @@ def _warnings(fit: "Fit", outside: Mapping[str, np.ndarray]) -> list[str]:
     return [
         *fit.warnings,
         *(f"{decades:.1f} decades outside the table's range: {name}" for name, decades in far.items()),
+    ]
+
+
+def counts_otherwise(fit: "Fit") -> list[str]:
+    """Say where the table's own compute is another multiple of params x tokens than is taken for new runs."""
+    if not {"params", "tokens", "compute"} <= set(fit.table.frame):
+        return []
+    params, tokens, compute = (fit.table.column(c) for c in ("params", "tokens", "compute"))
+    k, taken = compute / (params * tokens), fit.table.meta.flops_per_param_token
+    # Embeddings and attention count for less in larger models, so these tell what still larger ones cost.
+    largest = float(np.median(k[np.argsort(params)[-_LARGEST:]]))
+    if abs(np.log(largest / taken)) < np.log(_OTHERWISE):
+        return []
+    return [
+        f"compute is taken for {taken:g} x params x tokens; the table has {largest:.3g} for its largest runs "
+        f"({k.min():.3g} to {k.max():.3g} for all). flops_per_param_token in its TOML says how to count"
     ]

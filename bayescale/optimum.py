@@ -157,7 +157,10 @@ def positive_numbers(asked: Any) -> np.ndarray:
     FitError
         If it is not one or more positive numbers.
     """
-    values = np.atleast_1d(np.asarray(asked, float))
+    try:
+        values = np.atleast_1d(np.asarray(asked, float))
+    except (TypeError, ValueError) as error:
+        raise FitError(f"found {asked!r}; expected positive numbers") from error
     if values.ndim > 1 or not values.size or not np.all((values > 0) & np.isfinite(values)):
         raise FitError(f"found {values.tolist()}; expected positive numbers")
     return values

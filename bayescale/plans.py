@@ -1,7 +1,6 @@
 """Plan: the runs worth training next for a target, their cost, and what they are expected to tell."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,13 +10,11 @@ from bayescale.comparison import Comparison
 from bayescale.deadweight import deadweight
 from bayescale.design import Draws, belief_from
 from bayescale.errors import FitError
+from bayescale.fitting import Fit, require_fit
 from bayescale.model.model import SHAPE_SCALES
 from bayescale.proposals import MOST_SEEDS, Proposal, failed_of, positive_budget, propose, warnings_of
+from bayescale.runs import RunTable
 from bayescale.targets import MAX_DRAWS, Target, band, joint_draws, parse_target, table_target
-
-if TYPE_CHECKING:
-    from bayescale.fitting import Fit
-    from bayescale.runs import RunTable
 
 # Laws with less probability than this change no plan.
 _MIN_PROBABILITY = 0.01
@@ -148,6 +145,7 @@ def plan(
 def _weighted(posterior: "Fit | Comparison") -> "dict[str, tuple[Fit, float]]":
     """Return fits by label, the most probable first, with probabilities that sum to one."""
     if not isinstance(posterior, Comparison):
+        require_fit(posterior, "a fit or a comparison")
         return {posterior.law.name: (posterior, 1.0)}
     kept = {n: p for n, p in posterior.probabilities.items() if p > _MIN_PROBABILITY}
     return {n: (posterior.fits[n], p / sum(kept.values())) for n, p in kept.items()}
@@ -211,6 +209,11 @@ def _target(fit: "Fit", target: "str | Target | RunTable | pd.DataFrame") -> Tar
         return parse_target(target)
     if isinstance(target, Target):
         return target
+    if not isinstance(target, RunTable | pd.DataFrame):
+        raise FitError(
+            f"target: found a {type(target).__name__}; expected text such as 'params=1e9,tokens=2e10', a "
+            "Target, or a table of runs"
+        )
     return table_target(fit.law, target if isinstance(target, pd.DataFrame) else target.frame)
 
 

@@ -1,6 +1,7 @@
 """Proposals: runs chosen among candidates, what they cost and what each adds."""
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -88,8 +89,8 @@ def positive_budget(budget: float) -> float:
     FitError
         If it is not a positive number.
     """
-    if not (np.isfinite(budget) and budget > 0):
-        raise FitError(f"budget is {budget:g} FLOP; expected a positive number")
+    if not (isinstance(budget, Real) and np.isfinite(budget) and budget > 0):
+        raise FitError(f"budget is {budget!r} FLOP; expected a positive number")
     return budget
 
 

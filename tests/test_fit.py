@@ -707,6 +707,24 @@ def test_priors_of_scales_are_positive_and_about_numbers(prior):
         bs.fit(simulated_table(rows=12), priors={"noise_sd": prior}, method="fast")
 
 
+def test_compute_that_a_table_counts_otherwise_is_told():
+    def fitted(law, k, stated):
+        table = simulated_table(rows=20)
+        table.frame["compute"] = k * table.column("params") * table.column("tokens")
+        table = replace(table, meta=table.meta.model_copy(update={"flops_per_param_token": stated}))
+        return bs.fit(table, law, discrepancy=False, method="fast", draws=50)
+
+    said = "compute is taken for 6 x params x tokens; the table has 8 for its largest runs"
+    other = fitted("chinchilla", 8.0, 6.0)
+    assert any(w.startswith(said) for w in other.allocate(compute=1e21).warnings)
+    assert not any("compute is taken" in w for w in other.forecast(params=1e9, tokens=2e10).warnings)
+    for same in (fitted("chinchilla", 8.0, 8.0), fitted("chinchilla", 6.5, 6.0)):
+        assert not any("compute is taken" in w for w in same.allocate(compute=1e21).warnings)
+    of_compute = fitted("power-compute-floor", 8.0, 6.0)
+    assert any(w.startswith(said) for w in of_compute.forecast(params=1e9, tokens=2e10).warnings)
+    assert not any("compute is taken" in w for w in of_compute.forecast(compute=1e21).warnings)
+
+
 def test_what_is_no_table_and_no_number_is_told(law_only_fit):
     frame = simulated_table(rows=12).frame
     for use in (bs.fit, bs.check, bs.point_fit, bs.backtest):
@@ -718,6 +736,31 @@ def test_what_is_no_table_and_no_number_is_told(law_only_fit):
         law_only_fit.forecast(params="70B", tokens=1.4e12)
     with pytest.raises(FitError, match="known_noise is -1"):
         law_only_fit.forecast(params=70e9, tokens=1.4e12, known_noise=-1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (lambda fit: bs.fit(fit.table, law=None), "law: found a NoneType; expected a built-in law's name"),
+        (lambda fit: bs.fit(fit.table, seed=None), "seed is None; expected a whole number, at least 0"),
+        (lambda fit: bs.fit(fit.table, seed=1.5), "seed is 1.5; expected a whole number"),
+        (lambda fit: bs.fit(fit.table, draws="100"), "draws is '100'; expected a whole number"),
+        (lambda fit: bs.fit(fit.table, discrepancy="no"), "discrepancy is 'no'; expected True or False"),
+        (lambda fit: bs.compare(fit.table.frame), "found a str; expected a table or fits"),
+        (lambda fit: bs.compare(fit.table, laws=["chinchilla", None]), "law: found a NoneType"),
+        (lambda fit: bs.forecast(fit.table, params=1e9, tokens=2e10), "found a RunTable; expected a fit"),
+        (lambda fit: bs.forecast(fit, params=1e9, tokens=2e10, known_noise="a"), "known_noise: found 'a'"),
+        (lambda fit: bs.allocate(fit.table, compute=1e21), "found a RunTable; expected a fit"),
+        (lambda fit: bs.allocate(fit, compute="1e21 FLOP"), "found '1e21 FLOP'; expected positive numbers"),
+        (lambda fit: bs.allocate(fit, loss=2.2, served_tokens="1T"), "served_tokens is '1T'; expected"),
+        (lambda fit: bs.plan(fit.table, "E", 1e20), "found a RunTable; expected a fit or a comparison"),
+        (lambda fit: bs.plan(fit, "E", "1e20"), "budget is '1e20' FLOP; expected a positive number"),
+        (lambda fit: bs.plan(fit, {"params": 1e9}, 1e20), "target: found a dict; expected text"),
+    ],
+)  # fmt: skip
+def test_a_value_of_the_wrong_type_is_told(law_only_fit, asked, message):
+    with pytest.raises(bs.BayescaleError, match=message):
+        asked(law_only_fit)
 
 
 @pytest.mark.parametrize(
