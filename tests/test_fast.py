@@ -441,3 +441,24 @@ def test_a_law_of_four_inputs_with_more_knots_than_runs_is_fitted():
     fitted = bs.fit(make_table(frame, bs.TableMeta(name="four")), law, method="fast", draws=20)
     assert fitted.model.discrepancy.size > 30
     assert np.isfinite(fitted.evidence.log)
+
+
+@pytest.mark.parametrize(("runs", "offset"), [(2, 0.02), (24, 0.3)])
+def test_offsets_of_groups_far_larger_than_noise_are_integrated_out(runs, offset):
+    """Pairs of runs from one trunk, and two corpora: before, no such fit stood, and all went to NUTS."""
+    table = simulated_table(rows=48)
+    group = np.arange(48) // runs
+    offsets = offset * np.random.default_rng(0).standard_normal(48 // runs)
+    table.frame["family"] = group
+    table.frame["loss"] *= np.exp(offsets)[group]
+    fits = [
+        bs.fit(table, group_effect="family", discrepancy=discrepancy, method="fast", seed=seed)
+        for seed, discrepancy in ((0, False), (1, False), (2, True))
+    ]
+    assert all(f.diagnostics.passed for f in fits)
+    assert abs(fits[0].evidence.log - fits[1].evidence.log) < 0.2
+    for fit in fits:
+        assert np.median(fit.parameters["noise_sd"]) == pytest.approx(0.003, rel=0.35)
+        apart = np.quantile(fit.parameters["group_sd"], [0.02, 0.98])
+        assert apart[0] < np.std(offsets) * 1.2
+        assert apart[1] > np.std(offsets) * 0.8

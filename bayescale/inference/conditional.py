@@ -17,6 +17,8 @@ from bayescale.model.noise import normal_variance
 _CLIMBING_STEPS, _STEPS = 6, 1
 # Steps are this much too long: they still cannot overshoot (majorisation allows 2), and converge in fewer.
 _RELAXATION = 1.4
+# Where runs are grouped, each counts for this share at least of the curvature that a majorising Normal has.
+_LEAST_BEND = 0.3
 # Pairs of draws of the latents. A second costs a tenth of a fit's time, and rids it of wild estimates, which
 # spoil the weights of all.
 _PAIRS = 2
@@ -132,13 +134,26 @@ class Conditional:
 
     def _first_guess(self) -> np.ndarray:
         """Return the mode if each run pointed at its misfit, log(reducible loss / the law's), normally."""
-        target, slope = pointed_misfit(self.model.log_loss, self.floor, self.reducible, np)
-        slope = np.broadcast_to(slope, target.shape)
         known = self.known_squares
         precision = self._majorising(known) if known is not None else 1 / self.variance
-        precision = np.broadcast_to(precision, slope.shape)
-        pull = precision * slope * target
+        precision = np.broadcast_to(precision, self.reducible.shape)
+        offset = self._pointed_offset(precision)
+        target, slope = pointed_misfit(self.model.log_loss - offset, self.floor, self.reducible, np)
+        pull = precision * (slope * target + offset)
+        slope = np.broadcast_to(slope, target.shape)
         return self._matrix(precision, slope).solve(self._back(pull, slope))
+
+    def _pointed_offset(self, precision: np.ndarray) -> np.ndarray | float:
+        """Return how far each run's group is from the law, as far as an offset explains that."""
+        if not self.members.size:
+            return 0.0
+        law = self.floor + self.reducible
+        known = precision @ self.members
+        mean = (precision * (self.model.log_loss - np.log(law))) @ self.members / known
+        other = 1 / known
+        if self.basis.size:
+            other = other + (self.amplitude * (self.reducible / law).mean(axis=1, keepdims=True)) ** 2
+        return (mean * self.group_sd**2 / (self.group_sd**2 + other)) @ self.members.T
 
     def _majorising(self, squares: np.ndarray) -> np.ndarray:
         """Return the precision of the Normal that touches a run's noise from below at a squared residual."""
@@ -174,7 +189,11 @@ class Conditional:
             return np.broadcast_to(1 / self.variance, slope.shape), slope
         squared = (self.model.log_loss - log_mean) ** 2 / self.variance
         bend = (self.df + 1) * (self.df - squared) / (self.df + squared) ** 2 / self.variance
-        return np.maximum(bend, 0.0), slope
+        if not self.members.size:
+            return np.maximum(bend, 0.0), slope
+        # Two runs of a group that lie apart bend the likelihood upwards between them, and no other run has a
+        # say: by the curvature there an offset would be as free as its prior, and its integral as large.
+        return np.maximum(bend, _LEAST_BEND * self._majorising(squared * self.variance)), slope
 
     def _matrix(self, precision: np.ndarray, slope: np.ndarray) -> "_Blocks":
         """Return I + J' diag(precision) J with J = [amplitude slope basis, group_sd members], by blocks.

@@ -45,6 +45,11 @@ class LawStandard:
         residual = model.log_loss - np.log(loss[0])
         most = _OUTLYING * np.median(np.abs(residual))
         self.residual = np.clip(residual, -most, most)
+        # Which runs are of which group, and sums over each group's, (group, ...).
+        groups = np.arange(len(model.group_names))
+        group = np.zeros(len(residual)) if model.group is None else model.group
+        self.members = np.equal.outer(group, groups).astype(float)
+        self.sums, self.residual_sums = self.members.T @ self.gradient, self.members.T @ self.residual
         bends, axes = np.linalg.eigh(np.nan_to_num(-hessian(self._log_prior, at, _PRIOR_STEP)))
         self.prior = (axes * np.maximum(bends, _LEAST_PRIOR_INFORMATION)) @ axes.T
         steps = _PRIOR_STEP * np.eye(len(at))
@@ -61,24 +66,51 @@ class LawStandard:
         As if all runs had the same noise: the coordinates need not be better than that.
         """
         model, size = self.model, len(self.at)
-        # As if every run had an offset of its own: too wide, which costs less than too narrow.
-        group_sd = None if model.group is None else model.scale(theta, "group_sd")[:, None]
-        variance = normal_variance(model.noise_variance(theta), model.noise_df(theta), group_sd)
+        variance = normal_variance(model.noise_variance(theta), model.noise_df(theta))
         precision = (1 / variance).mean(axis=1)
-        information = self.prior + precision[:, None, None] * self.information
-        pull = self.prior_pull + precision[:, None] * (self.residual @ self.gradient)
+        shares = self._shares_of_offsets(theta, precision)
+        squares = (self.sums[:, :, None] * self.sums[:, None]).reshape(-1, size * size)
+        seen = self.information - (shares @ squares).reshape(-1, size, size)
+        pointed = self.residual @ self.gradient - shares @ (self.sums * self.residual_sums[:, None])
+        information = self.prior + precision[:, None, None] * seen
+        pull = self.prior_pull + precision[:, None] * pointed
         if model.discrepancy is not None:
-            ratio = basis.by_group(precision * model.scale(theta, "discrepancy_sd") ** 2)[..., None]
-            known = np.maximum(basis.information, 0)[:, None]
-            lost = basis.by_group(precision)[..., None] * ratio / (1 + ratio * known)
-            effects = basis.whole.mT @ (self.slope[:, None] * self.gradient)  # (group, weight, coordinate)
-            squares = (effects[..., None] * effects[..., None, :]).reshape(*effects.shape[:2], -1)
-            information = information - (lost @ squares).reshape(-1, size, size)
-            seen = basis.whole.mT @ (self.slope * self.residual)  # (group, weight)
-            pull = pull - (lost @ (effects * seen[..., None])).reshape(-1, size)
+            lost, lost_pull = self._lost_to_discrepancy(theta, basis, precision, shares)
+            information, pull = information - lost, pull - lost_pull
         information[~np.isfinite(information).all(axis=(1, 2))] = np.eye(size)  # as in `Basis`
         mean = self.at + solve(information, np.nan_to_num(pull)[..., None])[..., 0]
         return cholesky(information), mean
+
+    def _shares_of_offsets(self, theta: np.ndarray, precision: np.ndarray) -> np.ndarray:
+        """Return the share of its runs' sum that each group's offset takes, (point, group)."""
+        if self.model.group is None:
+            return np.zeros((len(theta), 0))
+        ratio = (precision * self.model.scale(theta, "group_sd") ** 2)[:, None]
+        return ratio / (1 + ratio * self.members.sum(axis=0))
+
+    def _lost_to_discrepancy(
+        self, theta: np.ndarray, basis: Basis, precision: np.ndarray, shares: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the information about the law, and the pull, that a discrepancy takes."""
+        size, known = len(self.at), np.maximum(basis.information, 0)[:, None]
+        ratio = basis.by_group(precision * self.model.scale(theta, "discrepancy_sd") ** 2)[..., None]
+        effects = basis.whole.mT @ (self.slope[:, None] * self.gradient)  # (basis, weight, coordinate)
+        seen = basis.whole.mT @ (self.slope * self.residual)  # (basis, weight)
+        if self.model.group is None:  # combinations of weights are seen apart from each other
+            lost = basis.by_group(precision)[..., None] * ratio / (1 + ratio * known)
+            squares = (effects[..., None] * effects[..., None, :]).reshape(*effects.shape[:2], -1)
+            pull = lost @ (effects * seen[..., None])
+            return (lost @ squares).reshape(-1, size, size), pull.reshape(-1, size)
+        mixed = (basis.whole.mT @ (self.slope[:, None] * self.members))[:, None]  # (basis, 1, weight, group)
+        taken = mixed * basis.by_group(shares)[:, :, None]
+        effects = effects[:, None] - taken @ self.sums  # (basis, member, weight, coordinate)
+        seen = seen[:, None] - taken @ self.residual_sums
+        one = np.eye(known.shape[-1])
+        inner = one + ratio[..., None] * (known[..., None] * one - taken @ mixed.mT)
+        both = np.concatenate([effects, seen[..., None]], axis=-1)
+        lost = effects.mT @ solve(inner, ratio[..., None] * both)
+        lost = (basis.by_group(precision)[..., None, None] * lost).reshape(-1, size, size + 1)
+        return lost[..., :size], lost[..., size]
 
     def to_theta(self, u: np.ndarray, basis: Basis) -> tuple[np.ndarray, np.ndarray]:
         """Return points theta, shape (point, size), and log |d theta / d u|, shape (point,).
