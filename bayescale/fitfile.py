@@ -43,7 +43,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
         "sha256": _digest(fit.z, fit.model.log_loss),
         "columns": list(map(str, fit.table.frame.columns)),
     }
-    tree = fit.posterior.copy()
+    tree = posterior_tree(fit)
     tree["run_table"] = xr.DataTree(_frame_to_dataset(fit.table.frame))
     tree.attrs = {**tree.attrs, _ATTRIBUTE: json.dumps(header)}
     with written_aside(path) as aside:
@@ -85,7 +85,7 @@ def load_fit(path: str | Path) -> Fit:
 
 
 def posterior_tree(fit: Fit) -> xr.DataTree:
-    """Return a fit's draws and data as ArviZ lays them out."""
+    """Return a fit's draws and data as ArviZ lays them out, without what can be computed from them."""
     model, shape = fit.model, fit.z.shape[:2]
     index: dict[str, Any] = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
     dims = {"discrepancy_weights": ("knot",), "group_offsets": ("group",)}
@@ -93,12 +93,14 @@ def posterior_tree(fit: Fit) -> xr.DataTree:
         name: (("chain", "draw", *dims.get(name, ())), values.reshape(*shape, *values.shape[1:]))
         for name, values in fit.parameters.items()
     }
-    groups = {"group": np.array(model.group_names)} if model.group is not None else {}
+    named = {"group": np.array(model.group_names)} if model.group is not None else {}
+    if model.discrepancy is not None:  # ArviZ's plots want a coordinate for each dimension
+        named["knot"] = np.arange(fit.parameters["discrepancy_weights"].shape[1])
     values = [model.centre[s] * np.exp(r) for s, r in zip(model.law.inputs, model.ratios, strict=True)]
     stats = {name: (("chain", "draw"), v) for name, v in (fit.sample_stats or {}).items()}
     return xr.DataTree.from_dict(
         {
-            "posterior": xr.Dataset(variables, index | groups),
+            "posterior": xr.Dataset(variables, index | named),
             "unconstrained_posterior": xr.Dataset({"z": (("chain", "draw", "coordinate"), fit.z)}, index),
             "sample_stats": xr.Dataset(stats, index),
             "observed_data": xr.Dataset({"log_loss": ("run", model.log_loss)}),

@@ -47,9 +47,29 @@ def test_student_t_keeps_the_floor_when_outliers_come_back(law_only_fit):
     assert normal[1] - normal[0] == pytest.approx(0.14, abs=0.02)
 
 
-def test_arviz_works_on_the_posterior(law_only_fit):
-    summary = arviz_stats.summary(law_only_fit.posterior, var_names=["alpha", "E"])
+def test_arviz_works_on_the_posterior_and_counts_repeated_draws_once(law_only_fit):
+    assert law_only_fit.options["method"] == "fast"
+    summary = arviz_stats.summary(law_only_fit.posterior, var_names=["alpha", "E"], round_to="none")
     assert list(summary.index) == ["alpha", "E"]
+    worth = law_only_fit.diagnostics.min_ess
+    assert worth < 0.25 * law_only_fit.z[..., 0].size  # else there would be nothing to count
+    for kind in ("ess_bulk", "ess_tail"):
+        assert (summary[kind].astype(float) / worth).between(0.7, 1.4).all()
+    assert (summary["r_hat"].astype(float) < 1.03).all()  # copies are in no order but their own
+
+
+def test_arvizs_plots_find_every_dimension_of_the_posterior(full_fit):
+    posterior = full_fit.posterior["posterior"]
+    assert set(posterior.dims) == set(posterior.coords)
+
+
+def test_a_saved_fit_holds_no_log_likelihoods_and_tells_them_when_loaded(full_fit, tmp_path):
+    full_fit.posterior  # noqa: B018 computed here: the file must not get it
+    full_fit.save(tmp_path / "fit.nc")
+    with xr.open_datatree(tmp_path / "fit.nc", engine="h5netcdf") as saved:
+        assert "log_likelihood" not in saved.children
+    again = bs.load_fit(tmp_path / "fit.nc").posterior
+    xr.testing.assert_allclose(again["log_likelihood"], full_fit.posterior["log_likelihood"])
 
 
 def test_allocation_in_closed_form_is_the_minimum(law_only_fit):

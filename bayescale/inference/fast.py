@@ -333,6 +333,12 @@ def _evidence(log_weights: np.ndarray) -> tuple[Evidence, np.ndarray]:
 
 
 def _resample(weights: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Return indices of equally weighted draws, shuffled (systematic resampling)."""
+    """Return indices of equally weighted draws (systematic resampling), points in a random order.
+
+    Copies of a point follow each other: what reads draws as chains, as ArviZ does, takes them for
+    correlation, and its effective sample size counts them as the one point they are.
+    """
     at = (np.arange(draws) + rng.random()) / draws
-    return rng.permutation(np.minimum(np.searchsorted(np.cumsum(weights), at), len(weights) - 1))
+    found = np.minimum(np.searchsorted(np.cumsum(weights), at), len(weights) - 1)
+    place = rng.permutation(len(weights))
+    return found[np.argsort(place[found], kind="stable")]
