@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 # Searched around the runs that are cheapest to train: e-folds of params and tokens, below and above.
 _PARAMS_RANGE = (-6.0, 2.0)
 _TOKENS_RANGE = (-3.0, 3.0)
-# E-folds between points of the grid, unless that takes more points than this.
-_STEP = 0.25
+# E-folds between points of the grid, unless that takes more points than this. Params bend most where tokens
+# are few: a law alone, whose losses cost little, takes smaller steps there than one whose discrepancy is drawn.
+_STEP, _TOKENS_STEP_ALONE = 0.25, 0.05
 _MOST = 120
 
 
@@ -59,7 +60,9 @@ def lifetime_optimum(
     """
     centre, k = fit.model.centre, fit.table.meta.flops_per_param_token
     serving = served_tokens / 3  # as tokens of training
-    log_n, log_d = _grid_about(params, *_PARAMS_RANGE), _grid_about(tokens, *_TOKENS_RANGE, upto=serving)
+    step = _TOKENS_STEP_ALONE if fit.model.discrepancy is None else _STEP
+    log_n = _grid_about(params, *_PARAMS_RANGE, step=_STEP)
+    log_d = _grid_about(tokens, *_TOKENS_RANGE, step=step, upto=serving)
     x = np.stack(np.meshgrid(log_d - np.log(centre["D"]), log_n - np.log(centre["N"]), indexing="ij"))[::-1]
     ratios = law_ratios(fit, x[0].ravel(), x[1].ravel(), held)
     losses = expected_loss(fit, ratios, np.random.default_rng(seed))
@@ -78,11 +81,13 @@ def lifetime_optimum(
     }
 
 
-def _grid_about(values: np.ndarray, below: float, above: float, upto: float = 0.0) -> np.ndarray:
+def _grid_about(
+    values: np.ndarray, below: float, above: float, *, step: float, upto: float = 0.0
+) -> np.ndarray:
     """Return logs over all but the outermost values, and beyond; `upto` and an e-fold more included."""
     low, high = np.log(np.quantile(values, [0.005, 0.995]))
     low, high = low + below, max(high + above, np.log(upto) + 1 if upto else -np.inf)
-    return np.linspace(low, high, min(1 + int(np.ceil((high - low) / _STEP)), _MOST))
+    return np.linspace(low, high, min(1 + int(np.ceil((high - low) / step)), _MOST))
 
 
 def _first_crossing(losses: np.ndarray, level: float, grid: np.ndarray) -> np.ndarray:
