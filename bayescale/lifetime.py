@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # Searched around the runs that are cheapest to train: e-folds of params and tokens, below and above.
 _PARAMS_RANGE = (-6.0, 2.0)
 _TOKENS_RANGE = (-3.0, 3.0)
-# E-folds between points of the grid, unless that takes more points than this. Params bend most where tokens
-# are few: a law alone, whose losses cost little, takes smaller steps there than one whose discrepancy is drawn.
+# E-folds between points of the grid, unless that takes more points than this. Where tokens are few the curve
+# bends: a law alone, whose losses cost little, takes smaller steps than one whose discrepancy is drawn.
 _STEP, _TOKENS_STEP_ALONE = 0.25, 0.05
 _MOST = 120
 

@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -100,6 +101,16 @@ def test_warm_up_is_bounded_by_its_share_of_d():
     assert _run(once, 40 * size).warmup_steps == -(-size // 96)
 
 
+def test_a_trunks_warm_up_is_as_long_whatever_branches_from_it():
+    trunk = Recipe.from_table(TRUNK | {"warmup_tokens_per_param": 0.5})
+    size = _shape().parameters()["total"]
+    runs = [_run(trunk, tokens) for tokens in (size, 20 * size)]
+    assert [run.warmup_steps for run in runs] == 2 * [math.ceil(0.5 * size / runs[0].batch_tokens)]
+
+
+TRUNK = {"schedule": "trunk", "batch_rule": "fixed"}
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -109,6 +120,9 @@ def test_warm_up_is_bounded_by_its_share_of_d():
         ({"schedule": "wsd"}, "use one of"),
         ({"schedule": "trunk"}, "depend on D"),
         ({"warmup_share": 1.5}, r"\[0, 1\)"),
+        (TRUNK | {"warmup_share": 0.1}, r"warmup_share = 0.1 does nothing .* set warmup_tokens_per_param"),
+        (TRUNK | {"ends_at": 1}, "ends_at = 1 does nothing"),
+        ({"cooldown_share": 0.1}, "cooldown_share = 0.1 does nothing"),
     ],
 )
 def test_bad_recipes_are_refused_in_words(table, message):

@@ -17,6 +17,16 @@ SCHEDULES = ("cosine", "trunk")
 LEARNING_RATES = ("mup", "porian", "step-law", "fixed")
 BATCHES = ("step-law", "porian", "fixed")
 
+# What a schedule does not look at, and what to do instead.
+_UNUSED = {
+    "trunk": {
+        "warmup_share": "its branches share one warm-up, which can be no share of each one's D: leave it "
+        "out, and set warmup_tokens_per_param",
+        "ends_at": "each branch's cooldown ends at its D: leave it out",
+    },
+    "cosine": {"cooldown_share": 'leave it out, or use schedule = "trunk"'},
+}
+
 
 class RecipeError(ValueError):
     """A recipe that makes no run; the message says what to do."""
@@ -52,7 +62,7 @@ class Recipe:
         Largest norm of a run's gradient.
     warmup_tokens_per_param, warmup_share : float
         Warm-up lasts as many tokens as N times the first, but at most the second's share of D
-        (arXiv:2406.19146).
+        (arXiv:2406.19146). A trunk, which has no D of its own, knows the first alone.
     schedule : {"cosine", "trunk"}
         `cosine`: to `final_share` at D, one schedule per D. `trunk`: constant, with a cooldown (1 -
         sqrt, arXiv:2405.18392) over the last `cooldown_share` of each D, so that one trunk yields
@@ -108,7 +118,7 @@ class Recipe:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Recipe:
-        """Read a ladder's `[recipe]` table, refusing unknown options."""
+        """Read a ladder's `[recipe]` table, refusing options that are unknown or do nothing."""
         known = {field.name: field.type for field in fields(cls)}
         for name, value in table.items():
             if name not in known:
@@ -116,7 +126,14 @@ class Recipe:
             wanted = str if known[name] == "str" else (int, float)
             if not isinstance(value, wanted) or isinstance(value, bool):
                 raise RecipeError(f"[recipe] {name} = {value!r}: expected {known[name]}")
-        return cls(**table)
+        recipe = cls(**table)
+        for name, instead in _UNUSED[recipe.schedule].items():
+            if name in table:
+                found, schedule = table[name], recipe.schedule
+                raise RecipeError(
+                    f'[recipe] {name} = {found} does nothing with schedule = "{schedule}": {instead}'
+                )
+        return recipe
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
