@@ -79,7 +79,7 @@ def _require_scorable(table: RunTable, law: str | Law) -> None:
     if not set(law.columns) <= set(table.frame):
         return  # `backtest` says which is missing
     known = {column for other in BUILTIN.values() for column in other.columns}
-    unseen = sorted(known & set(table.frame) - set(law.columns) - {INPUT_COLUMNS[n] for n in "NDC"})
+    unseen = sorted(known & set(table.frame) - {INPUT_COLUMNS[n] for n in "NDC"})
     alike = table.frame.groupby(list(law.columns))
     if varied := [column for column in unseen if (alike[column].nunique() > 1).any()]:
         raise FitError(f"runs that {law.name} takes for alike differ in {', '.join(varied)}")

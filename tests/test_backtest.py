@@ -132,16 +132,6 @@ def test_bands_of_held_out_runs_hold_the_noise_known_of_them():
     assert ((half_widths > 1.6 * 0.2) & (half_widths < 2.2 * 0.2)).all()
 
 
-def test_splits_whose_fits_fail_are_named():
-    scores = pd.DataFrame(
-        {"table": "t", "factor": [3, 3, 10], "method": "discrepancy", "passed": [True, True, False]}
-    )
-    assert Backtest(scores).failures == [{"table": "t", "factor": 10, "method": "discrepancy"}]
-    assert Backtest(scores).warnings == [
-        "do not rely on discrepancy at factor 10 of t: its diagnostics failed"
-    ]
-
-
 def test_scores_of_a_run_are_their_definitions():
     """Draws 1, ..., 1001 of one run: the 90% band is 51 to 951 (Gneiting & Raftery 2007, equation 43)."""
     loss = np.array([500.5, 971.0, 20.0])

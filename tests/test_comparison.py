@@ -12,7 +12,6 @@ import pytest
 import bayescale as bs
 from bayescale import comparison
 from bayescale.averaging import average
-from bayescale.cli.options import names
 from bayescale.comparison import Comparison
 from bayescale.errors import FitError
 from bayescale.inference.evidence import Evidence
@@ -503,10 +502,6 @@ def test_a_comparisons_pictures_say_what_not_to_rely_on(compared):
     for draw in (plot_laws, plot_evidence):
         assert any("do not rely on" in text.get_text() for text in draw(failing).texts)
         assert not any("do not rely on" in text.get_text() for text in draw(compared).texts)
-
-
-def test_a_list_of_laws_is_split_outside_brackets():
-    assert names("E + saturated(k*N**-a, b), chinchilla,") == ["E + saturated(k*N**-a, b)", "chinchilla"]
 
 
 def test_weights_of_an_average_are_scaled_before_small_ones_are_dropped(compared):

@@ -65,6 +65,13 @@ def page(failed, compared) -> str:
     )
 
 
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Pages without figures, which take most of the time that a page does."""
+    monkeypatch.setattr("bayescale.reports.page.figures", lambda *_: {})
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_comparison_and_rounds_are_told_where_they_are_given(good, page):
     text = text_of(page)
     assert "Which law do the runs speak for: chinchilla, kaplan?" in text
@@ -250,6 +257,7 @@ def test_checksum_survives_saving_and_loading(failed, tmp_path):
     assert loaded.table.frame.to_csv(index=False) == failed.table.frame.to_csv(index=False)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_failed_diagnostics_stand_on_top(page, failed, good):
     assert not failed.diagnostics.passed
     body = text_of(page[page.index("<body>") :])
@@ -271,6 +279,7 @@ def test_page_is_self_contained_and_every_figure_has_caption_and_alternative_tex
         assert len(re.search(r"<figcaption>(.*?)</figcaption>", figure, re.DOTALL)[1]) > 60
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_text_from_tables_cannot_break_the_page(failed):
     table = bs.RunTable(failed.table.frame, bs.TableMeta(name="x", title="<script>alert(1)</script>"))
     assert "<script" not in bs.report(replace(failed, table=table))
