@@ -26,13 +26,10 @@ import bayescale as bs
 from bayescale.inference.bridge import log_evidence
 from bayescale.laws import Either
 from bayescale.model.model import SCALE_PRIORS
+from tests.benchmarks import coverage
 
 TABLES = (
-    "chinchilla",
-    "isoflop-chinchilla-mlscalefit",
-    "isoflop-llama3-exp",
-    "isoflop-llama3-raw",
-    "isoflop-marin-comma",
+    *coverage.TABLES,
     "olmo-ladder-c4",
     "olmo-ladder-pile",
     "gadre-c4",

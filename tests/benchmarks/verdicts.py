@@ -10,14 +10,11 @@ import pandas as pd
 import bayescale as bs
 from bayescale.comparison import LAWS
 from bayescale.errors import BayescaleError
+from tests.benchmarks import coverage
 
 # Bundled tables, and published ones to pull, with params and tokens that vary apart.
 TABLES = (
-    "chinchilla",
-    "isoflop-chinchilla-mlscalefit",
-    "isoflop-llama3-exp",
-    "isoflop-llama3-raw",
-    "isoflop-marin-comma",
+    *coverage.TABLES,
     "gadre-c4",
     "gadre-redpajama",
     "gadre-refinedweb",
