@@ -227,37 +227,40 @@ def test_full_model_forecasts_the_truth_more_widely_outside_the_table(full_fit):
 
 
 def test_allocation_with_discrepancy_is_searched(full_fit):
-    allocation = full_fit.allocate(compute=1e21)
+    few = full_fit.thinned(1000)
+    allocation = few.allocate(compute=1e21)
     assert not allocation.closed_form
     g = (0.35 * 480 / (0.366 * 2000)) ** (1 / 0.716)
     truth = g * (1e21 / 6) ** (0.366 / 0.716)
     row = allocation.summary().set_index("quantity").loc["params"]
     assert row["90%_low"] < truth < row["90%_high"]
-    reach = full_fit.allocate(loss=float(allocation.draws["loss"].median())).summary()
+    reach = few.allocate(loss=float(allocation.draws["loss"].median())).summary()
     compute = reach.set_index("quantity")["median"]["compute"]
     assert compute == pytest.approx(1e21, rel=0.1)
     # The worst run of the table was had for less than its dearest, too.
-    easy = full_fit.allocate(loss=float(full_fit.table.column("loss").max()))
+    easy = few.allocate(loss=float(few.table.column("loss").max()))
     assert np.isfinite(easy.draws["compute"].values).all()
 
 
 def test_an_allocations_warnings_say_how_far_its_medians_lie_outside_the_table(full_fit):
     compute, params, tokens = (full_fit.table.column(c) for c in ("compute", "params", "tokens"))
+    few = full_fit.thinned(500)
     for budget in (1e15, 1e26):
-        allocation = full_fit.allocate(compute=[1e20, budget])
+        allocation = few.allocate(compute=[1e20, budget])
         (said,) = (w for w in allocation.warnings if "outside the table's range" in w)
         medians = allocation.summary().set_index(["budget", "quantity"])["median"][1]
         for name, seen in (("compute", compute), ("params", params), ("tokens", tokens)):
             decades = max(np.log10(medians[name] / seen.max()), np.log10(seen.min() / medians[name]))
             assert f"{name} {decades:.1f}" in said
     hair = 1.05 * compute.max()
-    assert not any("range" in w for w in full_fit.allocate(compute=[1e20, hair]).warnings)
+    assert not any("range" in w for w in few.allocate(compute=[1e20, hair]).warnings)
 
 
 def test_draws_are_below_a_loss_before_the_search_begins_or_never_reach_it(full_fit):
     """Whatever the law, some share of the posterior does either; each is said as what it is."""
-    high, low = 20.0, float(np.median(full_fit.parameters["E"]))
-    allocation = full_fit.allocate(loss=[high, low])
+    few = full_fit.thinned(500)
+    high, low = 20.0, float(np.median(few.parameters["E"]))
+    allocation = few.allocate(loss=[high, low])
     for budget, said in ((0, "less compute than was searched, which begins at"), (1, "does not reach")):
         share = float(np.isnan(allocation.draws["compute"].values[:, budget]).mean())
         assert 0.02 < share < 0.98
@@ -275,11 +278,12 @@ def test_the_share_without_a_run_is_said_whatever_the_way_of_searching(law_only_
         "100% of the posterior reaches a loss of 1e+06 with less compute than was searched, which begins at "
         "1e+03 FLOP"
     )
-    least = 1e-6 * full_fit.table.column("compute").min()
-    (said,) = (w for w in full_fit.allocate(loss=20.0).warnings if "than was searched" in w)
+    few = full_fit.thinned(500)
+    least = 1e-6 * few.table.column("compute").min()
+    (said,) = (w for w in few.allocate(loss=20.0).warnings if "than was searched" in w)
     assert said.endswith(f"begins at {least:.2g} FLOP; intervals describe the rest")
     # Runs to be served are searched for elsewhere: what is found there needs no word.
-    served = full_fit.thinned(100).allocate(loss=20.0, served_tokens=1e12)
+    served = few.thinned(100).allocate(loss=20.0, served_tokens=1e12)
     assert np.isfinite(served.draws["compute"]).all()
     assert not any("than was searched" in w for w in served.warnings)
 

@@ -103,10 +103,11 @@ def test_what_has_its_optimum_at_the_edge_of_the_search_is_said(law_only_fit, mo
 
 
 def test_serving_nothing_is_training_and_serving_more_is_smaller(full_fit):
-    trained = full_fit.allocate(loss=2.2).summary().set_index("quantity")["median"]
+    few = full_fit.thinned(600)
+    trained = few.allocate(loss=2.2).summary().set_index("quantity")["median"]
     last = trained["params"] * 1.1  # two searches, on grids of their own
     for served in (1e6, 1e12, 1e14):
-        allocation = full_fit.allocate(loss=2.2, served_tokens=served)
+        allocation = few.allocate(loss=2.2, served_tokens=served)
         medians = allocation.summary().set_index("quantity")["median"]
         if served == 1e6:
             assert medians["lifetime_compute"] == pytest.approx(trained["compute"], rel=0.1)
@@ -116,7 +117,7 @@ def test_serving_nothing_is_training_and_serving_more_is_smaller(full_fit):
 
 def test_draws_whose_curve_ends_abruptly_have_their_optimum_there():
     """With a discrepancy the fewest params that reach a loss may end at some tokens: no edge searched."""
-    fit = bs.fit(bs.load("chinchilla"), method="fast", draws=100)
+    fit = bs.fit(bs.load("chinchilla"), method="fast").thinned(150)
     for served in (1e9, 1e12):
         allocation = fit.allocate(loss=1.9, served_tokens=served)
         assert np.isnan(allocation.draws["loss"].values).mean() < 0.02
