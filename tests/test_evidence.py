@@ -140,7 +140,7 @@ def test_nuts_agrees_with_discrepancy_and_groups_by_draws_and_by_evidence():
     assert abs(bridged.log - fast.evidence.log) < 3 * math.hypot(bridged.error, fast.evidence.error)
 
 
-def nested_sampling(model, seed=0, live=300):
+def nested_sampling(model, seed=0, live=100):
     """Return log evidence and its error by nautilus, with the model's own prior as its prior."""
     from nautilus import Prior, Sampler
 
