@@ -266,7 +266,8 @@ def complete_compute(columns: Any, k: float) -> None:
     """Add to `columns` (a frame or a dict) the third of params, tokens, compute, by C = k N D."""
     have = {"params", "tokens", "compute"} & set(columns)
     if have == {"params", "tokens"}:
-        columns["compute"] = k * columns["params"] * columns["tokens"]
+        with np.errstate(over="ignore"):  # what lies so far out is refused where ranges are looked at
+            columns["compute"] = k * columns["params"] * columns["tokens"]
     elif have == {"params", "compute"}:
         columns["tokens"] = columns["compute"] / (k * columns["params"])
     elif have == {"tokens", "compute"}:

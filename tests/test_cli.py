@@ -15,6 +15,7 @@ import typer
 
 import bayescale as bs
 from bayescale.catalogue import DATA
+from bayescale.cli import main
 from bayescale.cli.options import names, size
 from bayescale.tablefiles import write_runs
 from tests.conftest import simulated_table
@@ -393,13 +394,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
-def test_bad_input_is_one_error_without_traceback(folder, arguments, message):
+def test_bad_input_is_one_error_without_traceback(folder, arguments, message, monkeypatch, capsys):
+    """In this process, which has imported all that a command needs: what is raised past `main` fails here."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["bayescale", *arguments])
+    monkeypatch.setattr("bayescale.cli.resend_lost_interrupts", lambda: None)
     before = sorted(folder.iterdir())
-    done = run(*arguments, cwd=folder)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    with pytest.raises(SystemExit) as end:
+        main()
+    shown = capsys.readouterr()
+    assert end.value.code == 2
+    assert message in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
     assert sorted(folder.iterdir()) == before
 
 
