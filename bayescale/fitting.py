@@ -97,7 +97,7 @@ class Fit:
         loss, given each draw's own discrepancy and group offsets), ``observed_data`` and ``constant_data``.
         Draws by importance sampling repeat, copies one after the other: ArviZ's effective sample sizes take
         that for correlation and are about ``diagnostics.min_ess``. They are no chains, so that ``r_hat``
-        says nothing of convergence there, and is 1.01 to 1.02 by chance; k-hat is what to look at.
+        says nothing of convergence there, and is up to 1.02 by chance; k-hat is what to look at.
         """
         import xarray as xr
 
