@@ -31,6 +31,8 @@ Method = Literal["auto", "nuts", "fast"]
 
 # Groups that an error lists.
 _MOST_SHOWN = 40
+# Models of so many coordinates and more took NUTS over 20 minutes.
+_LARGE = 150
 # Of fewer draws a chain diagnostics cannot be told.
 LEAST_DRAWS = 10
 
@@ -323,7 +325,7 @@ def fit(
             return fitted
         progress(f"importance sampling handed over: {fitted.diagnostics.failures[0]}")
     what = f"{law if isinstance(law, str) else law.name} to the {len(table)} runs of {table.name}"
-    progress(f"Fitting {what} by NUTS, a minute or two ...")
+    progress(f"Fitting {what} by NUTS, {_how_long(model)} ...")
     return _fit_nuts(table, model, options)
 
 
@@ -434,6 +436,13 @@ def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
     if model.discrepancy is not None or model.group is not None:
         others = []
     return replace(model, start=start), others
+
+
+def _how_long(model: Model) -> str:
+    if model.size < _LARGE:
+        return "a minute or two"
+    easier = "; noise='normal' (--noise normal) may stand without it" if model.noise == "student-t" else ""
+    return f"which takes long with {model.size} coordinates{easier}"
 
 
 def law_for(table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] | None) -> Law:
