@@ -16,7 +16,7 @@ import xarray as xr
 from bayescale.deadweight import deadweight
 from bayescale.errors import FitError
 from bayescale.fitting import require_fit
-from bayescale.forecasts import FAR, INTERVALS, counts_otherwise, decades_beyond, outside_range
+from bayescale.forecasts import FAR, INTERVALS, decades_beyond, outside_range
 from bayescale.optimum import RATIO_RANGE, Held, has_closed_form, optimal_runs, positive_numbers
 from bayescale.reaching import Reached, cheapest_runs
 
@@ -156,7 +156,7 @@ def allocate(
         runs["epochs"] = np.maximum(runs["tokens"] / at["U"], 1.0)
     draws = xr.Dataset({name: (("sample", "budget"), values) for name, values in runs.items()})
     warnings += [] if closed or served_tokens else _at_edge(draws)
-    warnings += counts_otherwise(fit) + _beyond_ratios(fit, draws) + _outside(fit, draws, held)
+    warnings += _beyond_ratios(fit, draws) + _outside(fit, draws, held) + fit.table.counting.warnings
     return Allocation(draws, closed, warnings, {name: float(value) for name, value in held.items()})
 
 

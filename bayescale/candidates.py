@@ -1,7 +1,7 @@
 """Candidates: the runs that a plan may choose from, and what each costs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -80,7 +80,11 @@ def candidate_grid(
     lengths = np.concatenate([[tokens.min()], _up_to(tokens.min(), max(tokens.max(), most["tokens"]))])
     n, d = (g.ravel() for g in np.meshgrid(sizes, lengths, indexing="ij"))
     pool = pd.DataFrame({"params": n, "tokens": d})
-    pool = pool.assign(compute=cost(table, n, d)) if settle is None else settle(pool).drop_duplicates()
+    pool = (
+        pool.assign(compute=table.counting.compute(n, d))
+        if settle is None
+        else settle(pool).drop_duplicates()
+    )
     least = budget / _MOST_RUNS
     pool = pool[(pool["compute"] >= least) & (pool["compute"] <= min(budget, dearest))]
     if pool.empty:
@@ -89,18 +93,6 @@ def candidate_grid(
             f"({1 / _MOST_RUNS:.0%} and all of the budget); change the budget"
         )
     return pool.reset_index(drop=True)
-
-
-def cost(table: "RunTable", params: Any, tokens: Any) -> Any:
-    """Return training compute as a table counts it, FLOP: a power law through its rows."""
-    frame = table.frame
-    if "compute" not in frame:
-        return table.meta.flops_per_param_token * params * tokens
-    log_n, log_d, log_c = (np.log(table.column(c)) for c in ("params", "tokens", "compute"))
-    # Compute is linear in tokens; what it is per token depends on size (attention, embeddings).
-    design = np.stack([np.ones_like(log_n), log_n], axis=1)
-    per_token, *_ = np.linalg.lstsq(design, log_c - log_d, rcond=None)
-    return np.exp(per_token[0] + per_token[1] * np.log(params)) * tokens
 
 
 def candidate_pool(

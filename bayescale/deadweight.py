@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayescale.forecasts import expected_loss, group_factor
-from bayescale.optimum import NOTHING, Held, law_ratios, log_total, optimum_on_grid, ratio_grid
+from bayescale.optimum import NOTHING, Held, law_ratios, optimum_on_grid, ratio_grid
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -39,8 +39,8 @@ def deadweight(
     log_compute, centre = np.log(compute), fit.model.centre
     grid = ratio_grid(fit, log_compute, held)
     less = ratio_grid(fit, log_compute + np.log(_LESS), held)
-    done = np.log([params / centre["N"]])
-    chosen = law_ratios(fit, done, log_total(fit, log_compute) - done, held)
+    tokens = fit.table.counting.tokens(compute, params)
+    chosen = law_ratios(fit, np.log([params / centre["N"]]), np.log([tokens / centre["D"]]), held)
     losses = expected_loss(fit, np.concatenate([grid, less, chosen], axis=1), np.random.default_rng(seed))
     best, best_with_less, found = (
         optimum_on_grid(fit, losses[:, : grid.shape[1]])[1],

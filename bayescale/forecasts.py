@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bayescale.counting import Counting
 from bayescale.errors import FitError
 from bayescale.fitting import require_fit
 from bayescale.laws import INPUT_COLUMNS, Law, as_used
@@ -26,8 +27,6 @@ INTERVALS = (0.5, 0.8, 0.9)
 _FEW = 64
 # Decades outside the table's range that are worth a word.
 FAR = 0.05
-# Of so many of the largest models, compute that is off from what is taken for it by more than this is told.
-_LARGEST, _OTHERWISE = 3, 1.1
 # Targets that a forecast shows when printed.
 _PRINTED = 10
 
@@ -122,7 +121,7 @@ def forecast(
         Without it the expected loss is that of no group in particular, and a new run is of a new group.
     **inputs : float or sequence of float
         By column: ``params``, ``tokens``, ``compute``, ...; broadcast against each other. Where the law
-        needs one of params, tokens, compute that is not given, it is found by C = k N D.
+        needs one of params, tokens, compute that is not given, it is found as the table counts compute.
 
     Raises
     ------
@@ -131,7 +130,7 @@ def forecast(
     """
     require_fit(fit)
     fit = fit if group is None else fit.for_group(group)
-    targets = complete_inputs(fit.law, fit.table.meta.flops_per_param_token, inputs)
+    targets = complete_inputs(fit.law, fit.table.counting, inputs)
     ratios = fit.model.ratios_at(
         {s: targets[c] for s, c in zip(fit.law.inputs, fit.law.columns, strict=True)}
     )
@@ -150,8 +149,8 @@ def forecast(
     shape = (*fit.z.shape[:2], ratios.shape[1])
     outside = decades_outside(fit, targets)
     warnings = _warnings(fit, outside)
-    if "C" in fit.law.inputs and "compute" not in inputs:
-        warnings += counts_otherwise(fit)
+    if any(inputs.get(column) is None for column in fit.law.columns):
+        warnings += fit.table.counting.warnings
     return Forecast(
         targets,
         expected.reshape(shape),
@@ -186,8 +185,8 @@ def group_factor(fit: "Fit") -> np.ndarray:
     return np.exp(fit.parameters["group_sd"] * offsets)[:, None]
 
 
-def complete_inputs(law: Law, k: float, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return every input column of a law at each target, and params and tokens where known; C = k N D.
+def complete_inputs(law: Law, counting: Counting, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return every input column of a law at each target, and params, tokens and compute where known.
 
     Raises
     ------
@@ -218,8 +217,8 @@ def complete_inputs(law: Law, k: float, inputs: Mapping[str, Any]) -> dict[str, 
         sizes = {name: len(values) for name, values in arrays.items()}
         raise FitError(f"inputs have unequal numbers of targets: {sizes}") from error
     targets = dict(zip(arrays, broadcast, strict=True))
-    _require_consistent(targets, k)
-    complete_compute(targets, k)
+    _require_consistent(targets, counting)
+    complete_compute(targets, counting)
     if missing := [c for c in law.columns if c not in targets]:
         raise FitError(
             f"law {law.name!r} needs {', '.join(law.columns)}; {missing[0]!r} is not given and "
@@ -229,17 +228,15 @@ def complete_inputs(law: Law, k: float, inputs: Mapping[str, Any]) -> dict[str, 
     return targets | dict(zip(law.columns, used.values(), strict=True))
 
 
-def _require_consistent(targets: Mapping[str, np.ndarray], k: float) -> None:
-    """Raise if params, tokens and compute are all given, and compute is not about k N D."""
+def _require_consistent(targets: Mapping[str, np.ndarray], counting: Counting) -> None:
+    """Raise if params, tokens and compute are all given, and compute is not about what it is counted as."""
     if not {"params", "tokens", "compute"} <= targets.keys():
         return
-    ratio = targets["compute"] / (k * targets["params"] * targets["tokens"])
-    # Tables count compute in ways of their own: off by this much it is another run.
+    ratio = targets["compute"] / counting.compute(targets["params"], targets["tokens"])
+    # Runs are counted in ways of their own: off by this much it is another run.
     if np.any((ratio > 3) | (ratio < 1 / 3)):
         worst = ratio[np.argmax(np.abs(np.log(ratio)))]
-        raise FitError(
-            f"compute is {worst:.3g} times {k:g} x params x tokens; give two of the three, or all of one run"
-        )
+        raise FitError(f"compute is {worst:.3g} times {counting}; give two of the three, or all of one run")
 
 
 def decades_outside(fit: "Fit", targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -321,20 +318,4 @@ def _warnings(fit: "Fit", outside: Mapping[str, np.ndarray]) -> list[str]:
     return [
         *fit.warnings,
         *(f"{decades:.1f} decades outside the table's range: {name}" for name, decades in far.items()),
-    ]
-
-
-def counts_otherwise(fit: "Fit") -> list[str]:
-    """Say where the table's own compute is another multiple of params x tokens than is taken for new runs."""
-    if not {"params", "tokens", "compute"} <= set(fit.table.frame):
-        return []
-    params, tokens, compute = (fit.table.column(c) for c in ("params", "tokens", "compute"))
-    k, taken = compute / (params * tokens), fit.table.meta.flops_per_param_token
-    # Embeddings and attention count for less in larger models, so these tell what still larger ones cost.
-    largest = float(np.median(k[np.argsort(params)[-_LARGEST:]]))
-    if abs(np.log(largest / taken)) < np.log(_OTHERWISE):
-        return []
-    return [
-        f"compute is taken for {taken:g} x params x tokens; the table has {largest:.3g} for its largest runs "
-        f"({k.min():.3g} to {k.max():.3g} for all). flops_per_param_token in its TOML says how to count"
     ]

@@ -123,7 +123,8 @@ def _pool(
     if candidates is not None:
         return candidate_pool(candidates, laws, budget)
     reach = {n: _REACH * float(table.column(n).max()) for n in ("params", "tokens") if n in table.frame}
-    return candidate_grid(table, laws, budget, most=reach, settle=settle), []
+    pool = candidate_grid(table, laws, budget, most=reach, settle=settle)
+    return pool, table.counting.warnings if settle is None else []
 
 
 def _prediction(fit: "Fit", probability: float, pool: pd.DataFrame, seed: int) -> Prediction:

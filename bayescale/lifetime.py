@@ -58,7 +58,7 @@ def lifetime_optimum(
         ``compute`` (of training, FLOP), ``lifetime_compute`` (serving included, FLOP), ``params``,
         ``tokens``, ``tokens_per_param`` and ``loss``; NaN where the search holds no cheapest run.
     """
-    centre, k = fit.model.centre, fit.table.meta.flops_per_param_token
+    centre, counting = fit.model.centre, fit.table.counting
     serving = served_tokens / 3  # as tokens of training
     step = _TOKENS_STEP_ALONE if fit.model.discrepancy is None else _STEP
     log_n = _grid_about(params, *_PARAMS_RANGE, step=_STEP)
@@ -67,13 +67,13 @@ def lifetime_optimum(
     ratios = law_ratios(fit, x[0].ravel(), x[1].ravel(), held)
     losses = expected_loss(fit, ratios, np.random.default_rng(seed))
     fewest = _first_crossing(losses.reshape(-1, len(log_d), len(log_n)), loss, log_n)
-    log_cost = fewest + np.logaddexp(log_d, np.log(serving))
+    log_cost = np.log(counting.compute(np.exp(fewest), 1.0)) + np.logaddexp(log_d, np.log(serving))
     best, _, at_edge = lowest(np.where(np.isnan(log_cost), np.inf, log_cost), log_d)
     n = np.where(at_edge, np.nan, np.exp(_read_off(fewest, log_d, best)))
     d = np.where(at_edge, np.nan, np.exp(best))
     return {
-        "compute": k * n * d,
-        "lifetime_compute": k * n * (d + serving),
+        "compute": counting.compute(n, d),
+        "lifetime_compute": counting.compute(n, d + serving),
         "params": n,
         "tokens": d,
         "tokens_per_param": d / n,

@@ -1,8 +1,9 @@
 """The optimum: the params and tokens at which a compute buys the least loss, per draw of the posterior.
 
-Under C = k N D, and the law's other inputs held, the loss is a function of N alone. For
-``E + A N^-alpha + B D^-beta`` without discrepancy its minimum is known in closed form (arXiv:2203.15556,
-equation 4); otherwise it is found on a grid of tokens per parameter and refined by a parabola.
+At a compute, and the law's other inputs held, the loss is a function of N alone. For
+``E + A N^-alpha + B D^-beta`` without discrepancy, and a table of one k in C = k N D, its minimum is known in
+closed form (arXiv:2203.15556, equation 4); otherwise it is found on a grid of tokens per parameter and
+refined by a parabola.
 """
 
 from collections.abc import Mapping
@@ -63,8 +64,9 @@ def optimal_runs(fit: "Fit", compute: Any, seed: int = 0, held: Held = NOTHING) 
 def has_closed_form(fit: "Fit") -> bool:
     """Whether the optimum of the fit's law is known in closed form."""
     terms = (fit.model.centred.single_input_terms or {}).keys()
+    plain = fit.model.discrepancy is None and not fit.table.counting.slope
     # Compute is given; other inputs are held, but for those that params or tokens are the most of.
-    return fit.model.discrepancy is None and {"N", "D"} <= terms and not terms & AT_MOST.keys()
+    return plain and {"N", "D"} <= terms and not terms & AT_MOST.keys()
 
 
 def closed_optimum(fit: "Fit", log_compute: Any, held: Held = NOTHING) -> dict[str, np.ndarray]:
@@ -72,7 +74,8 @@ def closed_optimum(fit: "Fit", log_compute: Any, held: Held = NOTHING) -> dict[s
     terms = fit.model.centred.single_input_terms
     assert terms is not None
     (a, alpha), (b, beta) = ((fit.parameters[n] for n in terms[i]) for i in "ND")
-    total = log_total(fit, log_compute)
+    centre = fit.model.centre
+    total = log_compute - np.log(fit.table.counting.k * centre["N"] * centre["D"])
     # At the optimum a alpha exp(-alpha x_N) = b beta exp(-beta (total - x_N)).
     x_n = (np.log(a * alpha / (b * beta)) + beta * total) / (alpha + beta)
     loss = law_losses(fit, x_n[:, None], (total - x_n)[:, None], held)[:, 0]
@@ -84,22 +87,23 @@ def _searched(fit: "Fit", log_compute: float, seed: int, held: Held) -> dict[str
     # The same seed at every budget: budgets differ by compute, not by luck.
     rng = np.random.default_rng(seed)
     found, loss = optimum_on_grid(fit, expected_loss(fit, ratio_grid(fit, log_compute, held), rng))
-    return described(fit, log_compute, (log_total(fit, log_compute) - found) / 2, loss)
+    return described(fit, log_compute, params_along(fit, log_compute, found), loss)
 
 
 def ratio_grid(fit: "Fit", log_compute: float, held: Held = NOTHING) -> np.ndarray:
     """Return the law's log-ratios along a compute, over the tokens per parameter searched."""
-    total, difference = log_total(fit, log_compute), differences(fit)
-    return law_ratios(fit, (total - difference) / 2, (total + difference) / 2, held)
+    difference = differences(fit)
+    x_n = params_along(fit, log_compute, difference)
+    return law_ratios(fit, x_n, x_n + difference, held)
 
 
 def law_ratios(fit: "Fit", x_n: np.ndarray, x_d: np.ndarray, held: Held = NOTHING) -> np.ndarray:
     """Return the law's log-ratios, shape (input, ...), at those of params and tokens, other inputs held."""
     if fit.law.inputs == ("N", "D"):
         return np.stack([x_n, x_d])
-    centre, k = fit.model.centre, fit.table.meta.flops_per_param_token
+    centre = fit.model.centre
     n, d = centre["N"] * np.exp(x_n), centre["D"] * np.exp(x_d)
-    return fit.model.ratios_at({"N": n, "D": d, "C": k * n * d, **held})
+    return fit.model.ratios_at({"N": n, "D": d, "C": fit.table.counting.compute(n, d), **held})
 
 
 def optimum_on_grid(fit: "Fit", losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +118,7 @@ def optimum_on_grid(fit: "Fit", losses: np.ndarray) -> tuple[np.ndarray, np.ndar
 def optimal_params(fit: "Fit", log_compute: float, losses: np.ndarray) -> np.ndarray:
     """Return the params at which losses, shape (draw, grid) on `ratio_grid`, are lowest, per draw."""
     found, _ = optimum_on_grid(fit, losses)
-    return fit.model.centre["N"] * np.exp((log_total(fit, log_compute) - found) / 2)
+    return fit.model.centre["N"] * np.exp(params_along(fit, log_compute, found))
 
 
 def differences(fit: "Fit") -> np.ndarray:
@@ -124,10 +128,11 @@ def differences(fit: "Fit") -> np.ndarray:
     return np.linspace(low, high, _GRID) - np.log(centre["D"] / centre["N"])
 
 
-def log_total(fit: "Fit", log_compute: Any) -> Any:
-    """Return x_N + x_D at a compute."""
-    centre, k = fit.model.centre, fit.table.meta.flops_per_param_token
-    return log_compute - np.log(k * centre["N"] * centre["D"])
+def params_along(fit: "Fit", log_compute: Any, difference: Any) -> Any:
+    """Return x_N of the runs that a compute buys at given x_D - x_N."""
+    centre = fit.model.centre
+    ratio = np.exp(difference) * centre["D"] / centre["N"]
+    return np.log(fit.table.counting.params(np.exp(log_compute), tokens_per_param=ratio) / centre["N"])
 
 
 def law_losses(fit: "Fit", x_n: np.ndarray, x_d: np.ndarray, held: Held = NOTHING) -> np.ndarray:
@@ -139,7 +144,7 @@ def described(fit: "Fit", log_compute: Any, x_n: np.ndarray, loss: np.ndarray) -
     """Return all quantities of the runs of a compute and params, by name."""
     compute = np.broadcast_to(np.exp(log_compute), x_n.shape)
     params = fit.model.centre["N"] * np.exp(x_n)
-    tokens = compute / (fit.table.meta.flops_per_param_token * params)
+    tokens = fit.table.counting.tokens(compute, params)
     return {
         "compute": compute,
         "params": params,

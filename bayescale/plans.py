@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bayescale.candidates import Settle, candidate_grid, candidate_pool, cost, noise_variance
+from bayescale.candidates import Settle, candidate_grid, candidate_pool, noise_variance
 from bayescale.comparison import Comparison
 from bayescale.deadweight import deadweight
 from bayescale.design import Draws, belief_from
@@ -199,9 +199,12 @@ def _candidates(
     table = next(iter(fits.values()))[0].table
     dearest = float(np.max(target.inputs.get("compute", np.inf)))
     if target.inputs.keys() >= {"params", "tokens"}:
-        dearest = 0.999 * float(np.max(cost(table, target.inputs["params"], target.inputs["tokens"])))
+        dearest = 0.999 * float(
+            np.max(table.counting.compute(target.inputs["params"], target.inputs["tokens"]))
+        )
     most = {n: float(np.max(v)) for n, v in target.inputs.items() if n in ("params", "tokens")}
-    return candidate_grid(table, laws, budget, most=most, dearest=dearest, settle=settle), []
+    pool = candidate_grid(table, laws, budget, most=most, dearest=dearest, settle=settle)
+    return pool, table.counting.warnings if settle is None else []
 
 
 def _target(fit: "Fit", target: "str | Target | RunTable | pd.DataFrame") -> Target:

@@ -22,8 +22,8 @@ from bayescale.optimum import (
     has_closed_form,
     law_losses,
     law_ratios,
-    log_total,
     optimum_on_grid,
+    params_along,
     positive_numbers,
     ratio_grid,
 )
@@ -148,7 +148,7 @@ def _searched(
     left, draw = np.clip(place.astype(int), 0, _COMPUTES - 2), np.arange(size)
     before, after = (best.reshape(size, -1)[draw, left + i] for i in (0, 1))
     difference = before + (place - left) * (after - before)
-    found = described(fit, log_compute, (log_total(fit, log_compute) - difference) / 2, np.full(size, loss))
+    found = described(fit, log_compute, params_along(fit, log_compute, difference), np.full(size, loss))
     inside = (curves[:, 0] > loss) & (curves[:, -1] <= loss) & np.isfinite(about)
     return _where(inside, found), already
 
@@ -163,15 +163,16 @@ def _along_path(fit: "Fit", loss: float, seed: int, held: Held = NOTHING) -> tup
         np.log(_REACH[0]), np.log(_REACH[1]), _PATH
     )
     path = np.empty((2, _PATH))
-    for i, total in enumerate(log_total(fit, grid)):
-        losses = law_losses(fit, (total - difference) / 2, (total + difference) / 2, held)
-        middle = np.median(lowest(losses, difference)[0])
-        path[:, i] = (total - middle) / 2, (total + middle) / 2
+    for i, log_compute in enumerate(grid):
+        x_n = params_along(fit, log_compute, difference)
+        middle = np.median(lowest(law_losses(fit, x_n, x_n + difference, held), difference)[0])
+        best = params_along(fit, log_compute, middle)
+        path[:, i] = best, best + middle
     ratios = law_ratios(fit, path[0], path[1], held)
     losses = np.minimum.accumulate(expected_loss(fit, ratios, np.random.default_rng(seed)), axis=1)
     already = losses[:, 0] < loss
-    log_compute = np.array([np.interp(-loss, -row, grid) for row in losses])
-    return np.where(~already & (losses[:, -1] <= loss), log_compute, np.nan), already
+    reached = np.array([np.interp(-loss, -row, grid) for row in losses])
+    return np.where(~already & (losses[:, -1] <= loss), reached, np.nan), already
 
 
 def _where(known: np.ndarray, runs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,12 +6,14 @@ params/tokens/compute, and detects the precision that losses were printed with.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pydantic
 
+from bayescale.counting import Counting, counting_of
 from bayescale.errors import TableError
 from bayescale.units import (
     LossUnit,
@@ -50,7 +52,8 @@ class TableMeta(pydantic.BaseModel):
     params_convention : str
         What params counts: ``total``, ``non-embedding`` or ``unknown``.
     flops_per_param_token : float
-        k in C = k N D, by which one of params, tokens, compute is found from the other two.
+        k in C = k N D, by which one of params, tokens, compute is found from the other two where the table
+        lacks it; how runs that have all three count compute, `RunTable.counting` tells.
     loss_step : float, optional
         The step losses were rounded to, in `loss_unit`; detected when the table is read.
     floor_prior : str, optional
@@ -118,6 +121,14 @@ class RunTable:
     def name(self) -> str:
         """The table's name."""
         return self.meta.name
+
+    @cached_property
+    def counting(self) -> Counting:
+        """How compute is counted: as in the table's runs, or without it by ``flops_per_param_token``."""
+        names = ("params", "tokens", "compute")
+        if not set(names) <= set(self.frame):
+            return Counting(self.meta.flops_per_param_token)
+        return counting_of(*map(self.column, names))
 
     def without_outliers(self) -> "RunTable":
         """Return the table without the rows that its compilers flagged."""
@@ -248,7 +259,7 @@ def make_table(
         frame["outlier"] = _flags(frame["outlier"], where)
     kept = tuple(map(int, frame.index))
     frame = frame.reset_index(drop=True)
-    complete_compute(frame, meta.flops_per_param_token)
+    complete_compute(frame, Counting(meta.flops_per_param_token))
     step = detect_step(frame["loss"].to_numpy(float)) if meta.loss_step is None else meta.loss_step
     losses = frame["loss"].to_numpy(float)
     unit, per_byte = meta.loss_unit, meta.tokens_per_byte
@@ -262,16 +273,16 @@ def make_table(
     return RunTable(frame, meta.model_copy(update={"loss_step": step}), kept)
 
 
-def complete_compute(columns: Any, k: float) -> None:
-    """Add to `columns` (a frame or a dict) the third of params, tokens, compute, by C = k N D."""
+def complete_compute(columns: Any, counting: Counting) -> None:
+    """Add to `columns` (a frame or a dict) the third of params, tokens, compute."""
     have = {"params", "tokens", "compute"} & set(columns)
     if have == {"params", "tokens"}:
         with np.errstate(over="ignore"):  # what lies so far out is refused where ranges are looked at
-            columns["compute"] = k * columns["params"] * columns["tokens"]
+            columns["compute"] = counting.compute(columns["params"], columns["tokens"])
     elif have == {"params", "compute"}:
-        columns["tokens"] = columns["compute"] / (k * columns["params"])
+        columns["tokens"] = counting.tokens(columns["compute"], columns["params"])
     elif have == {"tokens", "compute"}:
-        columns["params"] = columns["compute"] / (k * columns["tokens"])
+        columns["params"] = counting.params(columns["compute"], tokens=columns["tokens"])
 
 
 def detect_step(loss: np.ndarray) -> float:

@@ -181,5 +181,5 @@ def ratios_of(fit: "Fit", inputs: dict[str, np.ndarray]) -> np.ndarray:
     """Return log-ratios of inputs by column to the table's centre, shape (input, point)."""
     if inputs and not len(next(iter(inputs.values()))):
         return np.empty((len(fit.law.inputs), 0))
-    complete = complete_inputs(fit.law, fit.table.meta.flops_per_param_token, inputs)
+    complete = complete_inputs(fit.law, fit.table.counting, inputs)
     return fit.model.ratios_at({s: complete[c] for s, c in zip(fit.law.inputs, fit.law.columns, strict=True)})

@@ -20,6 +20,7 @@ import numpy as np
 
 from bayescale.candidates import Settle
 from bayescale.catalogue import load
+from bayescale.counting import Counting
 from bayescale.errors import BayescaleError, BudgetError
 from bayescale.files import made_folder
 from bayescale.fitting import Fit, fit
@@ -137,7 +138,7 @@ def _require_target(target: Target, law: Law) -> None:
     """Raise if fits of a law will not have a target's parameter or inputs."""
     if not target.parameter:
         if not target.is_allocation(law):
-            complete_inputs(law, TableMeta().flops_per_param_token, target.inputs)
+            complete_inputs(law, Counting(TableMeta().flops_per_param_token), target.inputs)
         return
     names = [p.name for p in law.parameters]
     known = {*names, *(f"{n}_centre" for n in names), *SCALE_PRIORS}

@@ -10,13 +10,14 @@ import pytest
 from scipy import stats
 
 import bayescale as bs
-from bayescale.candidates import cost, noise_variance
+from bayescale.candidates import candidate_grid, noise_variance
 from bayescale.deadweight import deadweight
 from bayescale.design import Draws, belief_from
 from bayescale.errors import BayescaleError, FitError
 from bayescale.forecasts import expected_loss
 from bayescale.greedy import choose_runs
 from bayescale.ladders import write_ladder
+from bayescale.laws import BUILTIN
 from bayescale.plans import _draws, _draws_of, plan
 from bayescale.plots import plot_plan
 from bayescale.targets import MAX_DRAWS, Target, band, joint_draws, parse_target
@@ -501,11 +502,8 @@ def test_candidates_cost_what_their_table_counts():
     n, d = table.column("params"), table.column("tokens")
     counted = table.frame.assign(compute=3.1 * n**1.1 * d)  # attention makes larger models dearer per param
     dearer = bs.RunTable(counted, table.meta)
-    assert cost(dearer, 1e9, 2e10) == pytest.approx(3.1 * 1e9**1.1 * 2e10)
-    own = bs.RunTable(
-        table.frame.drop(columns="compute"), table.meta.model_copy(update={"flops_per_param_token": 2.5})
-    )
-    assert cost(own, 1e9, 2e10) == pytest.approx(2.5 * 1e9 * 2e10)
+    grid = candidate_grid(dearer, [BUILTIN["chinchilla"]], 1e21)
+    np.testing.assert_allclose(grid["compute"], 3.1 * grid["params"] ** 1.1 * grid["tokens"])
 
 
 def test_a_plan_stays_below_target_and_budget_and_counts_gain_per_flop(small_fit):

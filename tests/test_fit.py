@@ -731,24 +731,6 @@ def test_priors_of_scales_are_positive_and_about_numbers(prior):
         bs.fit(simulated_table(rows=12), priors={"noise_sd": prior}, method="fast")
 
 
-def test_compute_that_a_table_counts_otherwise_is_told():
-    def fitted(law, k, stated):
-        table = simulated_table(rows=20)
-        table.frame["compute"] = k * table.column("params") * table.column("tokens")
-        table = replace(table, meta=table.meta.model_copy(update={"flops_per_param_token": stated}))
-        return bs.fit(table, law, discrepancy=False, method="fast", draws=50)
-
-    said = "compute is taken for 6 x params x tokens; the table has 8 for its largest runs"
-    other = fitted("chinchilla", 8.0, 6.0)
-    assert any(w.startswith(said) for w in other.allocate(compute=1e21).warnings)
-    assert not any("compute is taken" in w for w in other.forecast(params=1e9, tokens=2e10).warnings)
-    for same in (fitted("chinchilla", 8.0, 8.0), fitted("chinchilla", 6.5, 6.0)):
-        assert not any("compute is taken" in w for w in same.allocate(compute=1e21).warnings)
-    of_compute = fitted("power-compute-floor", 8.0, 6.0)
-    assert any(w.startswith(said) for w in of_compute.forecast(params=1e9, tokens=2e10).warnings)
-    assert not any("compute is taken" in w for w in of_compute.forecast(compute=1e21).warnings)
-
-
 def test_what_is_no_table_and_no_number_is_told(law_only_fit):
     frame = simulated_table(rows=12).frame
     for use in (bs.fit, bs.check, bs.point_fit, bs.backtest):

@@ -25,7 +25,15 @@ from bayescale.cli.options import (
     size,
     target_inputs,
 )
-from bayescale.cli.output import exit_by, origin, print_frame, print_json, print_warnings, say
+from bayescale.cli.output import (
+    exit_by,
+    origin,
+    print_counted,
+    print_frame,
+    print_json,
+    print_warnings,
+    say,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,6 +112,8 @@ def forecast(
     else:
         for _, row in summary.iterrows():
             print_frame(*_forecast_rows(row, fitted))
+        if "compute" in summary and "compute" not in inputs:
+            print_counted(fitted)
         print_warnings(result.warnings)
     exit_by(fitted.diagnostics.passed)
 
@@ -166,6 +176,7 @@ def allocate(
                 waste = float(result.expected_deadweight()[place])
                 share = f"{waste / value:.2%} of the budget"
                 print(f"expected deadweight of acting on the medians: {waste:.3g} FLOP, {share}")
+        print_counted(fitted)
         print_warnings(result.warnings)
     exit_by(fitted.diagnostics.passed)
 

@@ -70,6 +70,11 @@ def plain(value: Any) -> str:
     return str(value)
 
 
+def print_counted(fitted: "Fit") -> None:
+    """Say how compute was counted where nobody gave it."""
+    print(f"compute counted as {fitted.table.counting}")
+
+
 def print_warnings(warnings: list[str]) -> None:
     """Print each warning on a line of its own."""
     for warning in warnings:
@@ -84,6 +89,7 @@ def print_json(fitted: "Fit", data: dict[str, Any], warnings: list[str] | None =
         "group": fitted.group,
         "law": fitted.law.name,
         "formula": fitted.law.formula,
+        "compute_counted_as": str(fitted.table.counting),
         "diagnostics": fitted.diagnostics.to_dict() | {"passed": fitted.diagnostics.passed},
         "warnings": fitted.warnings if warnings is None else warnings,
     }

@@ -20,7 +20,15 @@ from bayescale.cli.options import (
     pairs,
     size,
 )
-from bayescale.cli.output import exit_by, print_data, print_frame, print_json, print_warnings, say
+from bayescale.cli.output import (
+    exit_by,
+    print_counted,
+    print_data,
+    print_frame,
+    print_json,
+    print_warnings,
+    say,
+)
 from bayescale.cli.training import settle_with, train_ladder
 from bayescale.errors import BayescaleError
 
@@ -98,6 +106,9 @@ def plan(
     else:
         whose = f", group {group}" if group else ""
         _print_plan(result, budget, f"{' + '.join(fits)} on {best.table.name}{whose}")
+        if pool is None and settle is None:
+            print_counted(best)
+        print_warnings(result.warnings)
         if output:
             written = f"ladder written to {output}: bayescale train {output}"
             print(written if len(result.runs) else f"no ladder written to {output}: no run was chosen")
@@ -158,7 +169,6 @@ def _print_plan(result: "Plan | LawPlan", budget: float, made_from: str) -> None
         print_frame(shown.rename(columns={"gain": "nats"}), f"Runs to tell laws apart ({made_from})")
         print_frame(result.odds.reset_index(), "Log odds over the strongest rival, were the law right (nats)")
         print(f"{result.headline}, {cost}")
-        print_warnings(result.warnings)
         return
     shown = shown.rename(columns={"gain": "share_removed", "gain_per_flop": "share_per_FLOP"})
     print_frame(shown, f"Runs for {result.description} ({made_from})")
@@ -171,7 +181,6 @@ def _print_plan(result: "Plan | LawPlan", budget: float, made_from: str) -> None
     if result.saved is not None:
         of = result.target.inputs["compute"]
         print(f"expected to save {result.saved:.3g} FLOP of the {of:.3g} FLOP run, by allocating it better")
-    print_warnings(result.warnings)
 
 
 def tighten(

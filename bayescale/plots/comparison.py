@@ -48,7 +48,7 @@ def plot_laws(compared: Comparison, ax: "Axes | None" = None) -> "Axes":
     levels = np.quantile(ratios, [0.1, 0.5, 0.9])
     for colour, (name, fit) in zip(cycle(CYCLE), compared.fits.items()):
         for ratio, style in zip(levels, (":", "-", "--"), strict=True):
-            params = np.sqrt(at / (table.meta.flops_per_param_token * ratio))
+            params = table.counting.params(at, tokens_per_param=ratio)
             curve = _median_curve(fit, {"N": params, "D": ratio * params, "C": at})
             ax.plot(at, curve, style, color=colour, lw=1, label=name if style == "-" else None)
     shown = ", ".join(f"{style} {ratio:.3g}" for style, ratio in zip("·–╌", levels, strict=True))

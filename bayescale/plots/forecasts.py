@@ -199,7 +199,7 @@ def _slices(
 def _inputs_along(fit: "Fit", against: str, x: np.ndarray, held: dict[str, float]) -> dict[str, Any]:
     inputs: dict[str, Any] = {k: v for k, v in held.items() if k != "tokens per parameter"}
     if ratio := held.get("tokens per parameter"):
-        params = np.sqrt(x / (fit.table.meta.flops_per_param_token * ratio))
+        params = fit.table.counting.params(x, tokens_per_param=ratio)
         return inputs | {"params": params, "tokens": ratio * params}
     return inputs | {against: x}
 

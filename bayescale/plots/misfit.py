@@ -85,7 +85,7 @@ def plot_discrepancy(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
     c = np.geomspace(fit.table.column("compute").min(), 10 * fit.table.column("compute").max(), 24)
     r = np.geomspace((tokens / params).min(), (tokens / params).max(), 20)
     compute, ratio = np.meshgrid(c, r)
-    n = np.sqrt(compute / (fit.table.meta.flops_per_param_token * ratio)).ravel()
+    n = fit.table.counting.params(compute, tokens_per_param=ratio).ravel()
     few = fit.thinned(400)
     d = ratio.ravel() * n
     expected = forecast(few, params=n, tokens=d).draws["expected_loss"].values.reshape(-1, n.size)

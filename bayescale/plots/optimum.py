@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayescale.counting import Counting
 from bayescale.errors import FitError
 from bayescale.forecasts import forecast
 from bayescale.optimum import optimal_runs
@@ -65,7 +66,7 @@ def plot_isoflop(fit: "Fit", budgets: Sequence[float] | None = None, ax: "Axes |
         if near.any():
             low, high = min(low, params[near].min()), max(high, params[near].max())
         x = np.geomspace(low, high, 50)
-        tokens = budget / (table.meta.flops_per_param_token * x)
+        tokens = table.counting.tokens(budget, x)
         draws = forecast(few, params=x, tokens=tokens).draws["expected_loss"].values.reshape(-1, x.size)
         draw_band(ax, x, draws, colour=colour, name=f", {budget:.2g} FLOP", widths=(0.9,))
         ax.scatter(params[near], loss[near], s=14, color=colour, zorder=3)
@@ -119,7 +120,7 @@ def plot_allocation(
     x = np.geomspace(compute.min(), max(upto or 0.0, 100 * compute.max()), 24)
     draw_band(ax, x, optimal_runs(fit.thinned(400), x)[quantity], name=", this fit")
     for colour, other in zip((*CYCLE[1:], "black"), _published(fit, published), strict=False):
-        best = _optimum(other, x, fit.table.meta.flops_per_param_token)
+        best = _optimum(other, x, fit.table.counting)
         ax.plot(x, best[quantity], "--", color=colour, label=f"{other.name} (published)")
     ax.set(xscale="log", yscale="log", xlabel=label("compute"), ylabel=f"optimal {label(quantity)}")
     ax.set_xlim(x[0], x[-1])
@@ -142,10 +143,10 @@ def _published(fit: "Fit", names: Sequence[str] | None) -> list[PublishedFit]:
     return [known[n] for n in names]
 
 
-def _optimum(fit: PublishedFit, compute: np.ndarray, k: float) -> dict[str, np.ndarray]:
+def _optimum(fit: PublishedFit, compute: np.ndarray, counting: Counting) -> dict[str, np.ndarray]:
     """Return params, tokens and their ratio that minimise a published law at each compute, by a fine grid."""
     ratio = np.geomspace(1e-2, 1e6, 4001)
-    params = np.sqrt(compute[:, None] / (k * ratio))
+    params = counting.params(compute[:, None], tokens_per_param=ratio)
     best = ratio[fit.loss(params=params, tokens=ratio * params).argmin(axis=1)]
-    n = np.sqrt(compute / (k * best))
+    n = counting.params(compute, tokens_per_param=best)
     return {"params": n, "tokens": best * n, "tokens_per_param": best}
