@@ -77,6 +77,7 @@ def test_a_column_that_is_called_as_parameters_are_is_not_taken_for_an_input():
         find_law("E + A*N**-a", columns=["params", "E"])
     assert find_law("chinchilla", columns=["params", "tokens", "E"]).floor == "E"
     assert find_law("E + F*bits**-f", columns=["bits"]).inputs == ("bits",)
+    assert find_law("E0 + A*k**-b", columns=["k"]).inputs == ("k",)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 from bayescale.errors import LawError, did_you_mean
 from bayescale.laws.builtin import BUILTIN
 from bayescale.laws.centred import CentredLaw
-from bayescale.laws.formula import names_in
+from bayescale.laws.formula import bases_in, names_in
 from bayescale.laws.law import AT_MOST, INPUT_COLUMNS, Law, Parameter, as_used, law_from_formula
 from bayescale.laws.priors import (
     Either,
@@ -117,7 +117,8 @@ def find_law(
         raise LawError(f"law {law!r} is unknown; {known.lstrip()}")
     columns = set(columns)
     by_custom = {p.name for other in BUILTIN.values() for p in other.parameters}
-    if both := sorted(columns & names_in(law) & by_custom):
+    # What is raised to a power that is a parameter is an input.
+    if both := sorted(columns & names_in(law) & by_custom - bases_in(law)):
         raise LawError(
             f"law {law!r}: {both[0]!r} is a column of the table, and by custom a parameter; which is meant "
             f"cannot be told. Call the parameter {both[0]}0, say, or the column otherwise (--columns "

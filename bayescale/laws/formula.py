@@ -52,6 +52,19 @@ def names_in(formula: str) -> frozenset[str]:
     return frozenset(n.id for n in ast.walk(tree) if isinstance(n, ast.Name)) - {*FUNCTIONS, IMPLICIT}
 
 
+def bases_in(formula: str) -> frozenset[str]:
+    """Return the names that a formula raises to powers which are no numbers.
+
+    >>> sorted(bases_in("E + A*params**-a + B*(D/d)**-b + c**2"))
+    ['params']
+    """
+    powers = (n for n in ast.walk(read_formula(formula)) if isinstance(n, ast.BinOp))
+    return frozenset(
+        n.left.id for n in powers
+        if isinstance(n.op, ast.Pow) and isinstance(n.left, ast.Name) and names_in(ast.unparse(n.right))
+    )  # fmt: skip
+
+
 def compile_formula(
     formula: str,
     arguments: Iterable[str],
