@@ -26,5 +26,5 @@ def cholesky(matrices: np.ndarray) -> np.ndarray:
 
 def _eigen(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, vectors = np.linalg.eigh(matrices)
-    least = 1e-10 * np.abs(values).max(axis=1, keepdims=True)
+    least = 1e-10 * np.abs(values).max(axis=-1, keepdims=True)
     return np.maximum(values, np.maximum(least, np.finfo(float).tiny)), vectors

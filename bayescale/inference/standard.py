@@ -107,6 +107,7 @@ class LawStandard:
         seen = seen[:, None] - taken @ self.residual_sums
         one = np.eye(known.shape[-1])
         inner = one + ratio[..., None] * (known[..., None] * one - taken @ mixed.mT)
+        inner[~np.isfinite(inner).all(axis=(2, 3))] = one
         both = np.concatenate([effects, seen[..., None]], axis=-1)
         lost = effects.mT @ solve(inner, ratio[..., None] * both)
         lost = (basis.by_group(precision)[..., None, None] * lost).reshape(-1, size, size + 1)
