@@ -132,8 +132,9 @@ def allocate(
         compute and loss is, or tokens are to be served by what a compute buys.
     """
     require_fit(fit)
-    held = dict(held or {})
-    at = _held(fit, held)
+    at = _held(fit, held or {})
+    symbols = dict(zip(fit.law.columns, fit.law.inputs, strict=True))
+    held = {name: at[symbols[name]] for name in held or {}}
     fit = fit if group is None else fit.for_group(group)
     if (compute is None) == (loss is None):
         raise FitError("give compute (FLOP) or loss (nats/token), one of them")
@@ -157,7 +158,7 @@ def allocate(
     draws = xr.Dataset({name: (("sample", "budget"), values) for name, values in runs.items()})
     warnings += [] if closed or served_tokens else _at_edge(draws)
     warnings += _beyond_ratios(fit, draws) + _outside(fit, draws, held) + fit.table.counting.warnings
-    return Allocation(draws, closed, warnings, {name: float(value) for name, value in held.items()})
+    return Allocation(draws, closed, warnings, held)
 
 
 def _held(fit: "Fit", given: Mapping[str, Any]) -> Held:
@@ -241,12 +242,9 @@ def _outside(fit: "Fit", draws: xr.Dataset, held: Mapping[str, float]) -> list[s
         decades = decades_beyond(values, middles[np.isfinite(middles)]).max(initial=0.0)
         if decades >= FAR:
             far.append(f"{name.replace('_per_param', ' per parameter')} {decades:.1f}")
-    for name, value in held.items():
-        # Unused unique tokens are as good as none: epochs say how far those lie from the table's.
-        decades = (
-            0.0 if name == "unique_tokens" else decades_beyond(fit.table.column(name), np.array(value)).item()
-        )
-        if decades >= FAR:
+    # Unused unique tokens are as good as none: epochs say how far those lie from the table's.
+    for name in (n for n in held if n != "unique_tokens"):
+        if (decades := decades_beyond(fit.table.column(name), np.array(held[name])).item()) >= FAR:
             far.append(f"{name} {decades:.1f}")
     return [f"decades outside the table's range: {', '.join(far)}"] if far else []
 

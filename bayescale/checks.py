@@ -1,6 +1,6 @@
 """Pitfalls in a run table that mislead a scaling law, each with a code, a sentence and a citation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,12 +99,16 @@ _NAMED = 3
 _RUN_NAMES = ("name", "run_name", "run", "run_id", "id", "model")
 
 
+def _name_columns(table: RunTable) -> dict[str, Hashable]:
+    """Return the columns that may hold runs' names, by what they are called, the likeliest first."""
+    columns = {str(c).strip().lower(): c for c in table.frame}
+    return {n: columns[n] for n in _RUN_NAMES if n in columns}
+
+
 def _called(table: RunTable, place: int) -> str:
     """Return a run's row, and its name where the table has one."""
-    columns = {str(c).strip().lower(): c for c in table.frame}
-    for name in (n for n in _RUN_NAMES if n in columns):
-        value = table.frame[columns[name]].iloc[place]
-        return f"{table.row(place)}, {columns[name]} {value}"
+    for column in _name_columns(table).values():
+        return f"{table.row(place)}, {column} {table.frame[column].iloc[place]}"
     return table.row(place)
 
 
@@ -138,8 +142,7 @@ def _checkpoints(table: RunTable) -> Iterator[Finding]:
     if "trunk" in table.frame:
         return
     ways = [c for c in ("tokens", "step") if c in table.frame]
-    columns = {str(c).strip().lower(): c for c in table.frame}
-    names = [columns[n] for n in _RUN_NAMES if n in columns and n != "model"]  # of one model many are trained
+    names = [c for called, c in _name_columns(table).items() if called != "model"]  # of one, many are trained
     if not ways or not names:
         return
     runs = table.frame.groupby(table.frame[names[0]])

@@ -87,9 +87,8 @@ def renamed(frame: pd.DataFrame, mapping: Mapping[str, str], path: Path) -> pd.D
 
 def refuse_other_unit(column: str, path: Path) -> None:
     """Raise if a column's name says that its losses are no nats/token, which they would be taken for."""
-    apart = re.sub(
-        r"(?<=[a-z])(?=[A-Z])|[^A-Za-z]+", " ", column.replace("/", " per ")
-    )  # evalPPL and eval_ppl are two words each
+    spoken = column.replace("/", " per ")
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z]+", " ", spoken)  # evalPPL and eval_ppl are two words each
     words = f" {apart.lower()} "
     for sign, unit in _UNIT_SIGNS.items():
         if f" {sign} " in words:
