@@ -147,7 +147,7 @@ class Fit:
         """Which of the posterior's features to mind although diagnostics pass; one sentence each."""
         from bayescale.priorconflicts import prior_conflicts
 
-        return [*self.diagnostics.cautions, *map(str, prior_conflicts(self))]
+        return list(map(str, prior_conflicts(self)))
 
     @cached_property
     def warnings(self) -> list[str]:
@@ -478,6 +478,7 @@ def _fit_fast(table: RunTable, model: Model, options: dict[str, Any]) -> Fit:
         "fast",
         min(sampled.ess, float(chains * draws)),  # no more than are kept
         k_hat=sampled.k_hat,
+        memory=sampled.memory,
         latent_variance=sampled.latent_variance,
         seconds=sampled.seconds,
     )

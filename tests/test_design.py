@@ -438,10 +438,10 @@ def test_failed_fits_mark_their_plans(small_fit):
     assert any("do not rely" in w for w in plan(failed, "E", 1e20).warnings)
 
 
-def test_plans_warn_of_what_their_fit_warns_of(bent_fit):
-    wild = replace(bent_fit, diagnostics=replace(bent_fit.diagnostics, latent_variance=1e3))
-    assert any("far from Gaussian" in w for w in wild.warnings)
-    assert set(wild.warnings) <= set(plan(wild, "E", 1e20).warnings)
+def test_plans_warn_of_what_their_fit_warns_of():
+    contradicted = bs.fit(simulated_table(rows=20), priors={"E": "LogNormal(0.3, 0.4)"}, discrepancy=False)
+    assert any("middle of its prior" in w for w in contradicted.warnings)
+    assert set(contradicted.cautions) <= set(plan(contradicted, "E", 1e20).warnings)
 
 
 def test_planned_runs_beat_a_fixed_ratio_and_chance():

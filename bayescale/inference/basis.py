@@ -1,5 +1,6 @@
 """The discrepancy's basis at many points, and the products with it that integrals over its weights need."""
 
+from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -84,6 +85,21 @@ class Basis:
         """Return basis' diag(precision) members, shape (point, weight, column of members)."""
         weighted = self.basis.mT[:, None] * self.by_group(precision)[:, :, None]
         return _by_point(weighted @ members)
+
+    def seen(self, weights: np.ndarray) -> np.ndarray:
+        """Return the combinations that are kept of all weights, each shape (point, weight)."""
+        return _by_point(self.by_group(weights) @ self._seen)
+
+    def with_groups(self, chosen: np.ndarray, other: "Basis") -> "Basis":
+        """Return these bases, but another's of the groups that are chosen; both keep all combinations."""
+        mixed = copy(self)
+        mixed.__dict__.pop("_products", None)
+        of_group = chosen[:, None, None]
+        mixed.information = np.where(chosen[:, None], other.information, self.information)
+        mixed._combinations = np.where(of_group, other._combinations, self._combinations)
+        mixed.whole = np.where(of_group, other.whole, self.whole)
+        mixed.basis, mixed._seen = mixed.whole, mixed._combinations
+        return mixed
 
     def all_weights(self, kept: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return discrepancy weights, shape (point, weight), from the combinations that are kept.

@@ -8,6 +8,7 @@ Chinchilla runs its estimates are 3 to 14 nats too low.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def log_evidence(model: Model, z: np.ndarray, *, seed: int = 0) -> Evidence:
     with threadpool_limits(1):  # on matrices this small BLAS threads only wait for each other
         at_draws = _log_ratio(model, posterior.reshape(-1, z.shape[-1]), location, factor)
         at_proposals = _log_ratio(model, proposals, location, factor)
-    return _bridge(at_draws.reshape(draws.shape[:2]), at_proposals)
+    return bridge(at_draws.reshape(draws.shape[:2]), at_proposals, _effective)
 
 
 def _warp(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,11 +81,27 @@ def _log_ratio(model: Model, x: np.ndarray, location: np.ndarray, factor: np.nda
     return warped + 0.5 * (x**2).sum(axis=1) + 0.5 * x.shape[1] * math.log(2 * math.pi)
 
 
-def _bridge(at_draws: np.ndarray, at_proposals: np.ndarray) -> Evidence:
-    """Iterate to the optimal bridge; log ratios at draws, (chain, draw), and at proposals, (proposal,)."""
+def bridge(
+    at_draws: np.ndarray, at_proposals: np.ndarray, effective: Callable[[np.ndarray], float]
+) -> Evidence:
+    """Iterate to the optimal bridge between a posterior and a proposal.
+
+    Parameters
+    ----------
+    at_draws, at_proposals : array, shape (chain, draw) and (proposal,)
+        Log of the posterior's density, not normalised, over the proposal's.
+    effective : callable
+        Number of independent draws that values at draws are worth.
+
+    Raises
+    ------
+    FitError
+        If the iteration does not settle.
+    """
     top = float(np.median(at_draws))  # a guess at the evidence keeps the ratios near one
     at_draws, at_proposals = at_draws - top, at_proposals - top
-    share = _effective(at_draws) / (_effective(at_draws) + at_proposals.size)
+    worth = effective(at_draws)
+    share = worth / (worth + at_proposals.size)
     log_r = 0.0
     for _ in range(_MAX_STEPS):
         above = _log_mean(at_proposals - _log_mixture(at_proposals, log_r, share))
@@ -98,7 +115,7 @@ def _bridge(at_draws: np.ndarray, at_proposals: np.ndarray) -> Evidence:
     under_g = np.exp(at_proposals - log_r - _log_mixture(at_proposals - log_r, 0.0, share))
     under_p = np.exp(-_log_mixture(at_draws - log_r, 0.0, share))
     variance = under_g.var() / under_g.mean() ** 2 / under_g.size
-    variance += under_p.var() / under_p.mean() ** 2 / _effective(under_p)
+    variance += under_p.var() / under_p.mean() ** 2 / effective(under_p)
     return Evidence(top + log_r, math.sqrt(variance), "bridge")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from bayescale.inference.basis import Basis
 from bayescale.inference.matrices import cholesky, solve
 from bayescale.model.model import Model, pointed_misfit
-from bayescale.model.noise import normal_variance
+from bayescale.model.noise import total_log_density
 
 # Steps from the first guess towards the mode: of climbs, which do not yet know outliers, and of draws.
 _CLIMBING_STEPS, _STEPS = 6, 1
@@ -96,44 +96,48 @@ class Conditional:
             drawn += [(mode + shift, log_q), (mode - shift, log_q)]
         return drawn
 
-    def heated(self, factor: float) -> "Conditional":
-        """Return the posterior of the latents if all noise were so many times as large."""
-        hot = copy(self)
-        # Which runs are outliers depends on the noise.
-        hot.variance, hot.known_squares = factor**2 * self.variance, None
-        return hot
+    def log_gaussian(self, latents: np.ndarray) -> np.ndarray:
+        """Return the log density, at latents, of the Gaussian about the mode."""
+        mode = self.mode()
+        matrix = self._matrix(*self._curvature(mode))
+        return log_normal(matrix.standard(latents - mode)) + matrix.log_det
 
-    def gradient(self, latents: np.ndarray) -> np.ndarray:
-        """Return the gradient of the log posterior of the latents, to single precision."""
-        return self._pulled(latents, np.float32)[0]
+    def given(self, precision: np.ndarray | float) -> "Conditional":
+        """Return the posterior if noise were Normal, each run's precision so many times that of its scale."""
+        normal = copy(self)
+        shape = self.reducible.shape
+        normal.variance, normal.df = np.broadcast_to(self.variance / precision, shape), None
+        return normal
 
-    def _pulled(
-        self, latents: np.ndarray, dtype: type = np.float64
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def gaussian(self) -> tuple[np.ndarray, "_Blocks"]:
+        """Return mean and precision of the Gaussian that the latents all but have under Normal noise."""
+        at, matrix = self._first_guess()
+        return at + matrix.solve(self._pulled(at)[0]), matrix
+
+    def residual(self, latents: np.ndarray) -> np.ndarray:
+        """Return log losses less what is expected of them, shape (point, run)."""
+        return self.model.log_loss - self._log_mean(latents)[0]
+
+    def _pulled(self, latents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the gradient, and the precision and slope, (point, run), of a step by least squares."""
-        log_mean, slope = self._log_mean(latents, dtype)
+        log_mean, slope = self._log_mean(latents)
         residual = self.model.log_loss - log_mean
         precision = self._majorising(residual**2)
         return self._back(precision * residual, slope) - latents, precision, slope
 
-    def information(self) -> np.ndarray:
-        """Return what the losses are expected to tell of each latent alone, at this noise."""
-        precision = np.broadcast_to(1 / normal_variance(self.variance, self.df), self.reducible.shape)
-        slope = self.reducible / (self.floor + self.reducible)
-        gram = self.basis.gram(precision * slope**2)
-        of_weights = self.amplitude**2 * np.diagonal(gram, axis1=1, axis2=2)
-        return np.concatenate([of_weights, self.group_sd**2 * (precision @ self.members)], axis=1)
-
     def mode(self) -> np.ndarray:
         """Return the mode of the latents, by iteratively reweighted least squares."""
-        at = self._first_guess()
+        at, _ = self._first_guess()
         for _ in range(_CLIMBING_STEPS if self.known_squares is None else _STEPS):
             gradient, precision, slope = self._pulled(at)
             at = at + _RELAXATION * self._matrix(precision, slope).solve(gradient)
         return at
 
-    def _first_guess(self) -> np.ndarray:
-        """Return the mode if each run pointed at its misfit, log(reducible loss / the law's), normally."""
+    def _first_guess(self) -> tuple[np.ndarray, "_Blocks"]:
+        """Return the mode, and precision, if each run pointed at its misfit normally.
+
+        That is at log(reducible loss / the law's).
+        """
         known = self.known_squares
         precision = self._majorising(known) if known is not None else 1 / self.variance
         precision = np.broadcast_to(precision, self.reducible.shape)
@@ -141,7 +145,8 @@ class Conditional:
         target, slope = pointed_misfit(self.model.log_loss - offset, self.floor, self.reducible, np)
         pull = precision * (slope * target + offset)
         slope = np.broadcast_to(slope, target.shape)
-        return self._matrix(precision, slope).solve(self._back(pull, slope))
+        matrix = self._matrix(precision, slope)
+        return matrix.solve(self._back(pull, slope)), matrix
 
     def _pointed_offset(self, precision: np.ndarray) -> np.ndarray | float:
         """Return how far each run's group is from the law, as far as an offset explains that."""
@@ -168,16 +173,16 @@ class Conditional:
 
     def log_joint(self, latents: np.ndarray) -> np.ndarray:
         """Return log p(losses, theta, latents), shape (point,)."""
-        likelihood = self.model.total_log_likelihood(self.theta, self._log_mean(latents)[0])
+        likelihood = total_log_density(self.residual(latents), self.variance, self.df)
         return self.log_prior + log_normal(latents) + likelihood
 
-    def _log_mean(self, latents: np.ndarray, dtype: type = np.float64) -> tuple[np.ndarray, np.ndarray]:
+    def _log_mean(self, latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return log expected loss and its derivative in the misfit, each (point, run)."""
         weights, offsets = np.split(latents, [self.basis.size], axis=1)
         misfit = self.amplitude * self.basis.times(weights)
-        excess = self.reducible * np.exp(misfit, dtype=dtype)
+        excess = self.reducible * np.exp(misfit)
         loss = self.floor + excess
-        log_mean = np.log(loss, dtype=dtype)
+        log_mean = np.log(loss)
         if self.members.size:
             log_mean = log_mean + self.group_sd * (offsets @ self.members.T)
         return log_mean, excess / loss
@@ -243,6 +248,13 @@ class _Blocks:
         of_weights, of_offsets = self._split(normal)
         weights = np.linalg.solve(self.factor.mT, np.moveaxis(of_weights, 0, -1))
         return self._joined(np.moveaxis(weights, -1, 0), of_offsets / np.sqrt(self.diagonal))
+
+    def standard(self, latents: np.ndarray) -> np.ndarray:
+        """Return the standard normal ones that `correlated` makes latents of, each (point, latent)."""
+        weights, offsets = self._split(latents)
+        alone = offsets + (weights[:, None] @ self.cross)[:, 0] / self.diagonal
+        normal = (self.factor.mT @ weights[..., None])[..., 0]
+        return np.concatenate([normal, np.sqrt(self.diagonal) * alone], axis=1)
 
     def _split(self, latents: np.ndarray) -> list[np.ndarray]:
         return np.split(latents, [self.schur.shape[-1]], axis=-1)

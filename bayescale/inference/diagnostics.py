@@ -1,4 +1,4 @@
-"""Whether draws may be believed: k-hat, R-hat, effective sample size, divergences, other modes.
+"""Whether draws may be believed: k-hat, R-hat, memory, effective sample size, divergences, other modes.
 
 A fit that fails a gate is marked in every output made from it.
 """
@@ -14,8 +14,8 @@ MIN_ESS = 400.0
 # Draws of importance sampling are independent: fewer of them do.
 MIN_ESS_FAST = 200.0
 MAX_K_HAT = 0.7
-# Published tables where the fast path differs from NUTS by more than .15 sd have more than this.
-_MUCH_LATENT_VARIANCE = 0.15
+# Chains go on until they remember less.
+MAX_MEMORY = 0.3
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,13 @@ class Diagnostics:
     unvisited_modes : int
         Modes of at least 1% of the mass that no chain visited.
     k_hat : float or None
-        Tail of the importance weights (arXiv:1507.02646); of the fast path.
+        Tail of the importance weights (arXiv:1507.02646); of draws by importance.
+    memory : float or None
+        Largest correlation of a parameter with where its chain started; of the fast path, where chains moved
+        its draws on.
     latent_variance : float or None
         Relative variance of the importance weights that integrate discrepancy and offsets out; of the fast
-        path, which anneals them where it is large.
+        path, which moves its draws on where it is large.
     seconds : dict
         Wall-clock seconds by stage.
     """
@@ -52,6 +55,7 @@ class Diagnostics:
     divergences: int = 0
     unvisited_modes: int = 0
     k_hat: float | None = None
+    memory: float | None = None
     latent_variance: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -61,6 +65,11 @@ class Diagnostics:
         reasons = []
         if self.k_hat is not None and not self.k_hat < MAX_K_HAT:
             reasons.append(f"k-hat of the importance weights is {self.k_hat:.2f}, not below {MAX_K_HAT}")
+        if self.memory is not None and not self.memory < MAX_MEMORY:
+            reasons.append(
+                f"chains have not forgotten where they started: a correlation of {self.memory:.2f} is left, "
+                f"not below {MAX_MEMORY}"
+            )
         if self.max_rhat is not None and not self.max_rhat < MAX_RHAT:
             reasons.append(f"R-hat of {self.worst_rhat} is {self.max_rhat:.3f}, not below {MAX_RHAT}")
         least = MIN_ESS if self.method == "nuts" else MIN_ESS_FAST
@@ -72,17 +81,6 @@ class Diagnostics:
         if self.unvisited_modes:
             reasons.append(f"{self.unvisited_modes} other mode(s) that no chain visited")
         return reasons
-
-    @property
-    def cautions(self) -> list[str]:
-        """One sentence for whatever fails no gate, but bears on what the draws are good for."""
-        if self.latent_variance is None or not self.latent_variance > _MUCH_LATENT_VARIANCE:
-            return []
-        return [
-            "the misfit of this table has a posterior far from Gaussian: the fast path may have the scale of "
-            "the noise a quarter of its sd off, and its interval as much too narrow, all else less; --method "
-            "nuts checks it, in minutes"
-        ]
 
     @property
     def passed(self) -> bool:

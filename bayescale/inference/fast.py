@@ -4,9 +4,9 @@ Student-t proposals about the modes are moved to the weighted draws round by rou
 the mixture of all proposals (Cornuet et al. 2012, arXiv:0907.1254). Then comes the round that counts: its
 proposal knows nothing of its draws, so that the evidence is unbiased (with all rounds counted it came out
 .1 nat low). Discrepancy weights and group offsets are integrated out at every draw
-(`bayescale.inference.latent`); where their posterior is far from Gaussian the round is done again, with the
-latents annealed (`bayescale.inference.annealing`). k-hat and the effective sample size decide whether the
-draws stand. Nothing here imports PyMC.
+(`bayescale.inference.latent`); where their posterior is far from Gaussian, or weights fail, chains move the
+draws on (`bayescale.inference.chains`). k-hat and the effective sample size, or what chains remember, decide
+whether the draws stand. Nothing here imports PyMC.
 """
 
 import math
@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayescale.inference.chains import CHAINS, Moved, move_on
 from bayescale.inference.climbing import MIN_SHARE, LogDensity, Mode, climb, shares
 from bayescale.inference.diagnostics import MAX_K_HAT
 from bayescale.inference.evidence import Evidence
@@ -46,8 +47,9 @@ _LAST_ROUNDS, _LAST_ROUNDS_ALONE = 2 * (8004,), 6 * (8004,)
 _ENOUGH = 350.0
 # Of the share that the moved proposal promises this is left once latents are estimated.
 _KEPT_PROMISE = 0.75
-# Where the weights that integrate the latents out vary more than this, the latents are annealed.
-_ROUGH = 0.25
+# Where the weights that integrate the latents out vary more than this, chains move the draws on: beyond, some
+# published tables had their noise more than .15 sd off.
+_ROUGH = 0.15
 # Of their draws this share comes from the proposal spread wider: it halves the fits whose k-hat fails.
 _WIDE_SHARE, _WIDE_FACTOR = 0.2, 3.0
 # Of the proposal of the round that counts, with latents: that posterior is skewed, one Student-t is not.
@@ -74,18 +76,24 @@ class FastDraws:
         Equally weighted points of `Model.with_plain_weights`.
     evidence : Evidence
         The log marginal likelihood.
-    k_hat, ess : float
-        Shape of the weights' tail, and effective number of draws.
+    ess : float
+        Effective number of draws.
+    k_hat : float or None
+        Shape of the weights' tail; of draws that chains did not move on.
+    memory : float or None
+        Of draws that they did, `bayescale.inference.chains.Moved`.
     latent_variance : float
-        Relative variance of the importance weights that integrate the latents out, on average over draws.
+        Relative variance of the importance weights that integrate the latents out, on average over draws by
+        importance.
     seconds : dict
         Wall-clock seconds by stage.
     """
 
     z: np.ndarray
     evidence: Evidence
-    k_hat: float
     ess: float
+    k_hat: float | None
+    memory: float | None
     latent_variance: float
     seconds: dict[str, float]
 
@@ -132,15 +140,16 @@ def _sample(model: Model, draws: int, seed: int, on_blocks: Callable[..., Iterab
         latent = LatentNormals(model, at, on_blocks)
         modes = _modes_with_latents(model, latent, modes)
     found = time.perf_counter()
-    density = model.log_density if latent is None else latent.log_marginal
-    points, (_, hidden, variances), log_weights = _importance_sample(density, modes, latent, rng)
-    smooth, k_hat = smoothed_weights(log_weights)
-    evidence, weights = _evidence(smooth)
-    distinct, where = np.unique(_resample(weights, draws, rng), return_inverse=True)
-    z = points[distinct] if latent is None else latent.unconstrained(points[distinct], hidden[distinct])
+    drawn = _importance_sample(latent, model, modes, rng)
+    if latent is not None and not (drawn.stands and drawn.smooth):
+        z, evidence, memory, ess = drawn.moved_on(latent, draws, rng)
+        k_hat = None
+    else:
+        z, evidence, memory, ess = drawn.resampled(latent, draws, rng), drawn.evidence, None, drawn.ess
+        k_hat = drawn.k_hat
     done = time.perf_counter()
     seconds = {"modes": found - started, "sample": done - found}
-    return FastDraws(z[where], evidence, k_hat, _effective(weights), float(weights @ variances), seconds)
+    return FastDraws(z, evidence, ess, k_hat, memory, drawn.latent_variance, seconds)
 
 
 def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) -> list[Mode]:
@@ -180,12 +189,52 @@ def _starting_scales(model: Model) -> tuple[list[dict[str, float]], list[dict[st
     return [middle, *elsewhere], [middle | {"discrepancy_sd": sd} for sd in middles["discrepancy_sd"][:-1]]
 
 
-class _Counted(NamedTuple):
-    """Points that count, their integrals over the latents, and their log weights."""
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """Points that count, their integrals over the latents, and their log weights by the proposal."""
 
     points: np.ndarray
     integrals: Integrals
     log_weights: np.ndarray
+    proposal: Mixture
+
+    @cached_property
+    def _smoothed(self) -> tuple[np.ndarray, float]:
+        return smoothed_weights(self.log_weights)
+
+    @cached_property
+    def _weighed(self) -> tuple[Evidence, np.ndarray]:
+        return _evidence(self._smoothed[0])
+
+    @property
+    def k_hat(self) -> float:
+        """Shape of the weights' tail."""
+        return self._smoothed[1]
+
+    @property
+    def evidence(self) -> Evidence:
+        """The log marginal likelihood."""
+        return self._weighed[0]
+
+    @property
+    def ess(self) -> float:
+        """Effective number of draws."""
+        return _effective(self._weighed[1])
+
+    @property
+    def latent_variance(self) -> float:
+        """Relative variance of the weights that integrate the latents out."""
+        return float(self._weighed[1] @ self.integrals.relative_variance)
+
+    @property
+    def stands(self) -> bool:
+        """Whether the weights may be believed."""
+        return self.k_hat < MAX_K_HAT and self.ess > _ENOUGH
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the latents' posterior is near enough to Gaussian."""
+        return not self.latent_variance > _ROUGH
 
     def and_also(self, other: "_Counted") -> "_Counted":
         """Return the points of both rounds: each is weighted by its own proposal, without bias."""
@@ -194,17 +243,31 @@ class _Counted(NamedTuple):
             np.concatenate([self.points, other.points]),
             Integrals(*(np.concatenate(pair) for pair in both)),
             np.concatenate([self.log_weights, other.log_weights]),
+            other.proposal,
         )
+
+    def resampled(self, latent: LatentNormals | None, draws: int, rng: np.random.Generator) -> np.ndarray:
+        """Return equally weighted draws, points of `Model.with_plain_weights`."""
+        distinct, where = np.unique(_resample(self._weighed[1], draws, rng), return_inverse=True)
+        points, hidden = self.points[distinct], self.integrals.latents[distinct]
+        return (points if latent is None else latent.unconstrained(points, hidden))[where]
+
+    def moved_on(self, latent: LatentNormals, draws: int, rng: np.random.Generator) -> Moved:
+        """Return draws of chains that start here."""
+        chosen = _resample(_tempered(self._smoothed[0]), CHAINS, rng)
+        starts = self.points[chosen], self.integrals.latents[chosen]
+        return move_on(latent, *starts, draws, self.proposal, rng)
 
 
 def _importance_sample(
-    density: LogDensity, modes: list[Mode], latent: LatentNormals | None, rng: np.random.Generator
+    latent: LatentNormals | None, model: Model, modes: list[Mode], rng: np.random.Generator
 ) -> _Counted:
     """Return the points that count.
 
     The rounds that move the proposal take Laplace's approximation of what the latents contribute: it costs
     less than an estimate, and its error moves no weight of the rounds that count.
     """
+    density = model.log_density if latent is None else latent.log_marginal
     rounds = _Rounds(latent.shared_axes if latent is not None else [], rng)
     proposal = _about(modes)
     for number, size in enumerate(_MOVING_ROUNDS, start=1):
@@ -223,49 +286,35 @@ def _rounds_that_count(
     rounds: "_Rounds", proposal: Mixture, sizes: list[int], density: LogDensity, latent: LatentNormals | None
 ) -> _Counted:
     """Return the points of as many of the rounds of some sizes as it takes."""
-    kept = plain = None
-    annealed = False
-    while True:
+    kept: _Counted | None = None
+    for size in sizes:
         weighted = rounds.weighted()
         if latent is None:
             proposal = proposal.refitted(*weighted)
         else:
             proposal = proposal.split(*weighted, _COMPONENTS, rounds.rng)
-        counted = _counted_round(rounds, proposal, sizes[0], density, latent, annealed=annealed)
-        kept = counted if kept is None else kept.and_also(counted)
-        smooth, k_hat = smoothed_weights(kept.log_weights)
-        weights = _evidence(smooth)[1]
-        stands = k_hat < MAX_K_HAT and _effective(weights) > _ENOUGH
-        rough = not annealed and weights @ kept.integrals.relative_variance > _ROUGH
-        if not rough and (stands or len(sizes) == 1):
-            # Of many latents that are well known, annealing may only make weights noisier.
-            return kept if stands or plain is None else plain
-        if rough and stands:
-            plain = kept
-        if rough or not k_hat < MAX_K_HAT:
-            kept = None
-        if not rough:
-            sizes = sizes[1:]
-        annealed = annealed or rough
+        counted = _counted_round(rounds, proposal, size, density, latent)
+        if kept is not None and kept.k_hat < MAX_K_HAT:
+            counted = kept.and_also(counted)
+        kept = counted
+        # Where the latents are rough more of the same would not help.
+        if kept.stands or not kept.smooth:
+            break
+    assert kept is not None
+    return kept
 
 
 def _counted_round(
-    rounds: "_Rounds",
-    proposal: Mixture,
-    size: int,
-    density: LogDensity,
-    latent: LatentNormals | None,
-    *,
-    annealed: bool,
+    rounds: "_Rounds", proposal: Mixture, size: int, density: LogDensity, latent: LatentNormals | None
 ) -> _Counted:
     safe = proposal.widened(_WIDE_SHARE, _WIDE_FACTOR)
     points = rounds.draw(safe, size)
     if latent is None:
         found = Integrals(density(points), np.empty((size, 0)), np.zeros(size))
     else:
-        found = latent.integrate(points, rounds.rng, annealed=annealed)
+        found = latent.integrate(points, rounds.rng)
     rounds.add(found.log_estimate)
-    return _Counted(points, found, found.log_estimate - safe.logpdf(points))
+    return _Counted(points, found, found.log_estimate - safe.logpdf(points), safe)
 
 
 def _about(modes: list[Mode]) -> Mixture:

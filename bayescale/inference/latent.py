@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bayescale.inference.annealing import anneal
 from bayescale.inference.basis import Basis, basis_of
 from bayescale.inference.conditional import Conditional
 from bayescale.inference.standard import LawStandard
@@ -64,6 +63,7 @@ class LatentNormals:
         latent = [b for n, b in model.layout.items() if n in ("discrepancy_coordinates", "group_offsets")]
         self.size = min(b.start for b in latent)
         self.shared_axes = model.shape_axes
+        self._weights = model.size - self.size - len(model.group_names)
         self.known_squares: np.ndarray | None = None
 
     def learn_outliers(self, u: np.ndarray) -> None:
@@ -89,14 +89,36 @@ class LatentNormals:
             out[groups.ravel()] = log_marginal
         return np.where(np.isfinite(out), out, -np.inf)
 
-    def integrate(self, u: np.ndarray, rng: np.random.Generator, *, annealed: bool = False) -> Integrals:
-        """Estimate p(losses, u), and draw the latents, at points u; `annealed` takes ten times as long."""
+    def log_ratio(self, u: np.ndarray, latents: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+        """Return log p(losses, u, latents) over the density of their Gaussian about the mode, shape (point,).
+
+        At latents as `integrate` returns them or, without any, at one draw of the Gaussian each.
+        """
+
+        def of(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+            with np.errstate(all="ignore"):
+                conditional, log_jacobian = self._conditional(u, groups, every=False)
+                if latents is None:
+                    at, log_q = conditional.gaussian_pairs(1, rng)[0]
+                else:
+                    weights, offsets = np.split(latents[groups.ravel()], [self._weights], axis=1)
+                    at = np.concatenate([conditional.basis.seen(weights), offsets], axis=1)
+                    log_q = conditional.log_gaussian(at)
+                return conditional.log_joint(at) - log_q + log_jacobian
+
+        out, blocks = np.empty(len(u)), self._blocks(u)
+        found = self.on_blocks(of, blocks, rng.spawn(len(blocks)))
+        for groups, log_ratio in zip(blocks, found, strict=True):
+            out[groups.ravel()] = log_ratio
+        return np.where(np.isfinite(out), out, -np.inf)
+
+    def integrate(self, u: np.ndarray, rng: np.random.Generator) -> Integrals:
+        """Estimate p(losses, u), and draw the latents, at points u."""
 
         def of(groups: np.ndarray, rng: np.random.Generator) -> Integrals:
             with np.errstate(all="ignore"):
                 conditional, log_jacobian = self._conditional(u, groups, every=False)
-                estimate = anneal(conditional, rng) if annealed else conditional.integrate(rng)
-                log_estimate, drawn, relative_variance = estimate
+                log_estimate, drawn, relative_variance = conditional.integrate(rng)
             kept, offsets = np.split(drawn, [conditional.basis.size], axis=1)
             latents = np.concatenate([conditional.basis.all_weights(kept, rng), offsets], axis=1)
             return Integrals(log_estimate + log_jacobian, latents, relative_variance)

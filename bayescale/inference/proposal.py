@@ -115,6 +115,11 @@ class Mixture:
                 parts.append(component.sample(number, rng))
         return np.concatenate(parts)[:count]
 
+    def of(self, axes: np.ndarray) -> "Mixture":
+        """Return the distribution of some coordinates, whatever the others."""
+        square = np.ix_(axes, axes)
+        return Mixture(self.shares, [StudentT(c.location[axes], c.scale[square]) for c in self.components])
+
     def widened(self, share: float, factor: float) -> "Mixture":
         """Return the mixture with a share of it spread wider, its scales multiplied: safe in the tails."""
         wide = [StudentT(c.location, factor * c.scale) for c in self.components]

@@ -289,9 +289,10 @@ class Model:
     def theta_log_prior(self, z: np.ndarray, sampled: Sampled) -> np.ndarray:
         """Return the log prior density of law coordinates and log scales, shape (point,)."""
         total = self.law_log_prior(sampled.values, sampled.logs) + sampled.log_jacobian
-        return total + self._scales_log_prior(z)
+        return total + self.scales_log_prior(z)
 
-    def _scales_log_prior(self, z: np.ndarray) -> np.ndarray:
+    def scales_log_prior(self, z: np.ndarray) -> np.ndarray:
+        """Return the log prior density of log scales, shape (point,)."""
         total = np.zeros(len(z))
         for name, prior in self.scale_priors.items():
             log = z[:, self.layout[name].start]
@@ -299,7 +300,7 @@ class Model:
         return total
 
     def _log_prior(self, z: np.ndarray, point: "Point") -> np.ndarray:
-        total = self.law_log_prior(point.values, point.logs) + self._scales_log_prior(z)
+        total = self.law_log_prior(point.values, point.logs) + self.scales_log_prior(z)
         offsets = z[:, self.layout["group_offsets"]] if self.group is not None else None
         for v in (point.weights, offsets):
             if v is not None:

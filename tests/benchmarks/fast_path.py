@@ -3,8 +3,9 @@
     .venv/bin/python -m tests.benchmarks.fast_path ../shared/published [TABLE ...]
 
 First, within a minute or two for all tables, for the law alone and with discrepancy: median seconds of a fast
-fit (5 seeds, after one to warm up), how many stand, k-hat, effective draws and latent variance. Where vpnls
-is installed (arXiv:2603.22339, a point fit of the law alone), its default fit is timed in turn with ours.
+fit (5 seeds, after one to warm up), how many stand, k-hat or, where chains moved draws on, what they
+remember, effective draws and latent variance. Where vpnls is installed (arXiv:2603.22339, a point fit of the
+law alone), its default fit is timed in turn with ours.
 
 Then, minutes a table, the largest differences from 4 x 4000 draws of NUTS among parameters (the floor in
 nats/token, positive others as logs), of means in NUTS sd and of sds as ratios: for the fits that stand taken
@@ -69,8 +70,9 @@ def timed(table: bs.RunTable, discrepancy: bool) -> tuple[list[bs.Fit], dict[str
     if peer:
         row["vpnls s"] = float(np.median(peer[1:]))
     row["stand"] = sum(f.diagnostics.passed for f in fits[1:])
-    for name in ("k_hat", "min_ess", "latent_variance"):
-        row[name] = float(np.median([getattr(f.diagnostics, name) for f in fits[1:]]))
+    for name in ("k_hat", "memory", "min_ess", "latent_variance"):
+        if known := [v for f in fits[1:] if (v := getattr(f.diagnostics, name)) is not None]:
+            row[name] = float(np.median(known))
     return fits[1:], row
 
 

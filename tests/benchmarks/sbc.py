@@ -16,7 +16,7 @@ from joblib import Parallel, delayed
 from scipy import stats
 
 from bayescale.fitting import _parameters as parameters_at
-from bayescale.inference.diagnostics import MAX_K_HAT, MIN_ESS_FAST
+from bayescale.inference.diagnostics import Diagnostics
 from bayescale.inference.fast import sample_fast
 from bayescale.laws import BUILTIN, sample_priors
 from bayescale.model.making import make_model
@@ -45,7 +45,8 @@ def one(number):
         return None, str(error)
     draws = parameters_at(model.with_plain_weights(), sampled.z)
     ranks = {name: int((draws[name] < value[0]).sum()) for name, value in truth.items()}
-    return ranks, sampled.k_hat < MAX_K_HAT and sampled.ess > MIN_ESS_FAST
+    diagnostics = Diagnostics("fast", sampled.ess, k_hat=sampled.k_hat, memory=sampled.memory)
+    return ranks, diagnostics.passed
 
 
 def main(tables: int) -> None:

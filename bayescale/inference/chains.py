@@ -1,0 +1,276 @@
+"""Draws moved on by many short chains, where the latents have more modes than a Gaussian sees.
+
+Where noise is small and heavy-tailed, each choice of which runs are outliers has a mode of its own. But
+Student-t noise is Normal noise whose precision differs from run to run, and given these the latents are all
+but Gaussian, whatever the choice. So a sweep draws the scales of the noise given residuals, then each run's
+precision, then all else at once: law and other scales move by the difference of two draws (ter Braak 2006,
+doi:10.1007/s11222-006-8769-1), latents come fresh from their Gaussian, and Metropolis decides. Each of these
+leaves the posterior as it is.
+
+Chains start at draws by importance, and go on until they have forgotten where. Two halves of them then give
+the evidence: the first a proposal, the second draws to bridge to it.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import cycle, islice
+from typing import NamedTuple
+
+import numpy as np
+
+from bayescale.inference.basis import Basis, basis_of
+from bayescale.inference.bridge import bridge
+from bayescale.inference.conditional import Conditional, log_normal
+from bayescale.inference.evidence import Evidence
+from bayescale.inference.latent import LatentNormals
+from bayescale.inference.proposal import Mixture
+from bayescale.model.noise import total_log_density
+
+# Chains, and how many of them are swept together; several blocks, so that each thread has some.
+CHAINS, _BLOCK = 360, 90
+# Sweeps between looks at what is remembered, and the most of them until no parameter's correlation with where
+# its chain started is larger than this. Then as many sweeps again leave its square, less than chance shows.
+_BETWEEN, _MOST_SWEEPS = 10, 300
+_FORGOTTEN = 0.3
+# Steps of the noise's scales given residuals, which cost next to nothing, and their sizes in logs.
+_NOISE_STEPS, _NOISE_SIZES = 8, {"noise_sd": 0.3, "noise_df": 0.8}
+# Differences of two draws are taken at these shares of the best length for a Gaussian.
+_LENGTHS = np.array([0.3, 1.0])
+# Of the proposal that knows nothing of where a chain is, as in `bayescale.inference.fast`.
+_COMPONENTS = 3
+# Draws of every chain that enter the bridge, and proposals for each of them.
+_BRIDGED, _PROPOSALS_PER_DRAW = 4, 4
+
+
+class Moved(NamedTuple):
+    """Draws of chains, and whether they may be believed.
+
+    `z` has shape (draw, size), as `Model.with_plain_weights` has it; those of a chain follow each other.
+    `memory` is the largest correlation of a parameter with where its chain started, `ess` the smallest number
+    of independent draws that they are worth for a parameter's mean.
+    """
+
+    z: np.ndarray
+    evidence: Evidence
+    memory: float
+    ess: float
+
+
+def move_on(
+    latent: LatentNormals,
+    u: np.ndarray,
+    latents: np.ndarray,
+    draws: int,
+    proposal: Mixture,
+    rng: np.random.Generator,
+) -> Moved:
+    """Move draws on until they have forgotten where they were.
+
+    Parameters
+    ----------
+    latent : LatentNormals
+        Of the model.
+    u, latents : array, shape (CHAINS, size) and (CHAINS, latent)
+        Where chains start: points, and the latents there.
+    draws : int
+        To return, of all chains together.
+    proposal : Mixture
+        That points came from: what is proposed here begins as it.
+    rng : Generator
+        Of all that is drawn.
+    """
+    starts = range(0, len(u), _BLOCK)
+    blocks = [
+        _Chains(latent, u[i : i + _BLOCK], latents[i : i + _BLOCK], own)
+        for i, own in zip(starts, rng.spawn(len(starts)), strict=True)
+    ]
+    first = np.concatenate([b.theta for b in blocks])
+
+    def sweep(count: int) -> None:
+        list(latent.on_blocks(lambda b: b.sweeps(count), blocks))
+
+    even = np.full(len(u), 1 / len(u))
+    for done in range(_BETWEEN, _MOST_SWEEPS + 1, _BETWEEN):
+        elsewhere = proposal.split(u, even, _COMPONENTS, rng)
+        for block in blocks:
+            block.learn(u, elsewhere)
+        sweep(_BETWEEN)
+        if _memory(first, blocks) < _FORGOTTEN:
+            sweep(done)
+            break
+        u = np.concatenate([b.u for b in blocks])
+    count = max(-(-draws // len(u)), _BRIDGED)
+    kept = np.concatenate(list(latent.on_blocks(lambda b: b.draw(count), blocks)))
+    evidence = _evidence(latent, kept[:, -_BRIDGED:], proposal, rng)
+    ess = min(worth(kept[..., i]) for i in range(latent.size))
+    shown = np.linspace(0, kept[..., 0].size - 1, draws).round().astype(int)
+    return Moved(kept.reshape(-1, kept.shape[-1])[shown], evidence, _memory(first, blocks), ess)
+
+
+def worth(values: np.ndarray) -> float:
+    """Return the number of independent draws that values of chains, (chain, draw), are worth for their mean.
+
+    Chains are independent of each other, so that the scatter of their means tells.
+    """
+    of_means = values.mean(axis=1).var(ddof=1) / len(values)
+    return float(values.var() / of_means) if of_means > 0 else 0.0
+
+
+def _memory(start: np.ndarray, blocks: Sequence["_Chains"]) -> float:
+    now = np.concatenate([b.theta for b in blocks])
+    with np.errstate(all="ignore"):
+        pairs = [np.corrcoef(a, b)[0, 1] for a, b in zip(start.T, now.T, strict=True)]
+    return float(np.nan_to_num(pairs, nan=1.0).max())  # of what does not move at all
+
+
+class _Chains:
+    """Chains of one block, swept together; each point has a basis of its own."""
+
+    def __init__(
+        self, latent: LatentNormals, u: np.ndarray, latents: np.ndarray, rng: np.random.Generator
+    ) -> None:
+        self.model, self.standard, self.rng = latent.model, latent.standard, rng
+        self.alone = np.arange(len(u))[:, None]
+        self.basis = self._basis(u)
+        self.theta, _ = self.standard.to_theta(u, self.basis)
+        weights, offsets = np.split(latents, [latents.shape[1] - len(self.model.group_names)], axis=1)
+        self.latents = np.concatenate([self.basis.seen(weights), offsets], axis=1)
+        layout = self.model.layout
+        self.noise_axes = [layout[n].start for n in _NOISE_SIZES if n in layout]
+        self.other_axes = np.delete(np.arange(u.shape[1]), self.noise_axes)
+        self.bold = cycle((True, False))
+
+    @property
+    def u(self) -> np.ndarray:
+        """Where chains are, shape (chain, size)."""
+        return self.standard.from_theta(self.theta, self.basis)
+
+    def learn(self, archive: np.ndarray, elsewhere: Mixture) -> None:
+        """Take draws u whose differences are steps, and a proposal of points wherever a chain is.
+
+        While these stay as they are, every sweep leaves the posterior as it is.
+        """
+        self.elsewhere = elsewhere.of(self.other_axes)
+        self.archive = archive.copy()
+        still = [*self.model.shape_axes, *self.noise_axes[1:]]
+        self.archive[:, still] = 0.0
+        self.step = 2.38 / math.sqrt(2 * (archive.shape[1] - len(still)))
+
+    def _basis(self, u: np.ndarray) -> Basis:
+        return basis_of(self.model, u, self.alone, self.standard.slope, every=True)
+
+    def sweeps(self, count: int) -> None:
+        """Sweep so many times; every second one is a bold one."""
+        with np.errstate(all="ignore"):
+            for bold in islice(self.bold, count):
+                self._move(self._draw_noise(), bold=bold)
+
+    def draw(self, count: int) -> np.ndarray:
+        """Return so many draws of each chain, shape (chain, draw, size)."""
+        kept = []
+        for _ in range(count):
+            self.sweeps(1)
+            seen, offsets = np.split(self.latents, [self.basis.size], axis=1)
+            kept.append(np.concatenate([self.theta, self.basis.all_weights(seen, self.rng), offsets], axis=1))
+        return np.stack(kept, axis=1)
+
+    def _draw_noise(self) -> np.ndarray | float:
+        """Draw scales of the noise given residuals, then each run's precision relative to that scale's.
+
+        The precisions have no say in the first: they are integrated out.
+        """
+        model, rng = self.model, self.rng
+        here = Conditional(model, self.theta, self.basis, None)
+        residual = here.residual(self.latents)
+        log_p = self._log_of_noise(self.theta, residual)
+        sizes = [s for n, s in _NOISE_SIZES.items() if n in model.layout]
+        for _ in range(_NOISE_STEPS):
+            step = rng.standard_normal((len(residual), len(sizes))) * sizes
+            moved = self.theta.copy()
+            moved[:, self.noise_axes] += rng.choice(_LENGTHS, (len(residual), 1)) * step
+            log_q = self._log_of_noise(moved, residual)
+            taken = np.log(rng.random(len(residual))) < log_q - log_p
+            self.theta[taken], log_p = moved[taken], np.where(taken, log_q, log_p)
+        df = model.noise_df(self.theta)
+        if df is None:
+            return 1.0
+        rate = 0.5 * (df + residual**2 / model.noise_variance(self.theta))
+        return rng.standard_gamma(np.broadcast_to(0.5 * (df + 1), rate.shape)) / rate
+
+    def _log_of_noise(self, theta: np.ndarray, residual: np.ndarray) -> np.ndarray:
+        model = self.model
+        likelihood = total_log_density(residual, model.noise_variance(theta), model.noise_df(theta))
+        return likelihood + model.scales_log_prior(theta)
+
+    def _move(self, precision: np.ndarray | float, *, bold: bool) -> None:
+        """Move law and scales, given the precision of each run, and draw the latents afresh.
+
+        A bold move goes elsewhere, whatever the noise's scales; others keep the discrepancy's lengths, and so
+        the basis, which costs as much as all else, and the noise's degrees of freedom.
+        """
+        u = self.u
+        here = self._at(u, self.basis, precision)
+        log_p = here.log_density(self.latents)
+        away, log_ratio = self._elsewhere(u) if bold else (u + self._step(len(u)), 0.0)
+        there = self._at(away, self._basis(away) if bold else self.basis, precision)
+        fresh, log_q = there.drawn(self.rng)
+        taken = np.log(self.rng.random(len(u))) < log_q - log_p + log_ratio
+        # Where they stay, their latents need not.
+        other, log_other = here.drawn(self.rng)
+        redrawn = ~taken & (np.log(self.rng.random(len(u))) < log_other - log_p)
+        self.theta[taken] = there.conditional.theta[taken]
+        self.latents[taken], self.latents[redrawn] = fresh[taken], other[redrawn]
+        if bold:
+            self.basis = self.basis.with_groups(taken, there.conditional.basis)
+
+    def _elsewhere(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return points that share the noise's scales with u, all else new, and log density ratios."""
+        away = u.copy()
+        away[:, self.other_axes] = self.elsewhere.sample(len(u), self.rng, [])
+        log_q = [self.elsewhere.logpdf(points[:, self.other_axes]) for points in (u, away)]
+        return away, log_q[0] - log_q[1]
+
+    def _step(self, count: int) -> np.ndarray:
+        first, second = self.rng.integers(len(self.archive), size=(2, count))
+        length = self.step * self.rng.choice(_LENGTHS, (count, 1))
+        return length * (self.archive[first] - self.archive[second])
+
+    def _at(self, u: np.ndarray, basis: Basis, precision: np.ndarray | float) -> "_Given":
+        theta, log_jacobian = self.standard.to_theta(u, basis)
+        conditional = Conditional(self.model, theta, basis, None).given(precision)
+        return _Given(conditional, log_jacobian)
+
+
+class _Given:
+    """Points given the precision of each run, and the Gaussian that their latents all but have."""
+
+    def __init__(self, conditional: Conditional, log_jacobian: np.ndarray) -> None:
+        self.conditional, self.log_jacobian = conditional, log_jacobian
+        self.mean, self.matrix = conditional.gaussian()
+
+    def log_density(self, latents: np.ndarray) -> np.ndarray:
+        """Return the log density of points and latents over that of the Gaussian."""
+        log_q = log_normal(self.matrix.standard(latents - self.mean)) + self.matrix.log_det
+        return self.conditional.log_joint(latents) + self.log_jacobian - log_q
+
+    def drawn(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return latents drawn from the Gaussian, and `log_density` there, minus infinity for NaN."""
+        normal = rng.standard_normal(self.mean.shape)
+        latents = self.mean + self.matrix.correlated(normal[None])[0]
+        log_density = self.log_density(latents)
+        return latents, np.where(np.isfinite(log_density), log_density, -np.inf)
+
+
+def _evidence(latent: LatentNormals, kept: np.ndarray, start: Mixture, rng: np.random.Generator) -> Evidence:
+    """Bridge the draws of half of the chains, (chain, draw, size), to a proposal that the other half made."""
+    theta = kept[..., : latent.size]
+    u = latent.standardised(theta.reshape(-1, latent.size)).reshape(theta.shape)
+    made = u[::2].reshape(-1, latent.size)
+    weights = np.full(len(made), 1 / len(made))
+    proposal = start.split(made, weights, len(start.components), rng)
+    bridged = u[1::2].reshape(-1, latent.size)
+    drawn = proposal.sample(_PROPOSALS_PER_DRAW * len(bridged), rng, latent.shared_axes)
+    latents = kept[1::2, :, latent.size :].reshape(len(bridged), -1)
+    at_draws = latent.log_ratio(bridged, latents, rng) - proposal.logpdf(bridged)
+    at_proposals = latent.log_ratio(drawn, None, rng) - proposal.logpdf(drawn)
+    return bridge(at_draws.reshape(-1, _BRIDGED), at_proposals, worth)
