@@ -135,7 +135,7 @@ def allocate(
     at = _held(fit, held or {})
     symbols = dict(zip(fit.law.columns, fit.law.inputs, strict=True))
     held = {name: at[symbols[name]] for name in held or {}}
-    fit = fit if group is None else fit.for_group(group)
+    fit = fit.for_group(group)
     if (compute is None) == (loss is None):
         raise FitError("give compute (FLOP) or loss (nats/token), one of them")
     if not (isinstance(served_tokens, Real) and 0 <= served_tokens < np.inf):

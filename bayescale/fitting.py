@@ -195,7 +195,7 @@ class Fit:
         Parameters
         ----------
         group : str
-            A value of the column of the group effect; None for no group in particular.
+            A value of the column of the group effect; with None the fit stays as it is.
 
         Raises
         ------
@@ -203,7 +203,7 @@ class Fit:
             If the fit has no group effect, or none of its groups is called so.
         """
         if group is None:
-            return replace(self, group=None)
+            return self
         known = self.model.group_names
         if not known:
             columns = " or ".join(c for c in ("group", "trunk") if c in self.table.frame) or "COLUMN"

@@ -118,7 +118,8 @@ def forecast(
         evaluation on few examples, or of rounding, as `RunTable.known_noise` has it for runs of a table.
     group : str, optional
         Of a fit with a group effect: the group, a value of its column, whose losses are to be forecast.
-        Without it the expected loss is that of no group in particular, and a new run is of a new group.
+        Without it the expected loss is that of the fit's own (`Fit.for_group`) or, where it has none, of no
+        group in particular, and a new run is of a new group.
     **inputs : float or sequence of float
         By column: ``params``, ``tokens``, ``compute``, ...; broadcast against each other. Where the law
         needs one of params, tokens, compute that is not given, it is found as the table counts compute.
@@ -129,7 +130,7 @@ def forecast(
         If an input that the law needs is missing, unknown or not positive, or the group is none of the fit's.
     """
     require_fit(fit)
-    fit = fit if group is None else fit.for_group(group)
+    fit = fit.for_group(group)
     targets = complete_inputs(fit.law, fit.table.counting, inputs)
     ratios = fit.model.ratios_at(
         {s: targets[c] for s, c in zip(fit.law.inputs, fit.law.columns, strict=True)}

@@ -93,9 +93,7 @@ def plan_between(
             f"the {len(compared.table)} runs of {compared.table.name!r} have told these laws apart already: "
             f"{best} has probability {compared.probabilities[best]:.4f}"
         )
-    fits = {name: compared.fits[name] for name in probability}
-    if group is not None:
-        fits = {name: fit.for_group(group) for name, fit in fits.items()}
+    fits = {name: compared.fits[name].for_group(group) for name in probability}
     pool, notes = _pool(fits, compared.table, budget, candidates, settle)
     total = sum(probability.values())
     laws = [_prediction(fit, probability[name] / total, pool, seed) for name, fit in fits.items()]

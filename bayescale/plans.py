@@ -109,8 +109,7 @@ def plan(
         If the target does not suit the law, the group is none of the fit's, or no candidate is affordable.
     """
     fits = _weighted(posterior)
-    if group is not None:
-        fits = {name: (fit.for_group(group), share) for name, (fit, share) in fits.items()}
+    fits = {name: (fit.for_group(group), share) for name, (fit, share) in fits.items()}
     best = next(iter(fits.values()))[0]
     target, budget = _target(best, target), positive_budget(budget)
     if len({target.is_allocation(fit.law) for fit, _ in fits.values()}) > 1:

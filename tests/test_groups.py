@@ -100,7 +100,7 @@ def test_a_fit_for_a_group_says_so_wherever_it_goes(grouped, tmp_path):
     own.save(tmp_path / "fit.nc")
     again = bs.load_fit(tmp_path / "fit.nc")
     np.testing.assert_array_equal(again.forecast(**LARGE).loss, made.loss)
-    assert again.for_group(None).forecast(**LARGE).group is None
+    assert again.forecast(group=None, **LARGE).group == "c4"
 
 
 def test_commands_take_a_group(tmp_path):
@@ -108,6 +108,9 @@ def test_commands_take_a_group(tmp_path):
     write_runs(corpora_table(), runs)
     how = ("--no-discrepancy", "--group-effect", "group")
     assert run("fit", runs, *how, "-o", saved).returncode == 0
+    bs.load_fit(saved).for_group("c4").save(tmp_path / "own.nc")
+    own = ("forecast", tmp_path / "own.nc", "--params", "3B", "--tokens", "60B", "--json")
+    assert json.loads(run(*own).stdout)["group"] == "c4"
     forecast = ("forecast", saved, "--params", "3B", "--tokens", "60B")
     made = json.loads(run(*forecast, "--group", "c4", "--json").stdout)
     assert made["group"] == "c4"

@@ -55,7 +55,7 @@ def plot_forecast(fit: "Fit", target: Forecast, ax: "Axes | None" = None) -> "Ax
     ratio = float(rows["tokens"].iloc[0] / rows["params"].iloc[0])
     sizes = ("params", "tokens", "compute")
     held = {c: float(rows[c].iloc[0]) for c in fit.law.columns if c not in sizes}
-    fit = fit if target.group is None else fit.for_group(target.group)
+    fit = fit.for_group(target.group)
     ax = plot_bands(fit, "compute", ratio=ratio, held=held, upto=float(rows["compute"].max()), ax=ax)
     ends = rows["loss_90%_low"], rows["loss_90%_high"]
     errors = np.abs(np.stack(ends) - rows["loss"].to_numpy())
