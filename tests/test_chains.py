@@ -163,6 +163,10 @@ def test_bases_of_groups_are_exchanged_and_weights_found_in_them():
     weights = rng.standard_normal((5, 8))
     expected = np.where(chosen[:, None, None], bases[1], bases[0]) @ weights[..., None]
     np.testing.assert_allclose(mixed.times(mixed.seen(weights)), expected[..., 0])
+    # Of fewer combinations those go that runs see least; new ones are in front.
+    kept = mixed.resized(weights, 5, rng)
+    np.testing.assert_array_equal(kept, weights[:, 3:])
+    np.testing.assert_array_equal(mixed.resized(weights, 10, rng)[:, 2:], weights)
     precision = rng.uniform(1, 2, (5, 12))
     whole = Basis(np.where(chosen[:, None, None], bases[1], bases[0]), slope, every=True)
     np.testing.assert_allclose(

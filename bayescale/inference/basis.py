@@ -44,6 +44,9 @@ class Basis:
         weighted = basis * slope[:, None]
         self.information, self._combinations = _by_information(weighted)
         self.whole = basis @ self._combinations
+        self._keep(every=every)
+
+    def _keep(self, *, every: bool) -> None:
         seen = (self.information > _UNSEEN**2).sum(axis=1).max(initial=0)
         self.size = self.information.shape[1] if every else int(seen)
         kept = slice(self.information.shape[1] - self.size, None)
@@ -91,15 +94,23 @@ class Basis:
         return _by_point(self.by_group(weights) @ self._seen)
 
     def with_groups(self, chosen: np.ndarray, other: "Basis") -> "Basis":
-        """Return these bases, but another's of the groups that are chosen; both keep all combinations."""
+        """Return these bases, but another's of the groups that are chosen; of both what runs see."""
         mixed = copy(self)
         mixed.__dict__.pop("_products", None)
         of_group = chosen[:, None, None]
         mixed.information = np.where(chosen[:, None], other.information, self.information)
         mixed._combinations = np.where(of_group, other._combinations, self._combinations)
         mixed.whole = np.where(of_group, other.whole, self.whole)
-        mixed.basis, mixed._seen = mixed.whole, mixed._combinations
+        mixed._keep(every=False)
         return mixed
+
+    def resized(self, latents: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+        """Return latents, this basis's combinations first, of more or fewer combinations.
+
+        Those that are new, which runs do not see, are N(0, 1).
+        """
+        new = rng.standard_normal((len(latents), max(size - self.size, 0)))
+        return np.concatenate([new, latents[:, max(self.size - size, 0) :]], axis=1)
 
     def all_weights(self, kept: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return discrepancy weights, shape (point, weight), from the combinations that are kept.

@@ -157,7 +157,7 @@ class _Chains:
         self.step = 2.38 / math.sqrt(2 * (archive.shape[1] - len(still)))
 
     def _basis(self, u: np.ndarray) -> Basis:
-        return basis_of(self.model, u, self.alone, self.standard.slope, every=True)
+        return basis_of(self.model, u, self.alone, self.standard.slope, every=False)
 
     def sweeps(self, count: int) -> None:
         """Sweep so many times; every second one is a bold one."""
@@ -219,9 +219,13 @@ class _Chains:
         other, log_other = here.drawn(self.rng)
         redrawn = ~taken & (np.log(self.rng.random(len(u))) < log_other - log_p)
         self.theta[taken] = there.conditional.theta[taken]
-        self.latents[taken], self.latents[redrawn] = fresh[taken], other[redrawn]
+        self.latents[redrawn] = other[redrawn]
         if bold:
-            self.basis = self.basis.with_groups(taken, there.conditional.basis)
+            before, elsewhere = self.basis, there.conditional.basis
+            self.basis = before.with_groups(taken, elsewhere)
+            self.latents = before.resized(self.latents, self.basis.size, self.rng)
+            fresh = elsewhere.resized(fresh, self.basis.size, self.rng)
+        self.latents[taken] = fresh[taken]
 
     def _elsewhere(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return points that share the noise's scales with u, all else new, and log density ratios."""

@@ -1,6 +1,7 @@
 """Simulation-based calibration of the full model on the fast path (Talts et al. 2018, arXiv:1804.06788).
 
     .venv/bin/python -m tests.benchmarks.sbc 1000
+    .venv/bin/python -m tests.benchmarks.sbc 300 chains
 
 Draws tables of 40 runs from the prior, discrepancy included, and fits each. Prints for every parameter how
 often the central 50% and 90% intervals hold the truth, and the p-value of uniform ranks (chi-squared in
@@ -16,8 +17,8 @@ from joblib import Parallel, delayed
 from scipy import stats
 
 from bayescale.fitting import _parameters as parameters_at
+from bayescale.inference import fast
 from bayescale.inference.diagnostics import Diagnostics
-from bayescale.inference.fast import sample_fast
 from bayescale.laws import BUILTIN, sample_priors
 from bayescale.model.making import make_model
 from tests.conftest import simulated_table
@@ -35,12 +36,14 @@ def prior_table(model, rng):
     return law | scales, log_loss + noise
 
 
-def one(number):
+def one(number, by_chains):
+    if by_chains:
+        fast._ROUGH = -1.0
     rng = np.random.default_rng([7, number])
     model = make_model(simulated_table(rows=40), BUILTIN["chinchilla"])
     truth, log_loss = prior_table(model, rng)
     try:
-        sampled = sample_fast(replace(model, log_loss=log_loss), draws=999, seed=number)
+        sampled = fast.sample_fast(replace(model, log_loss=log_loss), draws=999, seed=number)
     except Exception as error:
         return None, str(error)
     draws = parameters_at(model.with_plain_weights(), sampled.z)
@@ -49,8 +52,8 @@ def one(number):
     return ranks, diagnostics.passed
 
 
-def main(tables: int) -> None:
-    results = Parallel(n_jobs=2, verbose=1)(delayed(one)(i) for i in range(tables))
+def main(tables: int, by_chains: bool) -> None:
+    results = Parallel(n_jobs=2, verbose=1)(delayed(one)(i, by_chains) for i in range(tables))
     kept = [(ranks, passed) for ranks, passed in results if ranks is not None]
     passed = np.mean([p for _, p in kept])
     print(f"{tables} tables; no mode found on {tables - len(kept)}; gates passed {passed:.1%}")
@@ -66,4 +69,4 @@ def main(tables: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), "chains" in sys.argv)
