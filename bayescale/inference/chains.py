@@ -38,8 +38,8 @@ _NOISE_STEPS, _NOISE_SIZES = 8, {"noise_sd": 0.3, "noise_df": 0.8}
 _LENGTHS = np.array([0.3, 1.0])
 # Of the proposal that knows nothing of where a chain is, as in `bayescale.inference.fast`.
 _COMPONENTS = 3
-# Draws of every chain that enter the bridge, and proposals for each of them.
-_BRIDGED, _PROPOSALS_PER_DRAW = 4, 4
+# Draws of every chain that enter the bridge, about, and proposals at its other end.
+_BRIDGED, _PROPOSALS = 8, 3000
 
 
 class Moved(NamedTuple):
@@ -101,7 +101,7 @@ def move_on(
         u = np.concatenate([b.u for b in blocks])
     count = max(-(-draws // len(u)), _BRIDGED)
     kept = np.concatenate(list(latent.on_blocks(lambda b: b.draw(count), blocks)))
-    evidence = _evidence(latent, kept[:, -_BRIDGED:], proposal, rng)
+    evidence = _evidence(latent, kept, proposal, rng)
     ess = min(worth(kept[..., i]) for i in range(latent.size))
     shown = np.linspace(0, kept[..., 0].size - 1, draws).round().astype(int)
     return Moved(kept.reshape(-1, kept.shape[-1])[shown], evidence, _memory(first, blocks), ess)
@@ -266,15 +266,24 @@ class _Given:
 
 
 def _evidence(latent: LatentNormals, kept: np.ndarray, start: Mixture, rng: np.random.Generator) -> Evidence:
-    """Bridge the draws of half of the chains, (chain, draw, size), to a proposal that the other half made."""
-    theta = kept[..., : latent.size]
+    """Bridge the draws of half of the chains, (chain, draw, size), to a proposal that the other half made.
+
+    Both ways about: the two estimates share no draw on either side of a bridge.
+    """
+    spaced = kept[:, :: -(-kept.shape[1] // _BRIDGED)]
+    latents = spaced[..., latent.size :]
+    theta = spaced[..., : latent.size]
     u = latent.standardised(theta.reshape(-1, latent.size)).reshape(theta.shape)
-    made = u[::2].reshape(-1, latent.size)
-    weights = np.full(len(made), 1 / len(made))
-    proposal = start.split(made, weights, len(start.components), rng)
-    bridged = u[1::2].reshape(-1, latent.size)
-    drawn = proposal.sample(_PROPOSALS_PER_DRAW * len(bridged), rng, latent.shared_axes)
-    latents = kept[1::2, :, latent.size :].reshape(len(bridged), -1)
-    at_draws = latent.log_ratio(bridged, latents, rng) - proposal.logpdf(bridged)
-    at_proposals = latent.log_ratio(drawn, None, rng) - proposal.logpdf(drawn)
-    return bridge(at_draws.reshape(-1, _BRIDGED), at_proposals, worth)
+    halves = slice(None, None, 2), slice(1, None, 2)
+    found = []
+    for made, bridged in (halves, halves[::-1]):
+        points = u[made].reshape(-1, latent.size)
+        even = np.full(len(points), 1 / len(points))
+        proposal = start.split(points, even, len(start.components), rng)
+        drawn = proposal.sample(_PROPOSALS, rng, latent.shared_axes)
+        at_proposals = latent.log_ratio(drawn, None, rng) - proposal.logpdf(drawn)
+        at, there = u[bridged].reshape(-1, latent.size), latents[bridged].reshape(-1, latents.shape[-1])
+        at_draws = latent.log_ratio(at, there, rng) - proposal.logpdf(at)
+        found.append(bridge(at_draws.reshape(len(u[bridged]), -1), at_proposals, worth))
+    error = 0.5 * math.hypot(*(e.error for e in found))
+    return Evidence(0.5 * sum(e.log for e in found), error, "bridge")
