@@ -66,11 +66,11 @@ def test_chains_find_the_posterior_from_elsewhere(monkeypatch):
     """From noise e times too large, with the latents that it leaves."""
     honest = fast.move_on
 
-    def from_elsewhere(latent, u, latents, draws, proposal, rng):
+    def from_elsewhere(latent, u, latents, draws, rng):
         away = u.copy()
         away[:, latent.model.layout["noise_sd"]] += 1.0
         drawn = latent.integrate(away, rng).latents
-        return honest(latent, away, drawn, draws, proposal, rng)
+        return honest(latent, away, drawn, draws, rng)
 
     def fit():
         return bs.fit(simulated_table(rows=40), method="fast", seed=3)

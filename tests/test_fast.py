@@ -219,7 +219,7 @@ def counted(monkeypatch, rounds, latent):
         number, (log_weights, variance) = next(left)
         size = len(log_weights)
         integrals = Integrals(log_weights, np.empty((size, 0)), np.full(size, variance))
-        return _Counted(np.full((size, 1), number), integrals, log_weights, None)
+        return _Counted(np.full((size, 1), number), integrals, log_weights)
 
     monkeypatch.setattr("bayescale.inference.fast._counted_round", next_round)
     moved = Moved()

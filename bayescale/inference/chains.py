@@ -23,7 +23,7 @@ from bayescale.inference.bridge import bridge
 from bayescale.inference.conditional import Conditional, log_normal
 from bayescale.inference.evidence import Evidence
 from bayescale.inference.latent import LatentNormals
-from bayescale.inference.proposal import Mixture
+from bayescale.inference.proposal import Mixture, StudentT
 from bayescale.model.noise import total_log_density
 
 # Chains, and how many of them are swept together; several blocks, so that each thread has some.
@@ -36,8 +36,8 @@ _FORGOTTEN = 0.3
 _NOISE_STEPS, _NOISE_SIZES = 8, {"noise_sd": 0.3, "noise_df": 0.8}
 # Differences of two draws are taken at these shares of the best length for a Gaussian.
 _LENGTHS = np.array([0.3, 1.0])
-# Of the proposal that knows nothing of where a chain is, as in `bayescale.inference.fast`.
-_COMPONENTS = 3
+# Of proposals, as in `bayescale.inference.fast`; and what their scales have at least, should points coincide.
+_COMPONENTS, _JITTER = 3, 1e-8
 # Draws of every chain that enter the bridge, about, and proposals at its other end.
 _BRIDGED, _PROPOSALS = 8, 3000
 
@@ -61,7 +61,6 @@ def move_on(
     u: np.ndarray,
     latents: np.ndarray,
     draws: int,
-    proposal: Mixture,
     rng: np.random.Generator,
 ) -> Moved:
     """Move draws on until they have forgotten where they were.
@@ -74,8 +73,6 @@ def move_on(
         Where chains start: points, and the latents there.
     draws : int
         To return, of all chains together.
-    proposal : Mixture
-        That points came from: what is proposed here begins as it.
     rng : Generator
         Of all that is drawn.
     """
@@ -89,9 +86,8 @@ def move_on(
     def sweep(count: int) -> None:
         list(latent.on_blocks(lambda b: b.sweeps(count), blocks))
 
-    even = np.full(len(u), 1 / len(u))
     for done in range(_BETWEEN, _MOST_SWEEPS + 1, _BETWEEN):
-        elsewhere = proposal.split(u, even, _COMPONENTS, rng)
+        elsewhere = _mixture(u, rng)
         for block in blocks:
             block.learn(u, elsewhere)
         sweep(_BETWEEN)
@@ -101,7 +97,7 @@ def move_on(
         u = np.concatenate([b.u for b in blocks])
     count = max(-(-draws // len(u)), _BRIDGED)
     kept = np.concatenate(list(latent.on_blocks(lambda b: b.draw(count), blocks)))
-    evidence = _evidence(latent, kept, proposal, rng)
+    evidence = _evidence(latent, kept, rng)
     ess = min(worth(kept[..., i]) for i in range(latent.size))
     shown = np.linspace(0, kept[..., 0].size - 1, draws).round().astype(int)
     return Moved(kept.reshape(-1, kept.shape[-1])[shown], evidence, _memory(first, blocks), ess)
@@ -121,6 +117,14 @@ def _memory(start: np.ndarray, blocks: Sequence["_Chains"]) -> float:
     with np.errstate(all="ignore"):
         pairs = [np.corrcoef(a, b)[0, 1] for a, b in zip(start.T, now.T, strict=True)]
     return float(np.nan_to_num(pairs, nan=1.0).max())  # of what does not move at all
+
+
+def _mixture(points: np.ndarray, rng: np.random.Generator) -> Mixture:
+    """Return a mixture fitted to equally weighted points."""
+    size = points.shape[1]
+    whole = StudentT(points.mean(axis=0), np.cov(points.T).reshape(size, size) + _JITTER * np.eye(size))
+    even = np.full(len(points), 1 / len(points))
+    return Mixture(np.ones(1), [whole]).split(points, even, _COMPONENTS, rng)
 
 
 class _Chains:
@@ -265,25 +269,21 @@ class _Given:
         return latents, np.where(np.isfinite(log_density), log_density, -np.inf)
 
 
-def _evidence(latent: LatentNormals, kept: np.ndarray, start: Mixture, rng: np.random.Generator) -> Evidence:
+def _evidence(latent: LatentNormals, kept: np.ndarray, rng: np.random.Generator) -> Evidence:
     """Bridge the draws of half of the chains, (chain, draw, size), to a proposal that the other half made.
 
     Both ways about: the two estimates share no draw on either side of a bridge.
     """
     spaced = kept[:, :: -(-kept.shape[1] // _BRIDGED)]
-    latents = spaced[..., latent.size :]
-    theta = spaced[..., : latent.size]
-    u = latent.standardised(theta.reshape(-1, latent.size)).reshape(theta.shape)
-    halves = slice(None, None, 2), slice(1, None, 2)
+    halves = [half.reshape(-1, kept.shape[-1]) for half in (spaced[::2], spaced[1::2])]
+    u = [latent.standardised(half[:, : latent.size]) for half in halves]
     found = []
-    for made, bridged in (halves, halves[::-1]):
-        points = u[made].reshape(-1, latent.size)
-        even = np.full(len(points), 1 / len(points))
-        proposal = start.split(points, even, len(start.components), rng)
+    for made, bridged in ((0, 1), (1, 0)):
+        proposal = _mixture(u[made], rng)
         drawn = proposal.sample(_PROPOSALS, rng, latent.shared_axes)
         at_proposals = latent.log_ratio(drawn, None, rng) - proposal.logpdf(drawn)
-        at, there = u[bridged].reshape(-1, latent.size), latents[bridged].reshape(-1, latents.shape[-1])
-        at_draws = latent.log_ratio(at, there, rng) - proposal.logpdf(at)
-        found.append(bridge(at_draws.reshape(len(u[bridged]), -1), at_proposals, worth))
+        at_draws = latent.log_ratio(u[bridged], halves[bridged][:, latent.size :], rng)
+        at_draws -= proposal.logpdf(u[bridged])
+        found.append(bridge(at_draws.reshape(-1, spaced.shape[1]), at_proposals, worth))
     error = 0.5 * math.hypot(*(e.error for e in found))
     return Evidence(0.5 * sum(e.log for e in found), error, "bridge")

@@ -141,12 +141,12 @@ def _sample(model: Model, draws: int, seed: int, on_blocks: Callable[..., Iterab
         modes = _modes_with_latents(model, latent, modes)
     found = time.perf_counter()
     drawn = _importance_sample(latent, model, modes, rng)
-    if latent is not None and not (drawn.stands and drawn.smooth):
-        z, evidence, memory, ess = drawn.moved_on(latent, draws, rng)
-        k_hat = None
-    else:
+    if latent is None or (drawn.stands and drawn.smooth):
         z, evidence, memory, ess = drawn.resampled(latent, draws, rng), drawn.evidence, None, drawn.ess
         k_hat = drawn.k_hat
+    else:
+        z, evidence, memory, ess = drawn.moved_on(latent, draws, rng)
+        k_hat = None
     done = time.perf_counter()
     seconds = {"modes": found - started, "sample": done - found}
     return FastDraws(z, evidence, ess, k_hat, memory, drawn.latent_variance, seconds)
@@ -196,7 +196,6 @@ class _Counted:
     points: np.ndarray
     integrals: Integrals
     log_weights: np.ndarray
-    proposal: Mixture
 
     @cached_property
     def _smoothed(self) -> tuple[np.ndarray, float]:
@@ -243,7 +242,6 @@ class _Counted:
             np.concatenate([self.points, other.points]),
             Integrals(*(np.concatenate(pair) for pair in both)),
             np.concatenate([self.log_weights, other.log_weights]),
-            other.proposal,
         )
 
     def resampled(self, latent: LatentNormals | None, draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -255,8 +253,7 @@ class _Counted:
     def moved_on(self, latent: LatentNormals, draws: int, rng: np.random.Generator) -> Moved:
         """Return draws of chains that start here."""
         chosen = _resample(_tempered(self._smoothed[0]), CHAINS, rng)
-        starts = self.points[chosen], self.integrals.latents[chosen]
-        return move_on(latent, *starts, draws, self.proposal, rng)
+        return move_on(latent, self.points[chosen], self.integrals.latents[chosen], draws, rng)
 
 
 def _importance_sample(
@@ -314,7 +311,7 @@ def _counted_round(
     else:
         found = latent.integrate(points, rounds.rng)
     rounds.add(found.log_estimate)
-    return _Counted(points, found, found.log_estimate - safe.logpdf(points), safe)
+    return _Counted(points, found, found.log_estimate - safe.logpdf(points))
 
 
 def _about(modes: list[Mode]) -> Mixture:
