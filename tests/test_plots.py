@@ -448,3 +448,11 @@ def test_a_marginal_shows_its_priors_density_per_log_and_its_median(passing):
         np.testing.assert_allclose(y[top], expected[top], rtol=0.01)
         median = next(i for i in ax.lines if i.get_label() == "median")
         assert median.get_xdata()[0] == pytest.approx(np.median(passing.parameters[name]))
+
+
+def test_parts_of_a_title_stay_whole_on_as_many_lines_as_they_need():
+    from bayescale.plots.style import title_of
+
+    assert title_of("a law", "9 runs of a table", "group c4") == "a law, 9 runs of a table, group c4"
+    law, runs, group = "l" * 40, "r" * 40, "group " + "g" * 40
+    assert title_of(law, runs, group) == f"{law},\n{runs},\n{group}"

@@ -18,6 +18,7 @@ from bayescale.plots.style import (
     require_params_and_tokens,
     shade_extrapolation,
     styled,
+    title_of,
 )
 
 if TYPE_CHECKING:
@@ -118,8 +119,9 @@ def plot_bands(
             draw_band(ax, x, draws, colour=runs.to_rgba(value), name=name, widths=(0.9,))
     ax.set(xscale="log", xlim=(low / 1.3, high * 1.3), xlabel=label(against), ylabel=label("loss"))
     shade_extrapolation(ax, seen.max())
-    whose = f", group {plain(fit.group)}" if fit.group else ""
-    ax.set_title(f"{fit.law.title or fit.law.name}, {len(fit.table)} runs of {plain(fit.table.name)}{whose}")
+    whose = [f"group {plain(fit.group)}"] if fit.group else []
+    runs_of = f"{len(fit.table)} runs of {plain(fit.table.name)}"
+    ax.set_title(title_of(fit.law.title or fit.law.name, runs_of, *whose))
     ax.legend()
     mark_failed(ax, fit)
     return ax

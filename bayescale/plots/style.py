@@ -21,6 +21,8 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 # Further curves, in order; the same as the style file's cycle.
 CYCLE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 FAILED = "diagnostics failed: do not rely on this"
+# Characters that fit over the axes and a colour bar.
+_TITLE_WIDTH = 72
 # Of a posterior; enough for bands in a picture.
 ENOUGH_DRAWS = 1000
 
@@ -61,6 +63,18 @@ def axes_or_new(ax: "Axes | None") -> "Axes":
 def plain(text: str) -> str:
     """Return a text that holds no formulas for matplotlib to set, whatever it was called by people."""
     return text.replace("$", r"\$")
+
+
+def title_of(*parts: str) -> str:
+    """Join the parts of a title, on as many lines as the width of a figure needs."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(part) < _TITLE_WIDTH:
+            lines[-1] += f", {part}"
+        else:
+            lines[-1] += ","
+            lines.append(part)
+    return "\n".join(lines)
 
 
 def label(column: str) -> str:

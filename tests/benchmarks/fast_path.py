@@ -1,17 +1,17 @@
 """The fast path beside NUTS: how long each takes, and whether they see the same posterior.
 
-    .venv/bin/python -m tests.benchmarks.fast_path ../shared/published [TABLE ...]
+    .venv/bin/python -m tests.benchmarks.fast_path ../shared/published [DRAWS] [TABLE ...]
 
 First, within a minute or two for all tables, for the law alone and with discrepancy: median seconds of a fast
 fit (5 seeds, after one to warm up), how many stand, k-hat or, where chains moved draws on, what they
 remember, effective draws and latent variance. Where vpnls is installed (arXiv:2603.22339, a point fit of the
 law alone), its default fit is timed in turn with ours.
 
-Then, minutes a table, the largest differences from 4 x 4000 draws of NUTS among parameters (the floor in
-nats/token, positive others as logs), of means in NUTS sd and of sds as ratios: for the fits that stand taken
-together, which shows bias, and for the worst of them, which has its own Monte Carlo error. With discrepancy,
-whose prior joins two, NUTS runs for each of them, and the draws are joined by their evidence (bridge
-sampling): between a misfit of some per cent and one hidden by noise a chain seldom crosses.
+Then, minutes a table, the largest differences from 4 x 4000 (or DRAWS) draws of NUTS among parameters (the
+floor in nats/token, positive others as logs), of means in NUTS sd and of sds as ratios: for the fits that
+stand taken together, which shows bias, and for the worst of them, which has its own Monte Carlo error. With
+discrepancy, whose prior joins two, NUTS runs for each of them, and the draws are joined by their evidence
+(bridge sampling): between a misfit of some per cent and one hidden by noise a chain seldom crosses.
 """
 
 import importlib.util
@@ -40,7 +40,7 @@ TABLES = (
 SEEDS = 5
 
 
-def main(folder: str, names: list[str]) -> None:
+def main(folder: str, names: list[str], draws: int) -> None:
     for name in names:
         if name != "chinchilla":
             bs.pull(name, folder)
@@ -53,7 +53,7 @@ def main(folder: str, names: list[str]) -> None:
     frame = pd.DataFrame(rows)
     print(frame.groupby("discrepancy")["fast s"].median().round(3).to_string(), flush=True)
     for table, discrepancy in cases:
-        row = compared(table, discrepancy, fits[table.name, discrepancy])
+        row = compared(table, discrepancy, fits[table.name, discrepancy], draws)
         _show({"table": table.name, "discrepancy": discrepancy} | row)
 
 
@@ -76,10 +76,10 @@ def timed(table: bs.RunTable, discrepancy: bool) -> tuple[list[bs.Fit], dict[str
     return fits[1:], row
 
 
-def compared(table: bs.RunTable, discrepancy: bool, fits: list[bs.Fit]) -> dict[str, Any]:
+def compared(table: bs.RunTable, discrepancy: bool, fits: list[bs.Fit], draws: int) -> dict[str, Any]:
     """Return how far fast fits are from NUTS."""
     started = time.perf_counter()
-    parts = by_nuts(table, discrepancy)
+    parts = by_nuts(table, discrepancy, draws)
     row: dict[str, Any] = {"NUTS s": time.perf_counter() - started}
     row["NUTS ESS"] = [round(part.diagnostics.min_ess) for part in parts]
     row["NUTS passed"] = all(part.diagnostics.passed for part in parts)
@@ -96,9 +96,9 @@ def compared(table: bs.RunTable, discrepancy: bool, fits: list[bs.Fit]) -> dict[
     return row
 
 
-def by_nuts(table: bs.RunTable, discrepancy: bool) -> list[bs.Fit]:
+def by_nuts(table: bs.RunTable, discrepancy: bool, draws: int) -> list[bs.Fit]:
     """Return a fit by NUTS, or one for each of the priors that the discrepancy's joins."""
-    how: dict[str, Any] = {"method": "nuts", "draws": 4000, "seed": 1}
+    how: dict[str, Any] = {"method": "nuts", "draws": draws, "seed": 1}
     if not discrepancy:
         return [bs.fit(table, discrepancy=False, **how)]
     prior = SCALE_PRIORS["discrepancy_sd"]
@@ -146,4 +146,5 @@ def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:] or list(TABLES))
+    numbers, tables = ([a for a in sys.argv[2:] if a.isdigit() is numeric] for numeric in (True, False))
+    main(sys.argv[1], tables or list(TABLES), int(numbers[0]) if numbers else 4000)
