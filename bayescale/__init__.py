@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bayescale.catalogue import load, pull, tables
     from bayescale.checks import Finding, check
     from bayescale.comparison import Comparison, compare
+    from bayescale.errorrates import counted_examples, sampling_error
     from bayescale.errors import BayescaleError
     from bayescale.fitfile import load_fit
     from bayescale.fitting import Fit, fit, fit_many, prior_predictive
@@ -61,6 +62,7 @@ _PUBLIC = {
     "backtest": "backtesting",
     "check": "checks",
     "compare": "comparison",
+    "counted_examples": "errorrates",
     "fit": "fitting",
     "fit_many": "fitting",
     "forecast": "forecasts",
@@ -79,6 +81,7 @@ _PUBLIC = {
     "read_runs": "tablefiles",
     "read_tightening": "rounds",
     "report": "reports",
+    "sampling_error": "errorrates",
     "schedule_areas": "schedules",
     "scoreboard": "scoreboards",
     "tables": "catalogue",
@@ -114,6 +117,7 @@ __all__ = [
     "backtest",
     "check",
     "compare",
+    "counted_examples",
     "fit",
     "fit_many",
     "forecast",
@@ -132,6 +136,7 @@ __all__ = [
     "read_runs",
     "read_tightening",
     "report",
+    "sampling_error",
     "schedule_areas",
     "scoreboard",
     "tables",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bayescale.errorrates import counted_examples, sampling_error
 from bayescale.runs import RunTable, require_table
 
 
@@ -311,6 +312,20 @@ def _smoothed(table: RunTable) -> Iterator[Finding]:
         )
 
 
+def _counted(table: RunTable) -> Iterator[Finding]:
+    rate = table.column("loss")
+    if (examples := counted_examples(rate)) is None:
+        return
+    errors = sampling_error(rate, examples)
+    yield Finding(
+        "counted",
+        f"losses are whole multiples of 1/{examples}, as error rates counted on {examples:,} examples are: "
+        f"their sampling error is {errors.min():.2%} to {errors.max():.2%} of the loss, shared as far as the "
+        "examples are the same; forecasts of raw rates want it as `known_noise` (`sampling_error`)",
+        "arXiv:2209.06640",
+    )
+
+
 def _never_rises(curve: pd.DataFrame) -> bool:
     """Whether runs lie along one way through the inputs, and their losses are too orderly for raw ones."""
     numbers = curve.select_dtypes("number")
@@ -337,4 +352,5 @@ _CHECKS: tuple[Callable[[RunTable], Iterator[Finding]], ...] = (
     _compute_convention,
     _rounding,
     _smoothed,
+    _counted,
 )

@@ -12,8 +12,9 @@ mixture to use is chosen there; `outer` is the published split. Mixtures weigh l
 equally. OUT/curves.jsonl keeps a line per curve; stopped, the same command goes on.
 
 Points to fit were smoothed before release, those to forecast were not: what the first show of noise is less
-than the second have. Of image curves the number of test images is known, and with it the sampling error of
-an error rate; outer forecasts are scored without it and with it.
+than the second have. But most curves are error rates, and the points to fit show on how many examples they
+were counted (`counted_examples`), and so the sampling error of a raw one. Outer forecasts are scored without
+it and with it.
 """
 
 import json
@@ -28,6 +29,7 @@ import pandas as pd
 from scipy import stats
 
 import bayescale as bs
+from bayescale.errorrates import counted_examples, sampling_error
 from bayescale.forecasts import expected_loss
 from bayescale.runs import make_table
 
@@ -58,8 +60,6 @@ INNER_CUT = 2.13
 DRAWS = 1000
 LEAST_RUNS = 5
 LEVELS = np.arange(0.05, 1.0, 0.05)
-# Test images behind an error rate, by the start of a task's name: raw rates are multiples of 1 / these.
-TEST_IMAGES = {"bird": 5792, "c": 10_000, "cal": 6080, "inet": 50_000}
 SAMPLED = ", sampling error known"
 DOMAINS = {"IC": "image classification", "BB": "BIG-Bench", "LM": "language modelling", "NMT": "translation"}
 
@@ -129,8 +129,7 @@ def scores(
     noise_sd, noise_df = (
         np.concatenate([getattr(p, n) for p in parts])[:, None] for n in ("noise_sd", "noise_df")
     )
-    rate = np.clip(np.exp(log_loss), 0, 1)
-    noise_sd = np.hypot(noise_sd, np.sqrt((1 - rate) / (rate * test_size)))
+    noise_sd = np.hypot(noise_sd, sampling_error(np.clip(np.exp(log_loss), 0, 1), test_size))
     noise = stats.t(noise_df, log_loss, noise_sd)
     with np.errstate(divide="ignore"):
         log_density = np.logaddexp.reduce(noise.logpdf(np.log(loss)) + np.log(per_draw)[:, None]) - np.log(
@@ -162,6 +161,7 @@ def score_curve(curve: pd.DataFrame, which: str) -> dict | None:
     if len(known) < LEAST_RUNS or not len(hidden):
         return None
     loss, examples = (hidden[c].to_numpy(float) for c in ("Loss", "Seen Examples"))
+    counted = counted_examples(known["Loss"].to_numpy(float)) or np.inf
     found, out = {}, {}
     for name, (law, options) in FITS.items():
         started = time.process_time()
@@ -172,15 +172,9 @@ def score_curve(curve: pd.DataFrame, which: str) -> dict | None:
         parts, weights = mixed([found[n] for n in names])
         whole = {"cpu_s": sum(out[n]["cpu_s"] for n in names), "passed": all(p.passed for p in parts)}
         out[" & ".join(names)] = scores(parts, weights, loss) | whole
-        if which == "outer" and (test_size := test_images(curve)):
-            out[" & ".join(names) + SAMPLED] = scores(parts, weights, loss, test_size) | whole
+        if which == "outer":
+            out[" & ".join(names) + SAMPLED] = scores(parts, weights, loss, counted) | whole
     return out
-
-
-def test_images(curve: pd.DataFrame) -> int | None:
-    """Return the number of test images of an image curve."""
-    domain, task = curve[["Domain", "Task"]].iloc[0]
-    return TEST_IMAGES[task.split("_")[0]] if domain == "IC" else None
 
 
 def show_smoothing(curves: list[pd.DataFrame]) -> None:
@@ -196,7 +190,8 @@ def show_smoothing(curves: list[pd.DataFrame]) -> None:
                 thinned.append(point)
         # Means are off by rounding.
         steps, raw_steps = (np.diff(loss[points]).round(12) for points in (known, thinned))
-        counts = loss[~known] * test_images(curve)
+        counted = counted_examples(loss[known])
+        whole = loss[~known] * (counted or np.nan)
         rows.append(
             {
                 "steps": len(steps),
@@ -204,16 +199,18 @@ def show_smoothing(curves: list[pd.DataFrame]) -> None:
                 "repeat": (steps == 0).sum(),
                 "raw steps": len(raw_steps),
                 "raw rise": (raw_steps > 0).sum(),
-                "raw, from whole images": np.abs(counts - counts.round()).max(),
+                "counted": float(counted or np.nan),
+                "raw, from whole images": np.abs(whole - whole.round()).max(),
             }
         )
     frame = pd.DataFrame(rows)
-    print(frame.drop(columns="raw, from whole images").sum().to_string())
-    print(f"raw error rates are whole numbers of images to {frame['raw, from whole images'].max():.2g}")
+    print(frame.drop(columns=["counted", "raw, from whole images"]).sum().to_string())
+    print(f"examples that points to fit show: {frame['counted'].value_counts(dropna=False).to_dict()}")
+    print(f"raw error rates are whole numbers of these to {frame['raw, from whole images'].max():.2g}")
 
 
 def main(folder: Path, out: Path, which: str) -> None:
-    show_smoothing([c for _, c in read_curves(folder) if test_images(c)])
+    show_smoothing([c for _, c in read_curves(folder) if c["Domain"].iloc[0] == "IC"])
     out.mkdir(parents=True, exist_ok=True)
     path = out / "curves.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
