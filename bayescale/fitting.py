@@ -320,7 +320,7 @@ def fit(
         "seed": seed,
     }
     if method != "nuts":
-        fitted = _fit_fast(table, model, options)
+        fitted = _fit_fast(table, model, options, progress)
         if method == "fast" or fitted.diagnostics.passed:
             return fitted
         progress(f"importance sampling handed over: {fitted.diagnostics.failures[0]}")
@@ -469,11 +469,11 @@ def _model(
     return make_model(table, law_for(table, law, of_law), scale_priors=scales, **options), scales
 
 
-def _fit_fast(table: RunTable, model: Model, options: dict[str, Any]) -> Fit:
+def _fit_fast(table: RunTable, model: Model, options: dict[str, Any], progress: Callable[[str], None]) -> Fit:
     from bayescale.inference.fast import sample_fast
 
     chains, draws = options["chains"], options["draws"]
-    sampled = sample_fast(model, draws=chains * draws, seed=options["seed"])
+    sampled = sample_fast(model, draws=chains * draws, seed=options["seed"], progress=progress)
     diagnostics = Diagnostics(
         "fast",
         min(sampled.ess, float(chains * draws)),  # no more than are kept

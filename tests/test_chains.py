@@ -66,11 +66,11 @@ def test_chains_find_the_posterior_from_elsewhere(monkeypatch):
     """From noise e times too large, with the latents that it leaves."""
     honest = fast.move_on
 
-    def from_elsewhere(latent, u, latents, draws, rng):
+    def from_elsewhere(latent, u, latents, draws, rng, progress):
         away = u.copy()
         away[:, latent.model.layout["noise_sd"]] += 1.0
         drawn = latent.integrate(away, rng).latents
-        return honest(latent, away, drawn, draws, rng)
+        return honest(latent, away, drawn, draws, rng, progress)
 
     def fit():
         return bs.fit(simulated_table(rows=40), method="fast", seed=3)
@@ -172,6 +172,14 @@ def test_bases_of_groups_are_exchanged_and_weights_found_in_them():
     np.testing.assert_allclose(
         np.linalg.eigvalsh(mixed.gram(precision)), np.linalg.eigvalsh(whole.gram(precision))
     )
+
+
+def test_what_takes_long_is_said(monkeypatch):
+    said = []
+    monkeypatch.setattr(chains, "_LONG", 0.0)
+    moved(monkeypatch, lambda: bs.fit(simulated_table(rows=12), method="fast", progress=said.append))
+    assert len(said) == 1
+    assert "moving draws on by chains, some " in said[0]
 
 
 def test_evidence_of_chains_is_marked_with_its_error(monkeypatch):

@@ -12,7 +12,8 @@ the evidence: the first a proposal, the second draws to bridge to it.
 """
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from typing import NamedTuple
 
@@ -32,6 +33,8 @@ CHAINS, _BLOCK = 360, 90
 # its chain started is larger than this. Then as many sweeps again leave its square, less than chance shows.
 _BETWEEN, _MOST_SWEEPS = 10, 300
 _FORGOTTEN = 0.3
+# Looks that it takes, with all that follows, and seconds that are worth a word.
+_TYPICAL, _LONG = 8, 20.0
 # Steps of the noise's scales given residuals, which cost next to nothing, and their sizes in logs.
 _NOISE_STEPS, _NOISE_SIZES = 8, {"noise_sd": 0.3, "noise_df": 0.8}
 # Differences of two draws are taken at these shares of the best length for a Gaussian.
@@ -62,6 +65,7 @@ def move_on(
     latents: np.ndarray,
     draws: int,
     rng: np.random.Generator,
+    progress: Callable[[str], None],
 ) -> Moved:
     """Move draws on until they have forgotten where they were.
 
@@ -75,6 +79,8 @@ def move_on(
         To return, of all chains together.
     rng : Generator
         Of all that is drawn.
+    progress : callable
+        Told where it takes long.
     """
     starts = range(0, len(u), _BLOCK)
     blocks = [
@@ -86,11 +92,15 @@ def move_on(
     def sweep(count: int) -> None:
         list(latent.on_blocks(lambda b: b.sweeps(count), blocks))
 
+    started = time.perf_counter()
     for done in range(_BETWEEN, _MOST_SWEEPS + 1, _BETWEEN):
         elsewhere = _mixture(u, rng)
         for block in blocks:
             block.learn(u, elsewhere)
         sweep(_BETWEEN)
+        taken = _TYPICAL * (time.perf_counter() - started)
+        if done == _BETWEEN and taken > _LONG:
+            progress(f"the misfit is far from Gaussian: moving draws on by chains, some {taken:.0f} s ...")
         if _memory(first, blocks) < _FORGOTTEN:
             sweep(done)
             break

@@ -98,7 +98,9 @@ class FastDraws:
     seconds: dict[str, float]
 
 
-def sample_fast(model: Model, *, draws: int, seed: int) -> FastDraws:
+def sample_fast(
+    model: Model, *, draws: int, seed: int, progress: Callable[[str], None] = lambda text: None
+) -> FastDraws:
     """Draw from the posterior of a model by adaptive importance sampling.
 
     Parameters
@@ -109,6 +111,8 @@ def sample_fast(model: Model, *, draws: int, seed: int) -> FastDraws:
         Number of equally weighted draws to return.
     seed : int
         Of the draws.
+    progress : callable, optional
+        Told where it takes long.
 
     Raises
     ------
@@ -119,7 +123,7 @@ def sample_fast(model: Model, *, draws: int, seed: int) -> FastDraws:
     threads = max((pool["num_threads"] for pool in pools.info()), default=1)
     # On matrices this small BLAS threads only wait for each other: each takes blocks of points instead.
     with pools.limit(limits=1), ThreadPoolExecutor(threads) as executor:
-        return _sample(model, draws, seed, executor.map if threads > 1 else map)
+        return _sample(model, draws, seed, executor.map if threads > 1 else map, progress)
 
 
 @cache
@@ -130,7 +134,13 @@ def _thread_pools() -> "ThreadpoolController":
     return ThreadpoolController()
 
 
-def _sample(model: Model, draws: int, seed: int, on_blocks: Callable[..., Iterable]) -> FastDraws:
+def _sample(
+    model: Model,
+    draws: int,
+    seed: int,
+    on_blocks: Callable[..., Iterable],
+    progress: Callable[[str], None],
+) -> FastDraws:
     started = time.perf_counter()
     rng = np.random.default_rng(seed)
     modes = find_modes(model.law_only(), seed=seed)
@@ -145,7 +155,7 @@ def _sample(model: Model, draws: int, seed: int, on_blocks: Callable[..., Iterab
         z, evidence, memory, ess = drawn.resampled(latent, draws, rng), drawn.evidence, None, drawn.ess
         k_hat = drawn.k_hat
     else:
-        z, evidence, memory, ess = drawn.moved_on(latent, draws, rng)
+        z, evidence, memory, ess = drawn.moved_on(latent, draws, rng, progress)
         k_hat = None
     done = time.perf_counter()
     seconds = {"modes": found - started, "sample": done - found}
@@ -250,10 +260,16 @@ class _Counted:
         points, hidden = self.points[distinct], self.integrals.latents[distinct]
         return (points if latent is None else latent.unconstrained(points, hidden))[where]
 
-    def moved_on(self, latent: LatentNormals, draws: int, rng: np.random.Generator) -> Moved:
+    def moved_on(
+        self,
+        latent: LatentNormals,
+        draws: int,
+        rng: np.random.Generator,
+        progress: Callable[[str], None],
+    ) -> Moved:
         """Return draws of chains that start here."""
         chosen = _resample(_tempered(self._smoothed[0]), CHAINS, rng)
-        return move_on(latent, self.points[chosen], self.integrals.latents[chosen], draws, rng)
+        return move_on(latent, self.points[chosen], self.integrals.latents[chosen], draws, rng, progress)
 
 
 def _importance_sample(
