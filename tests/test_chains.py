@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import bayescale as bs
+from bayescale.errors import FitError
 from bayescale.inference import chains, fast
 from bayescale.inference.basis import Basis
 from bayescale.inference.chains import CHAINS, worth
@@ -11,6 +12,7 @@ from bayescale.inference.conditional import _Blocks
 from bayescale.inference.evidence import Evidence
 from bayescale.laws import Either
 from bayescale.model.model import SCALE_PRIORS
+from bayescale.runs import make_table
 from tests.conftest import simulated_table
 
 
@@ -180,6 +182,36 @@ def test_what_takes_long_is_said(monkeypatch):
     moved(monkeypatch, lambda: bs.fit(simulated_table(rows=12), method="fast", progress=said.append))
     assert len(said) == 1
     assert "moving draws on by chains, some " in said[0]
+
+
+def pairs(offset):
+    """Two runs of each trunk, whose offset of log loss has this sd."""
+    table = simulated_table(rows=40)
+    trunk = np.arange(40) // 2
+    drawn = offset * np.random.default_rng(1).standard_normal(20)[trunk]
+    frame = table.frame.assign(trunk=trunk.astype(str), loss=table.frame["loss"] * np.exp(drawn))
+    return make_table(frame, table.meta)
+
+
+def test_evidence_of_offsets_far_larger_than_noise_is_bridged():
+    """A Gaussian about the latents' mode is no end for a bridge there."""
+    fitted = bs.fit(pairs(0.5), discrepancy=False, group_effect="trunk", method="fast")
+    assert fitted.diagnostics.passed
+    assert fitted.diagnostics.memory is not None
+    assert fitted.evidence.method == "bridge"
+    assert fitted.evidence.error < 0.2
+
+
+def test_where_no_bridge_holds_evidence_is_of_no_use_and_says_so(monkeypatch):
+    def never(*_):
+        raise FitError("did not settle")
+
+    monkeypatch.setattr(chains, "bridge", never)
+    fitted = moved(monkeypatch, lambda: bs.fit(simulated_table(rows=20), method="fast"))
+    assert fitted.evidence.error == np.inf
+    compared = bs.compare([fitted, bs.fit(fitted.table, discrepancy=False)], sensitivity=False)
+    assert compared.unreliable == ["chinchilla"] or "chinchilla" in compared.unreliable[0]
+    assert fitted.diagnostics.passed
 
 
 def test_evidence_of_chains_is_marked_with_its_error(monkeypatch):

@@ -14,11 +14,13 @@ the evidence: the first a proposal, the second draws to bridge to it.
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import cycle, islice
 from typing import NamedTuple
 
 import numpy as np
 
+from bayescale.errors import FitError
 from bayescale.inference.basis import Basis, basis_of
 from bayescale.inference.bridge import bridge
 from bayescale.inference.conditional import Conditional, log_normal
@@ -43,6 +45,8 @@ _LENGTHS = np.array([0.3, 1.0])
 _COMPONENTS, _JITTER = 3, 1e-8
 # Draws of every chain that enter the bridge, about, and proposals at its other end.
 _BRIDGED, _PROPOSALS = 8, 3000
+# Where the evidence's error is larger, nats, another bridge is tried.
+_UNCERTAIN = 0.2
 
 
 class Moved(NamedTuple):
@@ -50,11 +54,12 @@ class Moved(NamedTuple):
 
     `z` has shape (draw, size), as `Model.with_plain_weights` has it; those of a chain follow each other.
     `memory` is the largest correlation of a parameter with where its chain started, `ess` the smallest number
-    of independent draws that they are worth for a parameter's mean.
+    of independent draws that they are worth for a parameter's mean. Where no bridge holds, there is no
+    evidence.
     """
 
     z: np.ndarray
-    evidence: Evidence
+    evidence: Evidence | None
     memory: float
     ess: float
 
@@ -106,8 +111,9 @@ def move_on(
             break
         u = np.concatenate([b.u for b in blocks])
     count = max(-(-draws // len(u)), _BRIDGED)
-    kept = np.concatenate(list(latent.on_blocks(lambda b: b.draw(count), blocks)))
-    evidence = _evidence(latent, kept, rng)
+    parts, precisions = zip(*latent.on_blocks(lambda b: b.draw(count), blocks), strict=True)
+    kept = np.concatenate(parts)
+    evidence = _evidence(latent, kept, np.mean(precisions, axis=0), rng)
     ess = min(worth(kept[..., i]) for i in range(latent.size))
     shown = np.linspace(0, kept[..., 0].size - 1, draws).round().astype(int)
     return Moved(kept.reshape(-1, kept.shape[-1])[shown], evidence, _memory(first, blocks), ess)
@@ -177,18 +183,20 @@ class _Chains:
         """Sweep so many times; every second one is a bold one."""
         with np.errstate(all="ignore"):
             for bold in islice(self.bold, count):
-                self._move(self._draw_noise(), bold=bold)
+                self.precision = self._draw_noise()
+                self._move(self.precision, bold=bold)
 
-    def draw(self, count: int) -> np.ndarray:
-        """Return so many draws of each chain, shape (chain, draw, size)."""
-        kept = []
+    def draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return so many draws of each chain, (chain, draw, size), and the mean precision of each run."""
+        kept, precision = [], np.zeros_like(self.model.log_loss)
         for _ in range(count):
             self.sweeps(1)
+            precision += np.mean(self.precision, axis=0) / count
             seen, offsets = np.split(self.latents, [self.basis.size], axis=1)
             kept.append(np.concatenate([self.theta, self.basis.all_weights(seen, self.rng), offsets], axis=1))
-        return np.stack(kept, axis=1)
+        return np.stack(kept, axis=1), precision
 
-    def _draw_noise(self) -> np.ndarray | float:
+    def _draw_noise(self) -> np.ndarray:
         """Draw scales of the noise given residuals, then each run's precision relative to that scale's.
 
         The precisions have no say in the first: they are integrated out.
@@ -207,7 +215,7 @@ class _Chains:
             self.theta[taken], log_p = moved[taken], np.where(taken, log_q, log_p)
         df = model.noise_df(self.theta)
         if df is None:
-            return 1.0
+            return np.ones_like(residual)
         rate = 0.5 * (df + residual**2 / model.noise_variance(self.theta))
         return rng.standard_gamma(np.broadcast_to(0.5 * (df + 1), rate.shape)) / rate
 
@@ -216,7 +224,7 @@ class _Chains:
         likelihood = total_log_density(residual, model.noise_variance(theta), model.noise_df(theta))
         return likelihood + model.scales_log_prior(theta)
 
-    def _move(self, precision: np.ndarray | float, *, bold: bool) -> None:
+    def _move(self, precision: np.ndarray, *, bold: bool) -> None:
         """Move law and scales, given the precision of each run, and draw the latents afresh.
 
         A bold move goes elsewhere, whatever the noise's scales; others keep the discrepancy's lengths, and so
@@ -253,7 +261,7 @@ class _Chains:
         length = self.step * self.rng.choice(_LENGTHS, (count, 1))
         return length * (self.archive[first] - self.archive[second])
 
-    def _at(self, u: np.ndarray, basis: Basis, precision: np.ndarray | float) -> "_Given":
+    def _at(self, u: np.ndarray, basis: Basis, precision: np.ndarray) -> "_Given":
         theta, log_jacobian = self.standard.to_theta(u, basis)
         conditional = Conditional(self.model, theta, basis, None).given(precision)
         return _Given(conditional, log_jacobian)
@@ -279,21 +287,32 @@ class _Given:
         return latents, np.where(np.isfinite(log_density), log_density, -np.inf)
 
 
-def _evidence(latent: LatentNormals, kept: np.ndarray, rng: np.random.Generator) -> Evidence:
+def _evidence(
+    latent: LatentNormals, kept: np.ndarray, precision: np.ndarray, rng: np.random.Generator
+) -> Evidence | None:
     """Bridge the draws of half of the chains, (chain, draw, size), to a proposal that the other half made.
 
-    Both ways about: the two estimates share no draw on either side of a bridge.
+    Both ways about: the two estimates share no draw on either side of a bridge. The latents' Gaussian is that
+    about their mode or, where that leaves the evidence uncertain, that of runs as precise as they mostly are.
     """
     spaced = kept[:, :: -(-kept.shape[1] // _BRIDGED)]
     halves = [half.reshape(-1, kept.shape[-1]) for half in (spaced[::2], spaced[1::2])]
     u = [latent.standardised(half[:, : latent.size]) for half in halves]
-    found = []
-    for made, bridged in ((0, 1), (1, 0)):
-        proposal = _mixture(u[made], rng)
-        drawn = proposal.sample(_PROPOSALS, rng, latent.shared_axes)
-        at_proposals = latent.log_ratio(drawn, None, rng) - proposal.logpdf(drawn)
-        at_draws = latent.log_ratio(u[bridged], halves[bridged][:, latent.size :], rng)
-        at_draws -= proposal.logpdf(u[bridged])
-        found.append(bridge(at_draws.reshape(-1, spaced.shape[1]), at_proposals, worth))
-    error = 0.5 * math.hypot(*(e.error for e in found))
-    return Evidence(0.5 * sum(e.log for e in found), error, "bridge")
+    best = None
+    for about in (None, precision):
+        found = []
+        for made, bridged in ((0, 1), (1, 0)):
+            proposal = _mixture(u[made], rng)
+            drawn = proposal.sample(_PROPOSALS, rng, latent.shared_axes)
+            at_proposals = latent.log_ratio(drawn, None, about, rng) - proposal.logpdf(drawn)
+            at_draws = latent.log_ratio(u[bridged], halves[bridged][:, latent.size :], about, rng)
+            at_draws -= proposal.logpdf(u[bridged])
+            with suppress(FitError):
+                found.append(bridge(at_draws.reshape(-1, spaced.shape[1]), at_proposals, worth))
+        if len(found) == 2:
+            error = 0.5 * math.hypot(*(e.error for e in found))
+            if best is None or error < best.error:
+                best = Evidence(0.5 * sum(e.log for e in found), error, "bridge")
+            if best.error < _UNCERTAIN:
+                break
+    return best

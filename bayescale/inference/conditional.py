@@ -70,9 +70,13 @@ class Conditional:
 
     def laplace(self) -> np.ndarray:
         """Return log p(losses, theta) by Laplace's approximation."""
+        mode, matrix = self.about_mode()
+        return self.log_joint(mode) + 0.5 * self.size * math.log(2 * math.pi) - matrix.log_det
+
+    def about_mode(self) -> tuple[np.ndarray, "_Blocks"]:
+        """Return mean and precision of the Gaussian about the latents' mode."""
         mode = self.mode()
-        log_det = self._matrix(*self._curvature(mode)).log_det
-        return self.log_joint(mode) + 0.5 * self.size * math.log(2 * math.pi) - log_det
+        return mode, self._matrix(*self._curvature(mode))
 
     def integrate(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return unbiased log estimates of p(losses, theta), a draw of the latents each, relative variances.
@@ -87,8 +91,7 @@ class Conditional:
 
     def gaussian_pairs(self, pairs: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return antithetic pairs of draws from the Gaussian about the mode, each with its log density."""
-        mode = self.mode()
-        matrix = self._matrix(*self._curvature(mode))
+        mode, matrix = self.about_mode()
         normal = rng.standard_normal((pairs, *mode.shape))
         log_qs = log_normal(normal) + matrix.log_det
         drawn = []
@@ -96,17 +99,12 @@ class Conditional:
             drawn += [(mode + shift, log_q), (mode - shift, log_q)]
         return drawn
 
-    def log_gaussian(self, latents: np.ndarray) -> np.ndarray:
-        """Return the log density, at latents, of the Gaussian about the mode."""
-        mode = self.mode()
-        matrix = self._matrix(*self._curvature(mode))
-        return log_normal(matrix.standard(latents - mode)) + matrix.log_det
-
-    def given(self, precision: np.ndarray | float) -> "Conditional":
+    def given(self, precision: np.ndarray) -> "Conditional":
         """Return the posterior if noise were Normal, each run's precision so many times that of its scale."""
         normal = copy(self)
         shape = self.reducible.shape
         normal.variance, normal.df = np.broadcast_to(self.variance / precision, shape), None
+        normal.known_squares = None
         return normal
 
     def gaussian(self) -> tuple[np.ndarray, "_Blocks"]:

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -155,8 +155,8 @@ def _sample(
         z, evidence, memory, ess = drawn.resampled(latent, draws, rng), drawn.evidence, None, drawn.ess
         k_hat = drawn.k_hat
     else:
-        z, evidence, memory, ess = drawn.moved_on(latent, draws, rng, progress)
-        k_hat = None
+        z, bridged, memory, ess = drawn.moved_on(latent, draws, rng, progress)
+        evidence, k_hat = bridged or replace(drawn.evidence, error=math.inf), None
     done = time.perf_counter()
     seconds = {"modes": found - started, "sample": done - found}
     return FastDraws(z, evidence, ess, k_hat, memory, drawn.latent_variance, seconds)

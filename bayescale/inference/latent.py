@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bayescale.inference.basis import Basis, basis_of
-from bayescale.inference.conditional import Conditional
+from bayescale.inference.conditional import Conditional, log_normal
 from bayescale.inference.standard import LawStandard
 from bayescale.model.model import Model
 
@@ -89,22 +89,32 @@ class LatentNormals:
             out[groups.ravel()] = log_marginal
         return np.where(np.isfinite(out), out, -np.inf)
 
-    def log_ratio(self, u: np.ndarray, latents: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
-        """Return log p(losses, u, latents) over the density of their Gaussian about the mode, shape (point,).
+    def log_ratio(
+        self,
+        u: np.ndarray,
+        latents: np.ndarray | None,
+        precision: np.ndarray | None,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Return log p(losses, u, latents) over the density of a Gaussian of the latents, shape (point,).
 
-        At latents as `integrate` returns them or, without any, at one draw of the Gaussian each.
+        The Gaussian is that about their mode or, with a precision of each run relative to the noise's scale,
+        that under Normal noise. At latents as `integrate` returns them or, without any, at a draw of it each.
         """
 
         def of(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             with np.errstate(all="ignore"):
                 conditional, log_jacobian = self._conditional(u, groups, every=False)
+                about = conditional.about_mode if precision is None else conditional.given(precision).gaussian
+                mean, matrix = about()
                 if latents is None:
-                    at, log_q = conditional.gaussian_pairs(1, rng)[0]
+                    normal = rng.standard_normal(mean.shape)
+                    at = mean + matrix.correlated(normal[None])[0]
                 else:
                     weights, offsets = np.split(latents[groups.ravel()], [self._weights], axis=1)
                     at = np.concatenate([conditional.basis.seen(weights), offsets], axis=1)
-                    log_q = conditional.log_gaussian(at)
-                return conditional.log_joint(at) - log_q + log_jacobian
+                    normal = matrix.standard(at - mean)
+                return conditional.log_joint(at) - log_normal(normal) - matrix.log_det + log_jacobian
 
         out, blocks = np.empty(len(u)), self._blocks(u)
         found = self.on_blocks(of, blocks, rng.spawn(len(blocks)))
