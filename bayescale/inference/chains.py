@@ -225,28 +225,27 @@ class _Chains:
         return likelihood + model.scales_log_prior(theta)
 
     def _move(self, precision: np.ndarray, *, bold: bool) -> None:
-        """Move law and scales, given the precision of each run, and draw the latents afresh.
+        """Draw the latents afresh, then law and scales with them, given the precision of each run.
 
         A bold move goes elsewhere, whatever the noise's scales; others keep the discrepancy's lengths, and so
         the basis, which costs as much as all else, and the noise's degrees of freedom.
         """
-        u = self.u
+        u, rng = self.u, self.rng
         here = self._at(u, self.basis, precision)
         log_p = here.log_density(self.latents)
+        fresh, log_q = here.drawn(rng)
+        taken = np.log(rng.random(len(u))) < log_q - log_p
+        self.latents[taken], log_p = fresh[taken], np.where(taken, log_q, log_p)
         away, log_ratio = self._elsewhere(u) if bold else (u + self._step(len(u)), 0.0)
         there = self._at(away, self._basis(away) if bold else self.basis, precision)
-        fresh, log_q = there.drawn(self.rng)
-        taken = np.log(self.rng.random(len(u))) < log_q - log_p + log_ratio
-        # Where they stay, their latents need not.
-        other, log_other = here.drawn(self.rng)
-        redrawn = ~taken & (np.log(self.rng.random(len(u))) < log_other - log_p)
+        fresh, log_q = there.drawn(rng)
+        taken = np.log(rng.random(len(u))) < log_q - log_p + log_ratio
         self.theta[taken] = there.conditional.theta[taken]
-        self.latents[redrawn] = other[redrawn]
         if bold:
             before, elsewhere = self.basis, there.conditional.basis
             self.basis = before.with_groups(taken, elsewhere)
-            self.latents = before.resized(self.latents, self.basis.size, self.rng)
-            fresh = elsewhere.resized(fresh, self.basis.size, self.rng)
+            self.latents = before.resized(self.latents, self.basis.size, rng)
+            fresh = elsewhere.resized(fresh, self.basis.size, rng)
         self.latents[taken] = fresh[taken]
 
     def _elsewhere(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
