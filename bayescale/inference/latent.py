@@ -159,8 +159,11 @@ class LatentNormals:
 
     def standardised(self, theta: np.ndarray) -> np.ndarray:
         """Return points u of theta, each of shape (point, size)."""
-        alone = np.arange(len(theta))[:, None]
-        return self.standard.from_theta(theta, self._basis(theta, alone, every=True))
+        u = np.empty_like(theta)
+        for groups in self._blocks(theta):
+            block = groups.ravel()
+            u[block] = self.standard.from_theta(theta[block], self._basis(theta, groups, every=True))
+        return u
 
     def unconstrained(self, u: np.ndarray, latents: np.ndarray) -> np.ndarray:
         """Return points of `Model.with_plain_weights`, shape (point, model.size)."""
