@@ -29,10 +29,10 @@ from bayescale.inference.latent import LatentNormals
 from bayescale.inference.proposal import Mixture, StudentT
 from bayescale.model.noise import total_log_density
 
-# Chains, and how many of them are swept together; several blocks, so that each thread has some.
-CHAINS, _BLOCK = 360, 90
-# Sweeps between looks at what is remembered, and the most of them until no parameter's correlation with where
-# its chain started is larger than this. Then as many sweeps again leave its square, less than chance shows.
+# Chains, and how many of them are swept together: two blocks for two threads; smaller ones wait for Python.
+CHAINS, _BLOCK = 360, 180
+# Sweeps between looks at what is remembered, and the most of them until no parameter's rank correlation with
+# where its chain started is larger than this. As many sweeps again then leave its square, as good as nothing.
 _BETWEEN, _MOST_SWEEPS = 10, 300
 _FORGOTTEN = 0.3
 # Looks that it takes, with all that follows, and seconds that are worth a word.
@@ -53,8 +53,8 @@ class Moved(NamedTuple):
     """Draws of chains, and whether they may be believed.
 
     `z` has shape (draw, size), as `Model.with_plain_weights` has it; those of a chain follow each other.
-    `memory` is the largest correlation of a parameter with where its chain started, `ess` the smallest number
-    of independent draws that they are worth for a parameter's mean. Where no bridge holds, there is no
+    `memory` is the largest rank correlation of a parameter with where its chain started, `ess` the smallest
+    number of independent draws that they are worth for a parameter's mean. Where no bridge holds, there is no
     evidence.
     """
 
@@ -108,7 +108,8 @@ def move_on(
             progress(f"the misfit is far from Gaussian: moving draws on by chains, some {taken:.0f} s ...")
         if _memory(first, blocks) < _FORGOTTEN:
             sweep(done)
-            break
+            if _memory(first, blocks) < _FORGOTTEN:  # not by luck before
+                break
         u = np.concatenate([b.u for b in blocks])
     count = max(-(-draws // len(u)), _BRIDGED)
     parts, precisions = zip(*latent.on_blocks(lambda b: b.draw(count), blocks), strict=True)
@@ -129,10 +130,10 @@ def worth(values: np.ndarray) -> float:
 
 
 def _memory(start: np.ndarray, blocks: Sequence["_Chains"]) -> float:
+    """Return the largest rank correlation of a coordinate with its start; a few far off do not make it."""
     now = np.concatenate([b.theta for b in blocks])
-    with np.errstate(all="ignore"):
-        pairs = [np.corrcoef(a, b)[0, 1] for a, b in zip(start.T, now.T, strict=True)]
-    return float(np.nan_to_num(pairs, nan=1.0).max())  # of what does not move at all
+    ranks = [points.argsort(axis=0, kind="stable").argsort(axis=0) for points in (start, now)]
+    return max(float(np.corrcoef(a, b)[0, 1]) for a, b in zip(*(r.T for r in ranks), strict=True))
 
 
 def _mixture(points: np.ndarray, rng: np.random.Generator) -> Mixture:

@@ -38,8 +38,8 @@ class Diagnostics:
     k_hat : float or None
         Tail of the importance weights (arXiv:1507.02646); of draws by importance.
     memory : float or None
-        Largest correlation of a parameter with where its chain started; of the fast path, where chains moved
-        its draws on.
+        Largest rank correlation of a parameter with where its chain started; of the fast path, where chains
+        moved its draws on.
     latent_variance : float or None
         Relative variance of the importance weights that integrate discrepancy and offsets out; of the fast
         path, which moves its draws on where it is large.

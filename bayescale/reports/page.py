@@ -35,7 +35,7 @@ _SCALES = {
 # What a diagnostic is called and should be, where its name does not say it.
 _DIAGNOSTICS = {
     "k_hat": f"k-hat of the importance weights (below {MAX_K_HAT} passes)",
-    "memory": f"largest correlation of a parameter with where its chain started (below {MAX_MEMORY} passes)",
+    "memory": f"largest rank correlation of a parameter with its chain's start (below {MAX_MEMORY} passes)",
     "latent_variance": "relative variance of the weights that integrate the misfit out",
     "max_rhat": f"largest R-hat (below {MAX_RHAT} passes)",
     "worst_rhat": "whose R-hat that is",
