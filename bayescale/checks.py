@@ -312,6 +312,18 @@ def _smoothed(table: RunTable) -> Iterator[Finding]:
         )
 
 
+def _never_rises(curve: pd.DataFrame) -> bool:
+    """Whether runs lie along one way through the inputs, and their losses are too orderly for raw ones."""
+    numbers = curve.select_dtypes("number")
+    varying = [str(c) for c in numbers if c not in _NOT_INPUTS and numbers[c].nunique() > 1]
+    ordered = numbers.sort_values(varying) if varying else numbers
+    one_way = all(ordered[c].is_monotonic_increasing for c in varying)
+    if not varying or not one_way or len(curve) <= _STEPS:
+        return False
+    change = np.diff(ordered["loss"])
+    return bool((change > 0).mean() <= _MAX_RISING and (change == 0).mean() >= _MIN_REPEATED)
+
+
 def _counted(table: RunTable) -> Iterator[Finding]:
     rate = table.column("loss")
     if (examples := counted_examples(rate)) is None:
@@ -324,18 +336,6 @@ def _counted(table: RunTable) -> Iterator[Finding]:
         "examples are the same; forecasts of raw rates want it as `known_noise` (`sampling_error`)",
         "arXiv:2209.06640",
     )
-
-
-def _never_rises(curve: pd.DataFrame) -> bool:
-    """Whether runs lie along one way through the inputs, and their losses are too orderly for raw ones."""
-    numbers = curve.select_dtypes("number")
-    varying = [str(c) for c in numbers if c not in _NOT_INPUTS and numbers[c].nunique() > 1]
-    ordered = numbers.sort_values(varying) if varying else numbers
-    one_way = all(ordered[c].is_monotonic_increasing for c in varying)
-    if not varying or not one_way or len(curve) <= _STEPS:
-        return False
-    change = np.diff(ordered["loss"])
-    return bool((change > 0).mean() <= _MAX_RISING and (change == 0).mean() >= _MIN_REPEATED)
 
 
 _CHECKS: tuple[Callable[[RunTable], Iterator[Finding]], ...] = (

@@ -4,17 +4,16 @@ Where noise is small and heavy-tailed, each choice of which runs are outliers ha
 Student-t noise is Normal noise whose precision differs from run to run, and given these the latents are all
 but Gaussian, whatever the choice. So a sweep draws the scales of the noise given residuals, then each run's
 precision, then all else at once: law and other scales move by the difference of two draws (ter Braak 2006,
-doi:10.1007/s11222-006-8769-1), latents come fresh from their Gaussian, and Metropolis decides. Each of these
-leaves the posterior as it is.
+doi:10.1007/s11222-006-8769-1) or, every second time, to wherever a mixture fitted to all chains proposes,
+latents come fresh from their Gaussian, and Metropolis decides. Each of these leaves the posterior as it is.
 
 Chains start at draws by importance, and go on until they have forgotten where. Two halves of them then give
-the evidence: the first a proposal, the second draws to bridge to it.
+the evidence: each bridges its draws to a proposal that the other made.
 """
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import cycle, islice
 from typing import NamedTuple
 
@@ -23,23 +22,25 @@ import numpy as np
 from bayescale.errors import FitError
 from bayescale.inference.basis import Basis, basis_of
 from bayescale.inference.bridge import bridge
-from bayescale.inference.conditional import Conditional, log_normal
+from bayescale.inference.conditional import Conditional
+from bayescale.inference.diagnostics import MAX_MEMORY
 from bayescale.inference.evidence import Evidence
 from bayescale.inference.latent import LatentNormals
 from bayescale.inference.proposal import Mixture, StudentT
+from bayescale.model.model import Model
 from bayescale.model.noise import total_log_density
 
 # Chains, and how many of them are swept together: two blocks for two threads; smaller ones wait for Python.
 CHAINS, _BLOCK = 360, 180
-# Sweeps between looks at what is remembered, and the most of them until no parameter's rank correlation with
-# where its chain started is larger than this. As many sweeps again then leave its square, as good as nothing.
+# Sweeps between looks at what is remembered, and the most of them until it is little enough to pass. As many
+# sweeps again then leave its square, as good as nothing.
 _BETWEEN, _MOST_SWEEPS = 10, 300
-_FORGOTTEN = 0.3
 # Looks that it takes, with all that follows, and seconds that are worth a word.
 _TYPICAL, _LONG = 8, 20.0
 # Steps of the noise's scales given residuals, which cost next to nothing, and their sizes in logs.
 _NOISE_STEPS, _NOISE_SIZES = 8, {"noise_sd": 0.3, "noise_df": 0.8}
-# Differences of two draws are taken at these shares of the best length for a Gaussian.
+# Steps, of the noise and by differences of two draws, are this long: of the latter as shares of the length
+# that is best for a Gaussian.
 _LENGTHS = np.array([0.3, 1.0])
 # Of proposals, as in `bayescale.inference.fast`; and what their scales have at least, should points coincide.
 _COMPONENTS, _JITTER = 3, 1e-8
@@ -106,11 +107,11 @@ def move_on(
         taken = _TYPICAL * (time.perf_counter() - started)
         if done == _BETWEEN and taken > _LONG:
             progress(f"the misfit is far from Gaussian: moving draws on by chains, some {taken:.0f} s ...")
-        if _memory(first, blocks) < _FORGOTTEN:
+        if _memory(first, blocks) < MAX_MEMORY:
             sweep(done)
-            if _memory(first, blocks) < _FORGOTTEN:  # not by luck before
+            if _memory(first, blocks) < MAX_MEMORY:  # not by luck before
                 break
-        u = np.concatenate([b.u for b in blocks])
+        u = np.concatenate([b.standardised()[0] for b in blocks])
     count = max(-(-draws // len(u)), _BRIDGED)
     parts, precisions = zip(*latent.on_blocks(lambda b: b.draw(count), blocks), strict=True)
     kept = np.concatenate(parts)
@@ -161,9 +162,8 @@ class _Chains:
         self.other_axes = np.delete(np.arange(u.shape[1]), self.noise_axes)
         self.bold = cycle((True, False))
 
-    @property
-    def u(self) -> np.ndarray:
-        """Where chains are, shape (chain, size)."""
+    def standardised(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return where chains are, u of shape (chain, size), and log |d theta / d u|."""
         return self.standard.from_theta(self.theta, self.basis)
 
     def learn(self, archive: np.ndarray, elsewhere: Mixture) -> None:
@@ -231,22 +231,23 @@ class _Chains:
         A bold move goes elsewhere, whatever the noise's scales; others keep the discrepancy's lengths, and so
         the basis, which costs as much as all else, and the noise's degrees of freedom.
         """
-        u, rng = self.u, self.rng
-        here = self._at(u, self.basis, precision)
+        rng = self.rng
+        u, log_jacobian = self.standardised()
+        here = _Given(self.model, self.theta, self.basis, precision, log_jacobian)
         log_p = here.log_density(self.latents)
         fresh, log_q = here.drawn(rng)
         taken = np.log(rng.random(len(u))) < log_q - log_p
         self.latents[taken], log_p = fresh[taken], np.where(taken, log_q, log_p)
         away, log_ratio = self._elsewhere(u) if bold else (u + self._step(len(u)), 0.0)
-        there = self._at(away, self._basis(away) if bold else self.basis, precision)
-        fresh, log_q = there.drawn(rng)
+        basis = self._basis(away) if bold else self.basis
+        theta, log_jacobian = self.standard.to_theta(away, basis)
+        fresh, log_q = _Given(self.model, theta, basis, precision, log_jacobian).drawn(rng)
         taken = np.log(rng.random(len(u))) < log_q - log_p + log_ratio
-        self.theta[taken] = there.conditional.theta[taken]
+        self.theta[taken] = theta[taken]
         if bold:
-            before, elsewhere = self.basis, there.conditional.basis
-            self.basis = before.with_groups(taken, elsewhere)
+            before, self.basis = self.basis, self.basis.with_groups(taken, basis)
             self.latents = before.resized(self.latents, self.basis.size, rng)
-            fresh = elsewhere.resized(fresh, self.basis.size, rng)
+            fresh = basis.resized(fresh, self.basis.size, rng)
         self.latents[taken] = fresh[taken]
 
     def _elsewhere(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -261,30 +262,33 @@ class _Chains:
         length = self.step * self.rng.choice(_LENGTHS, (count, 1))
         return length * (self.archive[first] - self.archive[second])
 
-    def _at(self, u: np.ndarray, basis: Basis, precision: np.ndarray) -> "_Given":
-        theta, log_jacobian = self.standard.to_theta(u, basis)
-        conditional = Conditional(self.model, theta, basis, None).given(precision)
-        return _Given(conditional, log_jacobian)
-
 
 class _Given:
     """Points given the precision of each run, and the Gaussian that their latents all but have."""
 
-    def __init__(self, conditional: Conditional, log_jacobian: np.ndarray) -> None:
-        self.conditional, self.log_jacobian = conditional, log_jacobian
-        self.mean, self.matrix = conditional.gaussian()
+    def __init__(
+        self,
+        model: Model,
+        theta: np.ndarray,
+        basis: Basis,
+        precision: np.ndarray,
+        log_jacobian: np.ndarray,
+    ) -> None:
+        self.conditional = Conditional(model, theta, basis, None).given(precision)
+        self.gaussian, self.log_jacobian = self.conditional.gaussian(), log_jacobian
 
     def log_density(self, latents: np.ndarray) -> np.ndarray:
         """Return the log density of points and latents over that of the Gaussian."""
-        log_q = log_normal(self.matrix.standard(latents - self.mean)) + self.matrix.log_det
-        return self.conditional.log_joint(latents) + self.log_jacobian - log_q
+        return self._over(latents, self.gaussian.log_density(latents))
 
     def drawn(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return latents drawn from the Gaussian, and `log_density` there, minus infinity for NaN."""
-        normal = rng.standard_normal(self.mean.shape)
-        latents = self.mean + self.matrix.correlated(normal[None])[0]
-        log_density = self.log_density(latents)
+        latents, log_q = self.gaussian.draw(rng)
+        log_density = self._over(latents, log_q)
         return latents, np.where(np.isfinite(log_density), log_density, -np.inf)
+
+    def _over(self, latents: np.ndarray, log_q: np.ndarray) -> np.ndarray:
+        return self.conditional.log_joint(latents) + self.log_jacobian - log_q
 
 
 def _evidence(
@@ -296,23 +300,30 @@ def _evidence(
     about their mode or, where that leaves the evidence uncertain, that of runs as precise as they mostly are.
     """
     spaced = kept[:, :: -(-kept.shape[1] // _BRIDGED)]
-    halves = [half.reshape(-1, kept.shape[-1]) for half in (spaced[::2], spaced[1::2])]
-    u = [latent.standardised(half[:, : latent.size]) for half in halves]
-    best = None
-    for about in (None, precision):
-        found = []
-        for made, bridged in ((0, 1), (1, 0)):
-            proposal = _mixture(u[made], rng)
-            drawn = proposal.sample(_PROPOSALS, rng, latent.shared_axes)
-            at_proposals = latent.log_ratio(drawn, None, about, rng) - proposal.logpdf(drawn)
-            at_draws = latent.log_ratio(u[bridged], halves[bridged][:, latent.size :], about, rng)
-            at_draws -= proposal.logpdf(u[bridged])
-            with suppress(FitError):
-                found.append(bridge(at_draws.reshape(-1, spaced.shape[1]), at_proposals, worth))
-        if len(found) == 2:
-            error = 0.5 * math.hypot(*(e.error for e in found))
-            if best is None or error < best.error:
-                best = Evidence(0.5 * sum(e.log for e in found), error, "bridge")
-            if best.error < _UNCERTAIN:
-                break
+    halves = [spaced[::2], spaced[1::2]]
+    best = _bridged(latent, halves, None, rng)
+    if best is None or not best.error < _UNCERTAIN:
+        other = _bridged(latent, halves, precision, rng)
+        best = min((e for e in (best, other) if e is not None), key=lambda e: e.error, default=None)
     return best
+
+
+def _bridged(
+    latent: LatentNormals, halves: list[np.ndarray], precision: np.ndarray | None, rng: np.random.Generator
+) -> Evidence | None:
+    """Return the mean of both bridges, by halves of shape (chain, draw, size); None if one does not hold."""
+    flat = [half.reshape(-1, half.shape[-1]) for half in halves]
+    u = [latent.standardised(half[:, : latent.size]) for half in flat]
+    found = []
+    for made, bridged in ((0, 1), (1, 0)):
+        proposal = _mixture(u[made], rng)
+        drawn = proposal.sample(_PROPOSALS, rng, latent.shared_axes)
+        at_proposals = latent.log_ratio(drawn, None, precision, rng) - proposal.logpdf(drawn)
+        at_draws = latent.log_ratio(u[bridged], flat[bridged][:, latent.size :], precision, rng)
+        at_draws = (at_draws - proposal.logpdf(u[bridged])).reshape(halves[bridged].shape[:2])
+        try:
+            found.append(bridge(at_draws, at_proposals, worth))
+        except FitError:
+            return None
+    error = 0.5 * math.hypot(*(e.error for e in found))
+    return Evidence(0.5 * sum(e.log for e in found), error, "bridge")

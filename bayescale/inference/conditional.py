@@ -70,13 +70,13 @@ class Conditional:
 
     def laplace(self) -> np.ndarray:
         """Return log p(losses, theta) by Laplace's approximation."""
-        mode, matrix = self.about_mode()
-        return self.log_joint(mode) + 0.5 * self.size * math.log(2 * math.pi) - matrix.log_det
+        about = self.about_mode()
+        return self.log_joint(about.mean) + 0.5 * self.size * math.log(2 * math.pi) - about.precision.log_det
 
-    def about_mode(self) -> tuple[np.ndarray, "_Blocks"]:
-        """Return mean and precision of the Gaussian about the latents' mode."""
+    def about_mode(self) -> "Gaussian":
+        """Return the Gaussian about the latents' mode."""
         mode = self.mode()
-        return mode, self._matrix(*self._curvature(mode))
+        return Gaussian(mode, self._matrix(*self._curvature(mode)))
 
     def integrate(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return unbiased log estimates of p(losses, theta), a draw of the latents each, relative variances.
@@ -91,7 +91,8 @@ class Conditional:
 
     def gaussian_pairs(self, pairs: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return antithetic pairs of draws from the Gaussian about the mode, each with its log density."""
-        mode, matrix = self.about_mode()
+        about = self.about_mode()
+        mode, matrix = about.mean, about.precision
         normal = rng.standard_normal((pairs, *mode.shape))
         log_qs = log_normal(normal) + matrix.log_det
         drawn = []
@@ -107,10 +108,10 @@ class Conditional:
         normal.known_squares = None
         return normal
 
-    def gaussian(self) -> tuple[np.ndarray, "_Blocks"]:
-        """Return mean and precision of the Gaussian that the latents all but have under Normal noise."""
+    def gaussian(self) -> "Gaussian":
+        """Return the Gaussian that the latents all but have under Normal noise."""
         at, matrix = self._first_guess()
-        return at + matrix.solve(self._pulled(at)[0]), matrix
+        return Gaussian(at + matrix.solve(self._pulled(at)[0]), matrix)
 
     def residual(self, latents: np.ndarray) -> np.ndarray:
         """Return log losses less what is expected of them, shape (point, run)."""
@@ -214,6 +215,24 @@ class Conditional:
         # Points without a finite density get weight zero; here they must only not stop the others.
         block[~np.isfinite(block).all(axis=(1, 2))] = np.eye(self.basis.size)
         return _Blocks(block, cross, diagonal)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A Gaussian of the latents at each point: its mean, (point, latent), and precision."""
+
+    mean: np.ndarray
+    precision: "_Blocks"
+
+    def log_density(self, latents: np.ndarray) -> np.ndarray:
+        """Return its log density at latents, shape (point,)."""
+        return log_normal(self.precision.standard(latents - self.mean)) + self.precision.log_det
+
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return a draw at each point, and its log density."""
+        normal = rng.standard_normal(self.mean.shape)
+        shift = self.precision.correlated(normal[None])[0]
+        return self.mean + shift, log_normal(normal) + self.precision.log_det
 
 
 @dataclass(frozen=True)

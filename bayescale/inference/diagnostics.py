@@ -14,7 +14,7 @@ MIN_ESS = 400.0
 # Draws of importance sampling are independent: fewer of them do.
 MIN_ESS_FAST = 200.0
 MAX_K_HAT = 0.7
-# Chains go on until they remember less.
+# Chains of the fast path go on until they remember less.
 MAX_MEMORY = 0.3
 
 

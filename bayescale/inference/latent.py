@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bayescale.inference.basis import Basis, basis_of
-from bayescale.inference.conditional import Conditional, log_normal
+from bayescale.inference.conditional import Conditional
 from bayescale.inference.standard import LawStandard
 from bayescale.model.model import Model
 
@@ -69,8 +69,7 @@ class LatentNormals:
     def learn_outliers(self, u: np.ndarray) -> None:
         """Take squared residuals at a mode u, shape (size,), as a first idea of which runs are outliers."""
         conditional, _ = self._conditional(u[None], np.array([[0]]), every=True)
-        log_mean, _ = conditional._log_mean(conditional.mode())
-        squares = (self.model.log_loss - log_mean[0]) ** 2
+        squares = conditional.residual(conditional.mode())[0] ** 2
         self.known_squares = squares if np.isfinite(squares).all() else None
 
     def log_marginal(self, u: np.ndarray, *, smooth: bool = False) -> np.ndarray:
@@ -84,10 +83,7 @@ class LatentNormals:
                 conditional, log_jacobian = self._conditional(u, groups, every=smooth)
                 return conditional.laplace() + log_jacobian
 
-        out, blocks = np.empty(len(u)), self._blocks(u)
-        for groups, log_marginal in zip(blocks, self.on_blocks(of, blocks), strict=True):
-            out[groups.ravel()] = log_marginal
-        return np.where(np.isfinite(out), out, -np.inf)
+        return self._log_density(of, u)
 
     def log_ratio(
         self,
@@ -106,21 +102,16 @@ class LatentNormals:
             with np.errstate(all="ignore"):
                 conditional, log_jacobian = self._conditional(u, groups, every=False)
                 about = conditional.about_mode if precision is None else conditional.given(precision).gaussian
-                mean, matrix = about()
+                gaussian = about()
                 if latents is None:
-                    normal = rng.standard_normal(mean.shape)
-                    at = mean + matrix.correlated(normal[None])[0]
+                    at, log_q = gaussian.draw(rng)
                 else:
                     weights, offsets = np.split(latents[groups.ravel()], [self._weights], axis=1)
                     at = np.concatenate([conditional.basis.seen(weights), offsets], axis=1)
-                    normal = matrix.standard(at - mean)
-                return conditional.log_joint(at) - log_normal(normal) - matrix.log_det + log_jacobian
+                    log_q = gaussian.log_density(at)
+                return conditional.log_joint(at) - log_q + log_jacobian
 
-        out, blocks = np.empty(len(u)), self._blocks(u)
-        found = self.on_blocks(of, blocks, rng.spawn(len(blocks)))
-        for groups, log_ratio in zip(blocks, found, strict=True):
-            out[groups.ravel()] = log_ratio
-        return np.where(np.isfinite(out), out, -np.inf)
+        return self._log_density(of, u, rng)
 
     def integrate(self, u: np.ndarray, rng: np.random.Generator) -> Integrals:
         """Estimate p(losses, u), and draw the latents, at points u."""
@@ -140,6 +131,16 @@ class LatentNormals:
             for whole, values in zip(out, part, strict=True):
                 whole[groups.ravel()] = values
         return out._replace(log_estimate=np.where(np.isfinite(out.log_estimate), out.log_estimate, -np.inf))
+
+    def _log_density(
+        self, of: Callable[..., np.ndarray], u: np.ndarray, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """Return what a function finds at every block of points u; what is no number is minus infinity."""
+        out, blocks = np.empty(len(u)), self._blocks(u)
+        own = [] if rng is None else [rng.spawn(len(blocks))]
+        for groups, found in zip(blocks, self.on_blocks(of, blocks, *own), strict=True):
+            out[groups.ravel()] = found
+        return np.where(np.isfinite(out), out, -np.inf)
 
     def _blocks(self, u: np.ndarray) -> list[np.ndarray]:
         """Split the groups of points u into blocks."""
@@ -162,7 +163,7 @@ class LatentNormals:
         u = np.empty_like(theta)
         for groups in self._blocks(theta):
             block = groups.ravel()
-            u[block] = self.standard.from_theta(theta[block], self._basis(theta, groups, every=True))
+            u[block], _ = self.standard.from_theta(theta[block], self._basis(theta, groups, every=True))
         return u
 
     def unconstrained(self, u: np.ndarray, latents: np.ndarray) -> np.ndarray:

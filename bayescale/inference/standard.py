@@ -126,10 +126,14 @@ class LawStandard:
         theta, (root, mean) = u.copy(), self._given(u, basis)
         law = slice(len(self.at))
         theta[:, law] = mean + solve(root.mT, u[:, law, None])[..., 0]
-        return theta, -np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
+        return theta, _log_jacobian(root)
 
-    def from_theta(self, theta: np.ndarray, basis: Basis) -> np.ndarray:
-        """Return points u, shape (point, size): the inverse of `to_theta`."""
+    def from_theta(self, theta: np.ndarray, basis: Basis) -> tuple[np.ndarray, np.ndarray]:
+        """Return points u, shape (point, size), and log |d theta / d u|: the inverse of `to_theta`."""
         u, (root, mean), law = theta.copy(), self._given(theta, basis), slice(len(self.at))
         u[:, law] = (root.mT @ (theta[:, law] - mean)[..., None])[..., 0]
-        return u
+        return u, _log_jacobian(root)
+
+
+def _log_jacobian(root: np.ndarray) -> np.ndarray:
+    return -np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)

@@ -53,7 +53,7 @@ def main() -> None:
             table.name,
             law,
             f"{sum(f.diagnostics.passed for f in fits)} of {SEEDS}",
-            f"{np.median([f.diagnostics.k_hat or np.nan for f in fits]):.2f}",
+            f"{np.median([k for f in fits if (k := f.diagnostics.k_hat) is not None] or [np.nan]):.2f}",
             f"{seconds:.3f}",
             f"{np.mean(logs):.2f} +- {np.std(logs):.2f}",
             f"{bridged.log:.2f} +- {bridged.error:.2f}",
