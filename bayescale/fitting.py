@@ -479,6 +479,7 @@ def _fit_fast(table: RunTable, model: Model, options: dict[str, Any], progress: 
         min(sampled.ess, float(chains * draws)),  # no more than are kept
         k_hat=sampled.k_hat,
         memory=sampled.memory,
+        drift=sampled.drift,
         latent_variance=sampled.latent_variance,
         seconds=sampled.seconds,
     )

@@ -46,6 +46,7 @@ def test_chains_agree_with_importance_sampling(monkeypatch, options):
 
     plain, by_chains = fit(), moved(monkeypatch, fit)
     assert plain.diagnostics.memory is None
+    assert plain.diagnostics.drift is None
     assert by_chains.diagnostics.k_hat is None
     assert plain.diagnostics.passed
     assert by_chains.diagnostics.passed
@@ -68,11 +69,12 @@ def test_chains_find_the_posterior_from_elsewhere(monkeypatch):
     """From noise e times too large, with the latents that it leaves."""
     honest = fast.move_on
 
-    def from_elsewhere(latent, u, latents, draws, rng, progress):
-        away = u.copy()
-        away[:, latent.model.layout["noise_sd"]] += 1.0
-        drawn = latent.integrate(away, rng).latents
-        return honest(latent, away, drawn, draws, rng, progress)
+    def from_elsewhere(latent, z, draws, rng, progress):
+        theta = z[:, : latent.size].copy()
+        theta[:, latent.model.layout["noise_sd"]] += 1.0
+        u = latent.standardised(theta)
+        away = latent.unconstrained(u, latent.integrate(u, rng).latents)
+        return honest(latent, away, draws, rng, progress)
 
     def fit():
         return bs.fit(simulated_table(rows=40), method="fast", seed=3)
@@ -92,6 +94,7 @@ def test_draws_are_moved_on_where_latents_are_far_from_gaussian():
     assert rough.latent_variance > 5 * smooth.latent_variance
     assert rough.passed
     assert rough.memory < 0.3
+    assert rough.drift < 3
     assert rough.k_hat is None
     assert smooth.passed
     assert smooth.memory is None
@@ -121,7 +124,7 @@ def test_noise_that_is_small_and_heavy_tailed_is_that_of_long_chains_of_nuts(pub
 
 def test_chains_that_stand_still_do_not_pass(monkeypatch):
     """Law and scales that no move changes: then the fit fails, and says why."""
-    monkeypatch.setattr(chains, "_MOST_SWEEPS", 20)
+    monkeypatch.setattr(chains, "_MOST_LOOKS", 6)
     monkeypatch.setattr(chains._Chains, "_move", lambda *_, **__: None)
     fitted = moved(monkeypatch, lambda: bs.fit(simulated_table(rows=20), method="fast", draws=100))
     assert fitted.diagnostics.memory == pytest.approx(1.0)
@@ -145,33 +148,44 @@ def test_chains_whose_means_scatter_as_their_draws_are_worth_one_each():
     assert worth(np.zeros((400, 10))) == 0
 
 
-def test_standard_undoes_what_correlated_does():
+def test_means_and_spreads_that_move_are_seen():
+    rng = np.random.default_rng(0)
+    still = [rng.standard_normal((400, 3)) for _ in range(16)]
+    assert chains._drift(still) < 4
+    assert chains._drift([*still[:8], *(m + np.array([0, 0.3, 0]) for m in still[8:])]) > 6
+    assert chains._drift(still[:1]) == np.inf
+
+
+def test_standard_undoes_what_draws_are_made_by():
     rng = np.random.default_rng(0)
     root, diagonal = rng.standard_normal((6, 4, 4)), rng.uniform(0.5, 2, (6, 3))
     blocks = _Blocks(root @ root.mT + np.eye(4), rng.standard_normal((6, 4, 3)), diagonal)
-    normal = rng.standard_normal((1, 6, 7))
-    np.testing.assert_allclose(blocks.standard(blocks.correlated(normal)[0]), normal[0], atol=1e-10)
+    normal = rng.standard_normal((6, 7))
+    np.testing.assert_allclose(blocks.standard(blocks.solve(blocks.pull(normal))), normal, atol=1e-10)
+    both = np.stack([normal, 2 * normal])
+    np.testing.assert_allclose(blocks.solve(both)[1], 2 * blocks.solve(normal), atol=1e-10)
 
 
-def test_bases_of_groups_are_exchanged_and_weights_found_in_them():
+@pytest.mark.parametrize("weights", [8, 20])
+def test_bases_of_groups_are_exchanged_and_weights_found_in_them(weights):
     rng = np.random.default_rng(0)
     slope = rng.uniform(0.1, 1.0, 12)
-    bases = [rng.standard_normal((5, 12, 8)) for _ in range(2)]
-    first, second = (Basis(b, slope, every=True) for b in bases)
+    bases = [rng.standard_normal((5, 12, weights)) for _ in range(2)]
+    mixed, other = (Basis(b, slope) for b in bases)
+    squares = mixed.squares.copy()
     chosen = np.array([True, False, False, True, False])
-    mixed = first.with_groups(chosen, second)
-    weights = rng.standard_normal((5, 8))
-    expected = np.where(chosen[:, None, None], bases[1], bases[0]) @ weights[..., None]
-    np.testing.assert_allclose(mixed.times(mixed.seen(weights)), expected[..., 0])
-    # Of fewer combinations those go that runs see least; new ones are in front.
-    kept = mixed.resized(weights, 5, rng)
-    np.testing.assert_array_equal(kept, weights[:, 3:])
-    np.testing.assert_array_equal(mixed.resized(weights, 10, rng)[:, 2:], weights)
+    mixed.take(chosen, other)
+    plain = np.where(chosen[:, None, None], bases[1], bases[0])
+    drawn = rng.standard_normal((5, weights))
+    np.testing.assert_allclose(mixed.times(mixed.seen(drawn)), (plain @ drawn[..., None])[..., 0])
+    kept = rng.standard_normal((5, mixed.size))
+    np.testing.assert_allclose(mixed.seen(mixed.all_weights(kept, rng)), kept)
+    np.testing.assert_allclose(mixed.squares[~chosen], squares[~chosen])
+    np.testing.assert_allclose(mixed.squares[chosen], other.squares[chosen])
     precision = rng.uniform(1, 2, (5, 12))
-    whole = Basis(np.where(chosen[:, None, None], bases[1], bases[0]), slope, every=True)
-    np.testing.assert_allclose(
-        np.linalg.eigvalsh(mixed.gram(precision)), np.linalg.eigvalsh(whole.gram(precision))
-    )
+    expected = (plain * precision[..., None]).mT @ plain
+    values = np.linalg.eigvalsh(expected)[:, -mixed.size :]
+    np.testing.assert_allclose(np.linalg.eigvalsh(mixed.gram(precision)), values)
 
 
 def test_what_takes_long_is_said(monkeypatch):

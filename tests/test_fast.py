@@ -7,7 +7,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import bayescale as bs
-from bayescale.inference.basis import Basis
+from bayescale.inference.basis import Basis, SeenBasis, basis_at
 from bayescale.inference.conditional import _Blocks
 from bayescale.inference.fast import (
     _Counted,
@@ -393,17 +393,19 @@ def test_small_losses_have_the_mode_of_large_ones():
 
 
 @pytest.mark.parametrize("weights", [8, 40])
-@pytest.mark.parametrize("every", [False, True])
-def test_combinations_that_are_kept_say_all_that_runs_see(weights, every):
+@pytest.mark.parametrize("kind", [Basis, SeenBasis])
+def test_combinations_that_are_kept_say_all_that_runs_see(weights, kind):
     """With more weights than runs, no more combinations than runs are ever held."""
     rng = np.random.default_rng(0)
     basis, slope = rng.standard_normal((3, 12, weights)), rng.uniform(0.1, 1.0, 12)
-    found = Basis(basis, slope, every=every)
+    found = kind(basis, slope)
     assert found.size == min(weights, 12)
     np.testing.assert_allclose(found.basis @ found.basis.mT, basis @ basis.mT, atol=1e-10)
     weighted = basis * slope[:, None]
     information = np.linalg.eigvalsh(weighted.mT @ weighted)[:, -found.size :]
-    np.testing.assert_allclose(found.information, information, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(np.linalg.eigvalsh(found.squares), information, rtol=1e-8, atol=1e-10)
+    if kind is SeenBasis:
+        np.testing.assert_allclose(found.information, information, rtol=1e-8, atol=1e-10)
     kept = rng.standard_normal((6, found.size))  # two points a group
     whole = found.all_weights(kept, rng)
     np.testing.assert_allclose(
@@ -411,11 +413,33 @@ def test_combinations_that_are_kept_say_all_that_runs_see(weights, every):
     )
 
 
+@pytest.mark.parametrize("options", [{}, {"group_effect": "family"}], ids=str)
+def test_standardised_coordinates_are_the_same_in_either_basis(options):
+    """`LawStandard` sums over combinations that are seen one by one, and solves for weights as they are."""
+    rng = np.random.default_rng(0)
+    table = simulated_table(rows=30)
+    table.frame["family"] = np.arange(30) % 4
+    model = make_model(table, BUILTIN["chinchilla"], **options)
+    at = find_modes(model.law_only(), seed=0)[0].point
+    latent = LatentNormals(model, at)
+    u = rng.normal(0, 0.5, (8, latent.size))
+    u[:, 5:] += np.log([0.01, 10.0, 0.05, 3.0, 1.0, *([0.01] if options else [])])
+    u[4:, model.shape_axes] = u[:4, model.shape_axes]
+    groups = model.sharing_lengths(u)
+    u = u[groups.ravel()]
+    at_points = basis_at(model, u, np.arange(8).reshape(groups.shape))
+    found = [
+        latent.standard.to_theta(u, kind(at_points, latent.standard.slope)) for kind in (Basis, SeenBasis)
+    ]
+    for plain, seen in zip(*found, strict=True):
+        np.testing.assert_allclose(plain, seen, rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("members", [2, 6])
 @pytest.mark.parametrize("weights", [8, 32])
 def test_gram_matrices_are_the_same_however_they_are_made(weights, members):
     rng = np.random.default_rng(0)
-    found = Basis(rng.standard_normal((3, 40, weights)), np.ones(40), every=True)
+    found = Basis(rng.standard_normal((3, 40, weights)), np.ones(40))
     precision = rng.uniform(0.1, 1.0, (3 * members, 40))
     expected = np.einsum("grw,gmr,grv->gmwv", found.basis, found.by_group(precision), found.basis)
     np.testing.assert_allclose(found.by_group(found.gram(precision)), expected, atol=1e-10)

@@ -1,6 +1,5 @@
 """The discrepancy's basis at many points, and the products with it that integrals over its weights need."""
 
-from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -15,10 +14,11 @@ _MANY, _SMALL = 4, 20
 
 
 class Basis:
-    """The bases of groups of points, in combinations of weights about which runs say independent things.
+    """The bases of groups of points.
 
-    Points lie in the order of their groups, which are of one size; those of a group share its basis. Runs see
-    only as many combinations as their number and the smoothness of the kernel leave.
+    Points lie in the order of their groups, which are of one size; those of a group share its basis. Where
+    there are more weights than runs, it is in as many orthonormal combinations of weights as there are runs:
+    about the rest no run says anything.
 
     Parameters
     ----------
@@ -26,31 +26,29 @@ class Basis:
         At tau = 1.
     slope : array, shape (run,)
         Derivative of log loss in the misfit.
-    every : bool
-        Keep combinations that runs do not see, too: how many are seen jumps from one length to the next.
 
     Attributes
     ----------
-    information : array, shape (group, combination)
-        Squared effect of every combination on log loss, summed over runs; ascending. There are as many as
-        weights or as runs, whichever are fewer: about the rest no run says anything.
-    basis : array, shape (group, run, seen)
-        Of the combinations that are kept.
+    whole, basis : array, shape (group, run, weight)
+        Of weights or combinations of them: of all, and of those that are kept, here all.
     size : int
-        Their number.
+        Number of those that are kept.
     """
 
-    def __init__(self, basis: np.ndarray, slope: np.ndarray, *, every: bool) -> None:
-        weighted = basis * slope[:, None]
-        self.information, self._combinations = _by_information(weighted)
-        self.whole = basis @ self._combinations
-        self._keep(every=every)
+    def __init__(self, basis: np.ndarray, slope: np.ndarray) -> None:
+        self._combinations: np.ndarray | None = None
+        runs, weights = basis.shape[1:]
+        if weights > runs:
+            self._combinations = np.linalg.qr(_finite(basis).mT)[0]
+            basis = basis @ self._combinations
+        self.whole = self.basis = basis
+        self.size, self._slope = basis.shape[-1], slope
 
-    def _keep(self, *, every: bool) -> None:
-        seen = (self.information > _UNSEEN**2).sum(axis=1).max(initial=0)
-        self.size = self.information.shape[1] if every else int(seen)
-        kept = slice(self.information.shape[1] - self.size, None)
-        self.basis, self._seen = self.whole[..., kept], self._combinations[..., kept]
+    @cached_property
+    def squares(self) -> np.ndarray:
+        """Products of all weights' effects on log loss, summed over runs, shape (group, weight, weight)."""
+        weighted = self.whole * self._slope[:, None]
+        return weighted.mT @ weighted
 
     def by_group(self, points: np.ndarray) -> np.ndarray:
         """Return an array over points, shape (point, ...), as (group, member, ...)."""
@@ -90,62 +88,85 @@ class Basis:
         return _by_point(weighted @ members)
 
     def seen(self, weights: np.ndarray) -> np.ndarray:
-        """Return the combinations that are kept of all weights, each shape (point, weight)."""
-        return _by_point(self.by_group(weights) @ self._seen)
-
-    def with_groups(self, chosen: np.ndarray, other: "Basis") -> "Basis":
-        """Return these bases, but another's of the groups that are chosen; of both what runs see."""
-        mixed = copy(self)
-        mixed.__dict__.pop("_products", None)
-        of_group = chosen[:, None, None]
-        mixed.information = np.where(chosen[:, None], other.information, self.information)
-        mixed._combinations = np.where(of_group, other._combinations, self._combinations)
-        mixed.whole = np.where(of_group, other.whole, self.whole)
-        mixed._keep(every=False)
-        return mixed
-
-    def resized(self, latents: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-        """Return latents, this basis's combinations first, of more or fewer combinations.
-
-        Those that are new, which runs do not see, are N(0, 1).
-        """
-        new = rng.standard_normal((len(latents), max(size - self.size, 0)))
-        return np.concatenate([new, latents[:, max(self.size - size, 0) :]], axis=1)
+        """Return what the basis multiplies, (point, combination), of all weights, (point, weight)."""
+        if self._combinations is None:
+            return weights
+        return _by_point(self.by_group(weights) @ self._combinations)
 
     def all_weights(self, kept: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return discrepancy weights, shape (point, weight), from the combinations that are kept.
 
         Others are N(0, 1), whatever the losses.
         """
-        free = self.by_group(rng.standard_normal((len(kept), self._seen.shape[1])))
-        return _by_point(free + (self.by_group(kept) - free @ self._seen) @ self._seen.mT)
+        if self._combinations is None:
+            return kept
+        free = self.by_group(rng.standard_normal((len(kept), self._combinations.shape[1])))
+        back = self._combinations.mT
+        return _by_point(free + (self.by_group(kept) - free @ self._combinations) @ back)
+
+    def take(self, chosen: np.ndarray, other: "Basis") -> None:
+        """Take another's bases of the groups that are chosen, in place of these."""
+        for made in ("_products", "squares"):
+            self.__dict__.pop(made, None)
+        self.basis[chosen] = other.basis[chosen]
+        if self._combinations is not None and other._combinations is not None:
+            self._combinations[chosen] = other._combinations[chosen]
+
+
+class SeenBasis(Basis):
+    """Bases in those combinations of weights about which runs say something, each independent of the others.
+
+    The more points share a basis, the better these pay. Runs see only as many as their number and the
+    smoothness of the kernel leave, and how many jumps from one length to the next.
+
+    Attributes
+    ----------
+    information : array, shape (group, combination)
+        Squared effect of every combination on log loss, summed over runs; ascending.
+    basis : array, shape (group, run, combination)
+        Of those that are seen, the last of `whole`.
+    """
+
+    def __init__(self, basis: np.ndarray, slope: np.ndarray) -> None:
+        self.information, combinations = _by_information(basis * slope[:, None])
+        seen = (self.information > _UNSEEN**2).sum(axis=1).max(initial=0)
+        kept = slice(self.information.shape[1] - int(seen), None)
+        self.whole = basis @ combinations
+        self._combinations = combinations[..., kept]
+        self.basis, self.size, self._slope = self.whole[..., kept], int(seen), slope
+
+    @property
+    def squares(self) -> np.ndarray:
+        return self.information[..., None] * np.eye(self.information.shape[1])
 
 
 def _by_information(weighted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the information in each orthonormal combination of weights, ascending, and the combinations."""
-    # At lengths that overflow nothing is seen: such points have no finite density, and must only not stop
-    # the others.
     runs, weights = weighted.shape[1:]
     if weights <= runs:
-        gram: np.ndarray = np.nan_to_num(weighted.mT @ weighted, posinf=0.0)
-        information, combinations = np.linalg.eigh(gram)
+        information, combinations = np.linalg.eigh(_finite(weighted.mT @ weighted))
         return information, combinations
-    _, effects, combinations = np.linalg.svd(
-        np.nan_to_num(weighted, posinf=0.0, neginf=0.0), full_matrices=False
-    )
+    _, effects, combinations = np.linalg.svd(_finite(weighted), full_matrices=False)
     return effects[:, ::-1] ** 2, combinations[:, ::-1].mT
 
 
-def basis_of(model: Model, theta: np.ndarray, groups: np.ndarray, slope: np.ndarray, *, every: bool) -> Basis:
-    """Return the basis of points theta, shape (point, size), by `Model.sharing_lengths` of them.
+def _finite(matrices: np.ndarray) -> np.ndarray:
+    # At lengths that overflow nothing is seen: such points have no finite density, and must only not stop
+    # the others.
+    return np.nan_to_num(matrices, posinf=0.0, neginf=0.0)
 
-    Without a discrepancy it has no weights.
+
+def basis_at(model: Model, theta: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the basis at points theta, shape (point, size), by `Model.sharing_lengths` of them.
+
+    It has shape (group, run, weight); without a discrepancy there are no weights.
     """
     if model.discrepancy is None:
-        return Basis(np.zeros((len(groups), len(slope), 0)), slope, every=every)
+        return np.zeros((len(groups), len(model.log_loss), 0))
     first = theta[groups[:, 0]]
     lengths = model.lengths({n: model.scale(first, n) for n in SHAPE_SCALES if n in model.layout})
-    return Basis(model.discrepancy.basis(model.axes, lengths, np), slope, every=every)
+    basis: np.ndarray = model.discrepancy.basis(model.axes, lengths, np)
+    return basis
 
 
 def _by_point(grouped: np.ndarray) -> np.ndarray:

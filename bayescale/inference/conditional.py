@@ -53,10 +53,9 @@ class Conditional:
         self, model: Model, theta: np.ndarray, basis: Basis, known_squares: np.ndarray | None
     ) -> None:
         self.model, self.theta, self.basis, self.known_squares = model, theta, basis, known_squares
-        sampled = model.coordinates.to_sampled(theta[:, model.layout["law_coordinates"]], np)
-        self.log_prior = model.theta_log_prior(theta, sampled)
-        self.floor = model.floor(sampled.values)
-        self.reducible = np.maximum(model.law_loss(sampled.values, model.ratios) - self.floor, 1e-300)
+        self._sampled = model.coordinates.to_sampled(theta[:, model.layout["law_coordinates"]], np)
+        self.floor = model.floor(self._sampled.values)
+        self.reducible = np.maximum(model.law_loss(self._sampled.values, model.ratios) - self.floor, 1e-300)
         self.variance = model.noise_variance(theta)
         self.df = model.noise_df(theta)
         self.members = np.zeros((len(model.log_loss), 0))
@@ -68,15 +67,23 @@ class Conditional:
             self.group_sd = model.scale(theta, "group_sd")[:, None]
         self.size = basis.size + self.members.shape[1]
 
+    @cached_property
+    def _log_prior(self) -> np.ndarray:
+        return self.model.theta_log_prior(self.theta, self._sampled)
+
     def laplace(self) -> np.ndarray:
         """Return log p(losses, theta) by Laplace's approximation."""
-        about = self.about_mode()
-        return self.log_joint(about.mean) + 0.5 * self.size * math.log(2 * math.pi) - about.precision.log_det
+        mode, matrix = self._about_mode()
+        return self.log_joint(mode) + 0.5 * self.size * math.log(2 * math.pi) - matrix.log_det
 
-    def about_mode(self) -> "Gaussian":
+    def about_mode(self, rng: np.random.Generator) -> "Gaussian":
         """Return the Gaussian about the latents' mode."""
+        return Gaussian.of(*self._about_mode(), rng)
+
+    def _about_mode(self) -> tuple[np.ndarray, "_Blocks"]:
+        """Return the latents' mode, and their precision there."""
         mode = self.mode()
-        return Gaussian(mode, self._matrix(*self._curvature(mode)))
+        return mode, self._matrix(*self._curvature(mode))
 
     def integrate(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return unbiased log estimates of p(losses, theta), a draw of the latents each, relative variances.
@@ -91,12 +98,11 @@ class Conditional:
 
     def gaussian_pairs(self, pairs: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return antithetic pairs of draws from the Gaussian about the mode, each with its log density."""
-        about = self.about_mode()
-        mode, matrix = about.mean, about.precision
+        mode, matrix = self._about_mode()
         normal = rng.standard_normal((pairs, *mode.shape))
         log_qs = log_normal(normal) + matrix.log_det
         drawn = []
-        for shift, log_q in zip(matrix.correlated(normal), log_qs, strict=True):
+        for shift, log_q in zip(matrix.solve(matrix.pull(normal)), log_qs, strict=True):
             drawn += [(mode + shift, log_q), (mode - shift, log_q)]
         return drawn
 
@@ -108,32 +114,28 @@ class Conditional:
         normal.known_squares = None
         return normal
 
-    def gaussian(self) -> "Gaussian":
+    def gaussian(self, rng: np.random.Generator) -> "Gaussian":
         """Return the Gaussian that the latents all but have under Normal noise."""
-        at, matrix = self._first_guess()
-        return Gaussian(at + matrix.solve(self._pulled(at)[0]), matrix)
+        return Gaussian.pulled(*self._pointed(), rng)
 
     def residual(self, latents: np.ndarray) -> np.ndarray:
         """Return log losses less what is expected of them, shape (point, run)."""
         return self.model.log_loss - self._log_mean(latents)[0]
 
-    def _pulled(self, latents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the gradient, and the precision and slope, (point, run), of a step by least squares."""
-        log_mean, slope = self._log_mean(latents)
-        residual = self.model.log_loss - log_mean
-        precision = self._majorising(residual**2)
-        return self._back(precision * residual, slope) - latents, precision, slope
-
     def mode(self) -> np.ndarray:
         """Return the mode of the latents, by iteratively reweighted least squares."""
-        at, _ = self._first_guess()
+        pull, matrix = self._pointed()
+        at = matrix.solve(pull)
         for _ in range(_CLIMBING_STEPS if self.known_squares is None else _STEPS):
-            gradient, precision, slope = self._pulled(at)
+            log_mean, slope = self._log_mean(at)
+            residual = self.model.log_loss - log_mean
+            precision = self._majorising(residual**2)
+            gradient = self._back(precision * residual, slope) - at
             at = at + _RELAXATION * self._matrix(precision, slope).solve(gradient)
         return at
 
-    def _first_guess(self) -> tuple[np.ndarray, "_Blocks"]:
-        """Return the mode, and precision, if each run pointed at its misfit normally.
+    def _pointed(self) -> tuple[np.ndarray, "_Blocks"]:
+        """Return pull and precision of the latents if each run pointed at its misfit normally.
 
         That is at log(reducible loss / the law's).
         """
@@ -145,7 +147,7 @@ class Conditional:
         pull = precision * (slope * target + offset)
         slope = np.broadcast_to(slope, target.shape)
         matrix = self._matrix(precision, slope)
-        return matrix.solve(self._back(pull, slope)), matrix
+        return self._back(pull, slope), matrix
 
     def _pointed_offset(self, precision: np.ndarray) -> np.ndarray | float:
         """Return how far each run's group is from the law, as far as an offset explains that."""
@@ -173,7 +175,7 @@ class Conditional:
     def log_joint(self, latents: np.ndarray) -> np.ndarray:
         """Return log p(losses, theta, latents), shape (point,)."""
         likelihood = total_log_density(self.residual(latents), self.variance, self.df)
-        return self.log_prior + log_normal(latents) + likelihood
+        return self._log_prior + log_normal(latents) + likelihood
 
     def _log_mean(self, latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return log expected loss and its derivative in the misfit, each (point, run)."""
@@ -204,35 +206,54 @@ class Conditional:
 
         A run belongs to one group, so the offsets' block is diagonal.
         """
-        block = self.basis.gram(precision * slope**2) * self.amplitude[..., None] ** 2
-        block = block + np.eye(self.basis.size)
+        block = self.basis.gram(precision * (self.amplitude * slope) ** 2)
+        # Points without a finite density get weight zero; here they must only not stop the others.
+        block[~np.isfinite(block.trace(axis1=1, axis2=2))] = 0.0
+        block += np.eye(self.basis.size)
         diagonal = 1 + self.group_sd**2 * (precision @ self.members)
         cross = np.zeros((*block.shape[:2], self.members.shape[1]))
         if cross.size:
             cross = self.basis.crossed(precision * slope, self.members)
             cross = cross * (self.amplitude * self.group_sd)[..., None]
-            block = block - (cross / diagonal[:, None]) @ cross.mT
-        # Points without a finite density get weight zero; here they must only not stop the others.
-        block[~np.isfinite(block).all(axis=(1, 2))] = np.eye(self.basis.size)
+            block -= (cross / diagonal[:, None]) @ cross.mT
+            block[~np.isfinite(block).all(axis=(1, 2))] = np.eye(self.basis.size)
         return _Blocks(block, cross, diagonal)
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A Gaussian of the latents at each point: its mean, (point, latent), and precision."""
+    """A Gaussian of the latents at each point, and a draw of it.
+
+    Attributes
+    ----------
+    mean, draw : array, shape (point, latent)
+    precision : _Blocks
+    log_q : array, shape (point,)
+        Log density of the draw.
+    """
 
     mean: np.ndarray
     precision: "_Blocks"
+    draw: np.ndarray
+    log_q: np.ndarray
+
+    @classmethod
+    def of(cls, mean: np.ndarray, precision: "_Blocks", rng: np.random.Generator) -> "Gaussian":
+        """Return that of a mean."""
+        normal = rng.standard_normal(mean.shape)
+        shift = precision.solve(precision.pull(normal))
+        return cls(mean, precision, mean + shift, log_normal(normal) + precision.log_det)
+
+    @classmethod
+    def pulled(cls, pull: np.ndarray, precision: "_Blocks", rng: np.random.Generator) -> "Gaussian":
+        """Return that whose mean is the precision's inverse times a pull; that takes one decomposition."""
+        normal = rng.standard_normal(pull.shape)
+        mean, shift = precision.solve(np.stack([pull, precision.pull(normal)]))
+        return cls(mean, precision, mean + shift, log_normal(normal) + precision.log_det)
 
     def log_density(self, latents: np.ndarray) -> np.ndarray:
         """Return its log density at latents, shape (point,)."""
         return log_normal(self.precision.standard(latents - self.mean)) + self.precision.log_det
-
-    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return a draw at each point, and its log density."""
-        normal = rng.standard_normal(self.mean.shape)
-        shift = self.precision.correlated(normal[None])[0]
-        return self.mean + shift, log_normal(normal) + self.precision.log_det
 
 
 @dataclass(frozen=True)
@@ -254,20 +275,24 @@ class _Blocks:
         return factor + 0.5 * np.log(self.diagonal).sum(axis=1)
 
     def solve(self, right: np.ndarray) -> np.ndarray:
-        """Return the matrix's inverse times `right`, shape (point, latent)."""
+        """Return the matrix's inverse times `right`, shape (..., point, latent)."""
         on_weights, on_offsets = self._split(right)
         alone = on_offsets / self.diagonal
         reduced = on_weights - (self.cross @ alone[..., None])[..., 0]
-        return self._joined(solve(self.schur, reduced[..., None])[..., 0], alone)
+        columns = np.moveaxis(reduced.reshape(math.prod(right.shape[:-2]), *self.schur.shape[:2]), 0, -1)
+        weights = np.moveaxis(solve(self.schur, columns), -1, 0).reshape(reduced.shape)
+        offsets = alone - (weights[..., None, :] @ self.cross)[..., 0, :] / self.diagonal
+        return np.concatenate([weights, offsets], axis=-1)
 
-    def correlated(self, normal: np.ndarray) -> np.ndarray:
-        """Return draws whose precision is the matrix, from standard normal ones, (draw, point, latent)."""
+    def pull(self, normal: np.ndarray) -> np.ndarray:
+        """Return what `solve` makes draws of this precision of, (..., point, latent), from normals."""
         of_weights, of_offsets = self._split(normal)
-        weights = np.linalg.solve(self.factor.mT, np.moveaxis(of_weights, 0, -1))
-        return self._joined(np.moveaxis(weights, -1, 0), of_offsets / np.sqrt(self.diagonal))
+        scaled = of_offsets / np.sqrt(self.diagonal)
+        pull = self.factor @ of_weights[..., None] + self.cross @ scaled[..., None]
+        return np.concatenate([pull[..., 0], np.sqrt(self.diagonal) * of_offsets], axis=-1)
 
     def standard(self, latents: np.ndarray) -> np.ndarray:
-        """Return the standard normal ones that `correlated` makes latents of, each (point, latent)."""
+        """Return the standard normals that `solve` and `pull` make latents of, each (point, latent)."""
         weights, offsets = self._split(latents)
         alone = offsets + (weights[:, None] @ self.cross)[:, 0] / self.diagonal
         normal = (self.factor.mT @ weights[..., None])[..., 0]
@@ -275,8 +300,3 @@ class _Blocks:
 
     def _split(self, latents: np.ndarray) -> list[np.ndarray]:
         return np.split(latents, [self.schur.shape[-1]], axis=-1)
-
-    def _joined(self, weights: np.ndarray, alone: np.ndarray) -> np.ndarray:
-        """Return weights and offsets; the latter from what they were `alone`, had the weights no say."""
-        offsets = alone - (weights[..., None, :] @ self.cross)[..., 0, :] / self.diagonal
-        return np.concatenate([weights, offsets], axis=-1)

@@ -1,4 +1,4 @@
-"""Whether draws may be believed: k-hat, R-hat, memory, effective sample size, divergences, other modes.
+"""Whether draws may be believed: k-hat, R-hat, memory, drift, effective sample size, divergences, modes.
 
 A fit that fails a gate is marked in every output made from it.
 """
@@ -14,8 +14,8 @@ MIN_ESS = 400.0
 # Draws of importance sampling are independent: fewer of them do.
 MIN_ESS_FAST = 200.0
 MAX_K_HAT = 0.7
-# Chains of the fast path go on until they remember less.
-MAX_MEMORY = 0.3
+# Chains of the fast path go on until they remember less, and drift less.
+MAX_MEMORY, MAX_DRIFT = 0.3, 3.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Diagnostics:
     memory : float or None
         Largest rank correlation of a parameter with where its chain started; of the fast path, where chains
         moved its draws on.
+    drift : float or None
+        By how many standard errors a parameter's mean or spread over those chains still moved, at most.
     latent_variance : float or None
         Relative variance of the importance weights that integrate discrepancy and offsets out; of the fast
         path, which moves its draws on where it is large.
@@ -56,6 +58,7 @@ class Diagnostics:
     unvisited_modes: int = 0
     k_hat: float | None = None
     memory: float | None = None
+    drift: float | None = None
     latent_variance: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -69,6 +72,11 @@ class Diagnostics:
             reasons.append(
                 f"chains have not forgotten where they started: a correlation of {self.memory:.2f} is left, "
                 f"not below {MAX_MEMORY}"
+            )
+        if self.drift is not None and not self.drift < MAX_DRIFT:
+            reasons.append(
+                f"chains still drift: a mean or spread moved by {self.drift:.1f} standard errors, "
+                f"not below {MAX_DRIFT:g}"
             )
         if self.max_rhat is not None and not self.max_rhat < MAX_RHAT:
             reasons.append(f"R-hat of {self.worst_rhat} is {self.max_rhat:.3f}, not below {MAX_RHAT}")

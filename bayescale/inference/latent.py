@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bayescale.inference.basis import Basis, basis_of
+from bayescale.inference.basis import Basis, SeenBasis, basis_at
 from bayescale.inference.conditional import Conditional
 from bayescale.inference.standard import LawStandard
 from bayescale.model.model import Model
@@ -68,7 +68,7 @@ class LatentNormals:
 
     def learn_outliers(self, u: np.ndarray) -> None:
         """Take squared residuals at a mode u, shape (size,), as a first idea of which runs are outliers."""
-        conditional, _ = self._conditional(u[None], np.array([[0]]), every=True)
+        conditional, _ = self._conditional(u[None], np.array([[0]]), Basis)
         squares = conditional.residual(conditional.mode())[0] ** 2
         self.known_squares = squares if np.isfinite(squares).all() else None
 
@@ -77,22 +77,23 @@ class LatentNormals:
 
         With `smooth`, none of the discrepancy's weights is left out, so that small differences are right.
         """
+        kind = Basis if smooth else SeenBasis
 
         def of(groups: np.ndarray) -> np.ndarray:
             with np.errstate(all="ignore"):
-                conditional, log_jacobian = self._conditional(u, groups, every=smooth)
+                conditional, log_jacobian = self._conditional(u, groups, kind)
                 return conditional.laplace() + log_jacobian
 
         return self._log_density(of, u)
 
     def log_ratio(
         self,
-        u: np.ndarray,
+        theta: np.ndarray,
         latents: np.ndarray | None,
         precision: np.ndarray | None,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        """Return log p(losses, u, latents) over the density of a Gaussian of the latents, shape (point,).
+        """Return log p(losses, theta, latents) over the density of a Gaussian of the latents, shape (point,).
 
         The Gaussian is that about their mode or, with a precision of each run relative to the noise's scale,
         that under Normal noise. At latents as `integrate` returns them or, without any, at a draw of it each.
@@ -100,25 +101,27 @@ class LatentNormals:
 
         def of(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             with np.errstate(all="ignore"):
-                conditional, log_jacobian = self._conditional(u, groups, every=False)
+                conditional = self._conditional_at(theta[groups.ravel()], self.basis(theta, groups))
                 about = conditional.about_mode if precision is None else conditional.given(precision).gaussian
-                gaussian = about()
+                gaussian = about(rng)
                 if latents is None:
-                    at, log_q = gaussian.draw(rng)
-                else:
-                    weights, offsets = np.split(latents[groups.ravel()], [self._weights], axis=1)
-                    at = np.concatenate([conditional.basis.seen(weights), offsets], axis=1)
-                    log_q = gaussian.log_density(at)
-                return conditional.log_joint(at) - log_q + log_jacobian
+                    return conditional.log_joint(gaussian.draw) - gaussian.log_q
+                at = self.in_basis(latents[groups.ravel()], conditional.basis)
+                return conditional.log_joint(at) - gaussian.log_density(at)
 
-        return self._log_density(of, u, rng)
+        return self._log_density(of, theta, rng)
+
+    def in_basis(self, latents: np.ndarray, basis: Basis) -> np.ndarray:
+        """Return latents, (point, latent), with weights as combinations that a basis multiplies."""
+        weights, offsets = np.split(latents, [self._weights], axis=1)
+        return np.concatenate([basis.seen(weights), offsets], axis=1)
 
     def integrate(self, u: np.ndarray, rng: np.random.Generator) -> Integrals:
         """Estimate p(losses, u), and draw the latents, at points u."""
 
         def of(groups: np.ndarray, rng: np.random.Generator) -> Integrals:
             with np.errstate(all="ignore"):
-                conditional, log_jacobian = self._conditional(u, groups, every=False)
+                conditional, log_jacobian = self._conditional(u, groups, SeenBasis)
                 log_estimate, drawn, relative_variance = conditional.integrate(rng)
             kept, offsets = np.split(drawn, [conditional.basis.size], axis=1)
             latents = np.concatenate([conditional.basis.all_weights(kept, rng), offsets], axis=1)
@@ -148,22 +151,26 @@ class LatentNormals:
         rows = max(1, _NUMBERS // (groups.shape[1] * len(self.model.log_loss)))
         return [groups[start : start + rows] for start in range(0, len(groups), rows)]
 
-    def _basis(self, theta: np.ndarray, groups: np.ndarray, *, every: bool) -> Basis:
-        return basis_of(self.model, theta, groups, self.standard.slope, every=every)
+    def basis(self, theta: np.ndarray, groups: np.ndarray, kind: type[Basis] = Basis) -> Basis:
+        """Return the basis at points theta, shape (point, size), by `Model.sharing_lengths` of them."""
+        return kind(basis_at(self.model, theta, groups), self.standard.slope)
 
     def _conditional(
-        self, u: np.ndarray, groups: np.ndarray, *, every: bool
+        self, u: np.ndarray, groups: np.ndarray, kind: type[Basis]
     ) -> tuple[Conditional, np.ndarray]:
-        basis = self._basis(u, groups, every=every)
+        basis = self.basis(u, groups, kind)
         theta, log_jacobian = self.standard.to_theta(u[groups.ravel()], basis)
-        return Conditional(self.model, theta, basis, self.known_squares), log_jacobian
+        return self._conditional_at(theta, basis), log_jacobian
+
+    def _conditional_at(self, theta: np.ndarray, basis: Basis) -> Conditional:
+        return Conditional(self.model, theta, basis, self.known_squares)
 
     def standardised(self, theta: np.ndarray) -> np.ndarray:
         """Return points u of theta, each of shape (point, size)."""
         u = np.empty_like(theta)
         for groups in self._blocks(theta):
             block = groups.ravel()
-            u[block], _ = self.standard.from_theta(theta[block], self._basis(theta, groups, every=True))
+            u[block], _ = self.standard.from_theta(theta[block], self.basis(theta, groups))
         return u
 
     def unconstrained(self, u: np.ndarray, latents: np.ndarray) -> np.ndarray:
@@ -171,5 +178,5 @@ class LatentNormals:
         z = np.concatenate([u, latents], axis=1)
         for groups in self._blocks(u):
             block = groups.ravel()
-            z[block, : self.size] = self.standard.to_theta(u[block], self._basis(u, groups, every=True))[0]
+            z[block, : self.size] = self.standard.to_theta(u[block], self.basis(u, groups))[0]
         return z

@@ -9,7 +9,7 @@ discrepancy goes with another law.
 
 import numpy as np
 
-from bayescale.inference.basis import Basis
+from bayescale.inference.basis import Basis, SeenBasis
 from bayescale.inference.climbing import hessian
 from bayescale.inference.matrices import cholesky, solve
 from bayescale.model.model import Model
@@ -92,26 +92,36 @@ class LawStandard:
         self, theta: np.ndarray, basis: Basis, precision: np.ndarray, shares: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the information about the law, and the pull, that a discrepancy takes."""
-        size, known = len(self.at), np.maximum(basis.information, 0)[:, None]
+        size = len(self.at)
         ratio = basis.by_group(precision * self.model.scale(theta, "discrepancy_sd") ** 2)[..., None]
-        effects = basis.whole.mT @ (self.slope[:, None] * self.gradient)  # (basis, weight, coordinate)
-        seen = basis.whole.mT @ (self.slope * self.residual)  # (basis, weight)
-        if self.model.group is None:  # combinations of weights are seen apart from each other
-            lost = basis.by_group(precision)[..., None] * ratio / (1 + ratio * known)
+        of_precision = basis.by_group(precision)[..., None]
+        if isinstance(basis, SeenBasis) and self.model.group is None:  # combinations are seen independently
+            effects, seen = self._effects(basis.whole)
+            lost = of_precision * ratio / (1 + ratio * np.maximum(basis.information, 0)[:, None])
             squares = (effects[..., None] * effects[..., None, :]).reshape(*effects.shape[:2], -1)
             pull = lost @ (effects * seen[..., None])
             return (lost @ squares).reshape(-1, size, size), pull.reshape(-1, size)
-        mixed = (basis.whole.mT @ (self.slope[:, None] * self.members))[:, None]  # (basis, 1, weight, group)
-        taken = mixed * basis.by_group(shares)[:, :, None]
-        effects = effects[:, None] - taken @ self.sums  # (basis, member, weight, coordinate)
-        seen = seen[:, None] - taken @ self.residual_sums
-        one = np.eye(known.shape[-1])
-        inner = one + ratio[..., None] * (known[..., None] * one - taken @ mixed.mT)
+        effects, seen = (e[:, None] for e in self._effects(basis.whole))
+        squares = basis.squares[:, None]
+        if self.model.group is not None:
+            mixed = (basis.whole.mT @ (self.slope[:, None] * self.members))[
+                :, None
+            ]  # (basis, 1, weight, group)
+            taken = mixed * basis.by_group(shares)[:, :, None]
+            effects, seen = effects - taken @ self.sums, seen - taken @ self.residual_sums
+            squares = squares - taken @ mixed.mT
+        one = np.eye(basis.whole.shape[-1])
+        inner = one + ratio[..., None] * squares  # (basis, member, weight, weight)
         inner[~np.isfinite(inner).all(axis=(2, 3))] = one
         both = np.concatenate([effects, seen[..., None]], axis=-1)
-        lost = effects.mT @ solve(inner, ratio[..., None] * both)
-        lost = (basis.by_group(precision)[..., None, None] * lost).reshape(-1, size, size + 1)
+        both = np.broadcast_to(both, (*inner.shape[:-1], size + 1))
+        lost = both[..., :size].mT @ solve(inner, ratio[..., None] * both)
+        lost = (of_precision[..., None] * lost).reshape(-1, size, size + 1)
         return lost[..., :size], lost[..., size]
+
+    def _effects(self, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return products of bases with the law's gradient, (basis, weight, coordinate), and residuals."""
+        return basis.mT @ (self.slope[:, None] * self.gradient), basis.mT @ (self.slope * self.residual)
 
     def to_theta(self, u: np.ndarray, basis: Basis) -> tuple[np.ndarray, np.ndarray]:
         """Return points theta, shape (point, size), and log |d theta / d u|, shape (point,).

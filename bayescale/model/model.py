@@ -7,7 +7,7 @@ published standard error and rounding of run i. `log_density` is the NumPy defin
 points; `bayescale.model.pymc_model` builds the same density as a PyMC model, and a test holds them equal.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -291,12 +291,12 @@ class Model:
         total = self.law_log_prior(sampled.values, sampled.logs) + sampled.log_jacobian
         return total + self.scales_log_prior(z)
 
-    def scales_log_prior(self, z: np.ndarray) -> np.ndarray:
-        """Return the log prior density of log scales, shape (point,)."""
+    def scales_log_prior(self, z: np.ndarray, names: Iterable[str] | None = None) -> np.ndarray:
+        """Return the log prior density of log scales, all or some, shape (point,)."""
         total = np.zeros(len(z))
-        for name, prior in self.scale_priors.items():
+        for name in self.scale_priors if names is None else names:
             log = z[:, self.layout[name].start]
-            total += prior.logpdf(np.exp(log), log, np) + log
+            total += self.scale_priors[name].logpdf(np.exp(log), log, np) + log
         return total
 
     def _log_prior(self, z: np.ndarray, point: "Point") -> np.ndarray:

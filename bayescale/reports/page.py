@@ -11,7 +11,7 @@ from bayescale.backtesting import Backtest
 from bayescale.checks import check
 from bayescale.comparison import Comparison
 from bayescale.forecasts import Forecast
-from bayescale.inference.diagnostics import MAX_K_HAT, MAX_MEMORY, MAX_RHAT
+from bayescale.inference.diagnostics import MAX_DRIFT, MAX_K_HAT, MAX_MEMORY, MAX_RHAT
 from bayescale.priorconflicts import prior_conflicts
 from bayescale.publishedfits import published_fits_of
 from bayescale.replicates import lack_of_fit
@@ -36,6 +36,7 @@ _SCALES = {
 _DIAGNOSTICS = {
     "k_hat": f"k-hat of the importance weights (below {MAX_K_HAT} passes)",
     "memory": f"largest rank correlation of a parameter with its chain's start (below {MAX_MEMORY} passes)",
+    "drift": f"standard errors by which chains' means or spreads still moved (below {MAX_DRIFT:g} passes)",
     "latent_variance": "relative variance of the weights that integrate the misfit out",
     "max_rhat": f"largest R-hat (below {MAX_RHAT} passes)",
     "worst_rhat": "whose R-hat that is",

@@ -70,7 +70,7 @@ def timed(table: bs.RunTable, discrepancy: bool) -> tuple[list[bs.Fit], dict[str
     if peer:
         row["vpnls s"] = float(np.median(peer[1:]))
     row["stand"] = sum(f.diagnostics.passed for f in fits[1:])
-    for name in ("k_hat", "memory", "min_ess", "latent_variance"):
+    for name in ("k_hat", "memory", "drift", "min_ess", "latent_variance"):
         if known := [v for f in fits[1:] if (v := getattr(f.diagnostics, name)) is not None]:
             row[name] = float(np.median(known))
     return fits[1:], row
