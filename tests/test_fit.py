@@ -506,7 +506,7 @@ def test_failed_diagnostics_mark_every_output():
         ({"k_hat": 0.1}, {"k_hat": np.nan}, "k-hat"),
         ({"memory": 0.299}, {"memory": 0.3}, "a correlation of 0.30 is left, not below 0.3"),
         ({"memory": 0.1}, {"memory": np.nan}, "chains have not forgotten"),
-        ({"drift": 2.99}, {"drift": 3.0}, "moved by 3.0 standard errors, not below 3"),
+        ({"drift": 0.099}, {"drift": 0.1}, "moved by 0.10 sd beyond its error, not below 0.1"),
         ({"max_rhat": 1.009}, {"max_rhat": 1.01, "worst_rhat": "E"}, "R-hat of E is 1.010, not below 1.01"),
         ({"min_ess": 201}, {"min_ess": 200}, "effective sample size is 200, not above 200"),
         ({"method": "nuts", "min_ess": 401}, {"method": "nuts", "min_ess": 400}, "is 400, not above 400"),

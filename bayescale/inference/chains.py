@@ -23,7 +23,7 @@ from bayescale.errors import FitError
 from bayescale.inference.basis import Basis
 from bayescale.inference.bridge import bridge
 from bayescale.inference.conditional import Conditional
-from bayescale.inference.diagnostics import MAX_DRIFT, MAX_MEMORY
+from bayescale.inference.diagnostics import MAX_MEMORY
 from bayescale.inference.evidence import Evidence
 from bayescale.inference.latent import LatentNormals
 from bayescale.inference.proposal import Mixture, StudentT
@@ -32,9 +32,10 @@ from bayescale.model.noise import total_log_density
 
 # Chains, all swept together.
 CHAINS = 360
-# Sweeps between looks at what is remembered, and the most looks. Once it is little enough to pass, as many
-# sweeps again leave its square, as good as nothing; nor may means or spreads still move.
-_BETWEEN, _MOST_LOOKS = 4, 150
+# Sweeps between looks at what is remembered, and the fewest and most looks. Once it is little enough to pass,
+# as many sweeps again leave its square, as good as nothing; nor may means or spreads drift, by more sds than
+# this, which takes some looks to see.
+_BETWEEN, _FEWEST_LOOKS, _MOST_LOOKS, _STILL = 4, 8, 200, 0.02
 # Looks that it takes, with all that follows, and seconds that are worth a word.
 _TYPICAL, _LONG = 8, 20.0
 # Steps of the noise's scales given residuals, which cost little, and their sizes in logs, times these.
@@ -57,9 +58,9 @@ class Moved(NamedTuple):
 
     `z` has shape (draw, size), as `Model.with_plain_weights` has it; those of a chain follow each other.
     `memory` is the largest rank correlation of a parameter with where its chain started, `drift` by how many
-    standard errors a mean or spread moved between the second quarter of sweeps and later, at most, `ess` the
-    smallest number of independent draws that they are worth for a parameter's mean. Where no bridge holds,
-    there is no evidence.
+    sds a mean or spread moved, beyond three standard errors, from the earlier to the later half of sweeps,
+    `ess` the smallest number of independent draws that they are worth for a parameter's mean. Where no bridge
+    holds, there is no evidence.
     """
 
     z: np.ndarray
@@ -101,7 +102,8 @@ def move_on(
         if look == 1 and taken > _LONG:
             progress(f"the misfit is far from Gaussian: moving draws on by chains, some {taken:.0f} s ...")
         drift = _drift(moments)
-        if max(memories[look // 2 - 1], memories[-1]) < MAX_MEMORY and drift < MAX_DRIFT:
+        forgotten = max(memories[look // 2 - 1], memories[-1]) < MAX_MEMORY
+        if look >= _FEWEST_LOOKS and forgotten and drift < _STILL:
             break
     kept, precision = chains.draw(max(math.ceil(draws / (_REPEATS * len(z))), _BRIDGED))
     evidence = _evidence(latent, kept, precision, rng)
@@ -126,17 +128,18 @@ def _memory(start: np.ndarray, now: np.ndarray) -> float:
 
 
 def _drift(moments: list[np.ndarray]) -> float:
-    """Return by how many standard errors means or spreads moved from the second quarter of looks to later.
+    """Return by how many sds a mean or spread moved from the earlier half of looks to the later, at most.
 
-    Where chains find a mode that they did not start in, they remember little, and still move there.
+    That is, beyond three standard errors, the first eighth left out. Where chains find a mode that they did
+    not start in, they remember little, and still move there.
     """
     count = len(moments)
-    before, after = moments[count // 4 : count // 2], moments[count // 2 :]
+    before, after = moments[count // 8 : count // 2], moments[count // 2 :]
     if not before:
         return math.inf
     moved = np.mean(after, axis=0) - np.mean(before, axis=0)
-    errors = np.maximum(moved.std(axis=0) / math.sqrt(len(moved)), np.finfo(float).tiny)
-    return float(np.max(np.abs(moved.mean(axis=0)) / errors))
+    beyond = np.abs(moved.mean(axis=0)) - 3 * moved.std(axis=0) / math.sqrt(len(moved))
+    return max(0.0, float(np.max(beyond / np.maximum(after[-1].std(axis=0), np.finfo(float).tiny))))
 
 
 def _mixture(points: np.ndarray, rng: np.random.Generator) -> Mixture:

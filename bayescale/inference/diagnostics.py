@@ -14,8 +14,8 @@ MIN_ESS = 400.0
 # Draws of importance sampling are independent: fewer of them do.
 MIN_ESS_FAST = 200.0
 MAX_K_HAT = 0.7
-# Chains of the fast path go on until they remember less, and drift less.
-MAX_MEMORY, MAX_DRIFT = 0.3, 3.0
+# Chains of the fast path go on until they remember less, and drift far less.
+MAX_MEMORY, MAX_DRIFT = 0.3, 0.1
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Diagnostics:
         Largest rank correlation of a parameter with where its chain started; of the fast path, where chains
         moved its draws on.
     drift : float or None
-        By how many standard errors a parameter's mean or spread over those chains still moved, at most.
+        By how many sds a parameter's mean or spread over those chains still moved, at most, beyond three
+        standard errors.
     latent_variance : float or None
         Relative variance of the importance weights that integrate discrepancy and offsets out; of the fast
         path, which moves its draws on where it is large.
@@ -75,8 +76,8 @@ class Diagnostics:
             )
         if self.drift is not None and not self.drift < MAX_DRIFT:
             reasons.append(
-                f"chains still drift: a mean or spread moved by {self.drift:.1f} standard errors, "
-                f"not below {MAX_DRIFT:g}"
+                f"chains still drift: a mean or spread moved by {self.drift:.2f} sd beyond its error, "
+                f"not below {MAX_DRIFT}"
             )
         if self.max_rhat is not None and not self.max_rhat < MAX_RHAT:
             reasons.append(f"R-hat of {self.worst_rhat} is {self.max_rhat:.3f}, not below {MAX_RHAT}")

@@ -36,7 +36,7 @@ _SCALES = {
 _DIAGNOSTICS = {
     "k_hat": f"k-hat of the importance weights (below {MAX_K_HAT} passes)",
     "memory": f"largest rank correlation of a parameter with its chain's start (below {MAX_MEMORY} passes)",
-    "drift": f"standard errors by which chains' means or spreads still moved (below {MAX_DRIFT:g} passes)",
+    "drift": f"sds by which chains' means or spreads still moved, beyond errors (below {MAX_DRIFT} passes)",
     "latent_variance": "relative variance of the weights that integrate the misfit out",
     "max_rhat": f"largest R-hat (below {MAX_RHAT} passes)",
     "worst_rhat": "whose R-hat that is",
