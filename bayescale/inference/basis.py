@@ -106,8 +106,8 @@ class Basis:
 
     def take(self, chosen: np.ndarray, other: "Basis") -> None:
         """Take another's bases of the groups that are chosen, in place of these."""
-        for made in ("_products", "squares"):
-            self.__dict__.pop(made, None)
+        for made_of_these in ("_products", "squares"):
+            self.__dict__.pop(made_of_these, None)
         self.basis[chosen] = other.basis[chosen]
         if self._combinations is not None and other._combinations is not None:
             self._combinations[chosen] = other._combinations[chosen]

@@ -37,7 +37,7 @@ CHAINS = 360
 # this, which takes some looks to see.
 _BETWEEN, _FEWEST_LOOKS, _MOST_LOOKS, _STILL = 4, 8, 200, 0.02
 # Looks that it takes, with all that follows, and seconds that are worth a word.
-_TYPICAL, _LONG = 8, 20.0
+_TYPICAL, _LONG = 16, 20.0
 # Steps of the noise's scales given residuals, which cost little, and their sizes in logs, times these.
 _NOISE_STEPS, _NOISE_SIZES = 8, {"noise_sd": 0.3, "noise_df": 0.8}
 _LENGTHS = np.array([0.3, 1.0])

@@ -5,8 +5,8 @@ the mixture of all proposals (Cornuet et al. 2012, arXiv:0907.1254). Then comes 
 proposal knows nothing of its draws, so that the evidence is unbiased (with all rounds counted it came out
 .1 nat low). Discrepancy weights and group offsets are integrated out at every draw
 (`bayescale.inference.latent`); where their posterior is far from Gaussian, or weights fail, chains move the
-draws on (`bayescale.inference.chains`). k-hat and the effective sample size, or what chains remember, decide
-whether the draws stand. Nothing here imports PyMC.
+draws on (`bayescale.inference.chains`). k-hat and the effective sample size, or what chains remember and
+whether they drift, decide whether the draws stand. Nothing here imports PyMC.
 """
 
 import math
@@ -47,7 +47,7 @@ _LAST_ROUNDS, _LAST_ROUNDS_ALONE = 2 * (8004,), 6 * (8004,)
 _ENOUGH = 350.0
 # Of the share that the moved proposal promises this is left once latents are estimated.
 _KEPT_PROMISE = 0.75
-# Where the weights that integrate the latents out vary more than this, chains move the draws on: above .12
+# Where the weights that integrate the latents out vary more than this, chains move the draws on: from .12 on
 # some tables had their noise .4 sd off and evidence half a nat, below no more than chance makes.
 _ROUGH = 0.1
 # Of their draws this share comes from the proposal spread wider: it halves the fits whose k-hat fails.
