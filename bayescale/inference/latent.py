@@ -170,7 +170,7 @@ class LatentNormals:
         u = np.empty_like(theta)
         for groups in self._blocks(theta):
             block = groups.ravel()
-            u[block], _ = self.standard.from_theta(theta[block], self.basis(theta, groups))
+            u[block] = self.standard.from_theta(theta[block], self.basis(theta, groups))
         return u
 
     def unconstrained(self, u: np.ndarray, latents: np.ndarray) -> np.ndarray:

@@ -104,12 +104,10 @@ class LawStandard:
         effects, seen = (e[:, None] for e in self._effects(basis.whole))
         squares = basis.squares[:, None]
         if self.model.group is not None:
-            mixed = (basis.whole.mT @ (self.slope[:, None] * self.members))[
-                :, None
-            ]  # (basis, 1, weight, group)
-            taken = mixed * basis.by_group(shares)[:, :, None]
+            mixed = basis.whole.mT @ (self.slope[:, None] * self.members)  # (basis, weight, group)
+            taken = mixed[:, None] * basis.by_group(shares)[:, :, None]
             effects, seen = effects - taken @ self.sums, seen - taken @ self.residual_sums
-            squares = squares - taken @ mixed.mT
+            squares = squares - taken @ mixed[:, None].mT
         one = np.eye(basis.whole.shape[-1])
         inner = one + ratio[..., None] * squares  # (basis, member, weight, weight)
         inner[~np.isfinite(inner).all(axis=(2, 3))] = one
@@ -136,14 +134,10 @@ class LawStandard:
         theta, (root, mean) = u.copy(), self._given(u, basis)
         law = slice(len(self.at))
         theta[:, law] = mean + solve(root.mT, u[:, law, None])[..., 0]
-        return theta, _log_jacobian(root)
+        return theta, -np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
 
-    def from_theta(self, theta: np.ndarray, basis: Basis) -> tuple[np.ndarray, np.ndarray]:
-        """Return points u, shape (point, size), and log |d theta / d u|: the inverse of `to_theta`."""
+    def from_theta(self, theta: np.ndarray, basis: Basis) -> np.ndarray:
+        """Return points u, shape (point, size): the inverse of `to_theta`."""
         u, (root, mean), law = theta.copy(), self._given(theta, basis), slice(len(self.at))
         u[:, law] = (root.mT @ (theta[:, law] - mean)[..., None])[..., 0]
-        return u, _log_jacobian(root)
-
-
-def _log_jacobian(root: np.ndarray) -> np.ndarray:
-    return -np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
+        return u
