@@ -1,6 +1,7 @@
 """The fast path draws from the same posterior as NUTS, finds its evidence, and knows when it does not."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import bayescale as bs
 from bayescale.inference.basis import Basis, SeenBasis, basis_at
 from bayescale.inference.conditional import _Blocks
 from bayescale.inference.fast import (
+    _believed,
     _Counted,
     _effective,
     _Rounds,
@@ -196,8 +198,8 @@ def test_draws_of_all_rounds_are_weighted_by_the_mixture_that_they_came_from():
     np.testing.assert_allclose(rounds.weighted()[1], 1 / 400, rtol=1e-6)
 
 
-class Moved:
-    """A proposal that stays what it is, and the rounds that moved it."""
+class Proposal:
+    """One that stays what it is, and the rounds that moved it."""
 
     rng = np.random.default_rng(0)
 
@@ -211,36 +213,62 @@ class Moved:
         return self
 
 
-def counted(monkeypatch, rounds, latent):
-    """Which of some rounds count, each given as log weights and the variance of its latents' integrals."""
-    left = iter(enumerate(rounds))
+class Latent:
+    """What turns points into where chains start."""
+
+    def unconstrained(self, points, _):
+        return points
+
+
+def believed(monkeypatch, rounds, *, latent=None, stay=(), moved=()):
+    """Which of some rounds count, and what chains find; all that is given is made use of.
+
+    Rounds are given as log weights and the variance of the latents' integrals; then whether chains that start
+    at what counts stay there, and the draws of those that move on.
+    """
+    left, stay, moved = iter(enumerate(rounds)), iter(stay), iter(moved)
 
     def next_round(*_):
         number, (log_weights, variance) = next(left)
         size = len(log_weights)
         integrals = Integrals(log_weights, np.empty((size, 0)), np.full(size, variance))
-        return _Counted(np.full((size, 1), number), integrals, log_weights)
+        return _Counted(np.full((size, 1), number), integrals, log_weights, np.zeros(size))
 
-    monkeypatch.setattr("bayescale.inference.fast._counted_round", next_round)
-    moved = Moved()
-    found = _rounds_that_count(moved, moved, [1000] * len(rounds), None, latent)
-    assert next(left, None) is None or not found.smooth
-    return np.unique(found.points).tolist()
+    for name, found in (
+        ("_counted_round", next_round),
+        ("stay", lambda *_: next(stay)),
+        ("move_on", lambda *_, **__: next(moved)),
+    ):
+        monkeypatch.setattr(f"bayescale.inference.fast.{name}", found)
+    proposal = Proposal()
+    counted = _rounds_that_count(proposal, proposal, [1000] * len(rounds), None, latent)
+    drawn, chains = _believed(latent, counted, 100, proposal.rng, print)
+    assert [next(rest, None) for rest in (left, stay, moved)] == [None, None, None]
+    return np.unique(drawn.points).tolist(), chains
 
 
-def test_a_round_counts_with_the_next_or_not_at_all_by_its_k_hat(monkeypatch):
+def test_rounds_count_until_their_weights_stand_and_chains_stay(monkeypatch):
     rng = np.random.default_rng(0)
-    good, few = rng.standard_normal(1000), 1.4 * rng.standard_normal(1000)
+    good, few = 0.3 * rng.standard_normal(1000), 1.4 * rng.standard_normal(1000)
     heavy = 3 * rng.standard_exponential(1000)
     assert _effective(np.exp(few) / np.exp(few).sum()) < 350
     assert smoothed_weights(few)[1] < 0.7 < smoothed_weights(heavy)[1]
-    good *= 0.3
-    assert counted(monkeypatch, [(good, 0.0)], None) == [0]
-    assert counted(monkeypatch, [(few, 0.0), (good, 0.0)], None) == [0, 1]
-    assert counted(monkeypatch, [(heavy, 0.0), (good, 0.0)], None) == [1]
-    # Where latents are far from Gaussian, chains take over from the first.
-    assert counted(monkeypatch, [(few, 1.0), (good, 1.0)], "latent") == [0]
-    assert counted(monkeypatch, [(heavy, 1.0), (good, 1.0)], "latent") == [0]
+    # A round counts with the next or, by its k-hat, not at all.
+    assert believed(monkeypatch, [(good, 0.0)]) == ([0], None)
+    assert believed(monkeypatch, [(few, 0.0), (good, 0.0)]) == ([0, 1], None)
+    assert believed(monkeypatch, [(heavy, 0.0), (good, 0.0)]) == ([1], None)
+    on = partial(believed, monkeypatch, latent=Latent())
+    assert on([(good, 0.0)]) == ([0], None)
+    # Where latents are somewhat far from Gaussian, chains have to stay; where far, they take over at once,
+    assert on([(good, 0.2)], stay=[True]) == ([0], None)
+    assert on([(good, 0.2), (good, 0.2)], stay=[False, True]) == ([0, 1], None)
+    assert on([(few, 1.0)], moved=["draws"]) == ([0], "draws")
+    assert on([(heavy, 1.0)], moved=["draws"]) == ([0], "draws")
+    # unless they are stuck: then more points count. Chains are the last resort, too.
+    assert on([(heavy, 1.0), (good, 1.0)], moved=[None]) == ([1], None)
+    assert on([(heavy, 1.0), (heavy, 1.0)], moved=[None]) == ([1], None)
+    assert on([(heavy, 0.0), (heavy, 0.0)], moved=["draws"]) == ([1], "draws")
+    assert on([(good, 0.2)], stay=[False], moved=["draws"]) == ([0], "draws")
 
 
 def test_fast_draws_of_the_law_alone_agree_with_nuts():
@@ -269,6 +297,19 @@ def test_fast_evidence_agrees_with_itself_across_seeds():
     for evidence in found:
         assert evidence.error < 0.03
         assert abs(evidence.log - found[0].log) < 4 * np.hypot(evidence.error, found[0].error)
+
+
+def test_no_explanation_of_the_cheaper_chinchilla_runs_is_missed():
+    """A large discrepancy has half of the mass, and exponents four times as uncertain as a small one that
+    changes fast: of climbs from middles of priors none ends there."""
+    table = bs.load("chinchilla")
+    compute = table.column("compute")
+    cheap = table.where(compute <= compute.max() / 30)
+    fits = [bs.fit(cheap, method="fast", seed=seed) for seed in range(1, 4)]
+    for fitted in fits:
+        assert fitted.diagnostics.passed
+        assert fitted.evidence.log == pytest.approx(690.0, abs=4 * fitted.evidence.error)
+        assert np.log(fitted.parameters["alpha"]).std() == pytest.approx(0.19, rel=0.2)
 
 
 def test_two_modes_are_both_drawn():

@@ -27,7 +27,6 @@ from bayescale.inference.diagnostics import MAX_MEMORY
 from bayescale.inference.evidence import Evidence
 from bayescale.inference.latent import LatentNormals
 from bayescale.inference.proposal import Mixture, StudentT
-from bayescale.model.model import Model
 from bayescale.model.noise import total_log_density
 
 # Chains, all swept together.
@@ -36,6 +35,10 @@ CHAINS = 360
 # as many sweeps again leave its square, as good as nothing; nor may means or spreads drift, by more sds than
 # this, which takes some looks to see.
 _BETWEEN, _FEWEST_LOOKS, _MOST_LOOKS, _STILL = 4, 8, 200, 0.02
+# Looks after which chains that still remember, where others have forgotten, will not cross between modes.
+_PATIENCE = 24
+# Looks after which chains have left draws that missed half of the mass, and by how many sds at least.
+_LOOKS_TO_LEAVE, _LEFT = 3, 0.05
 # Looks that it takes, with all that follows, and seconds that are worth a word.
 _TYPICAL, _LONG = 16, 20.0
 # Steps of the noise's scales given residuals, which cost little, and their sizes in logs, times these.
@@ -76,8 +79,13 @@ def move_on(
     draws: int,
     rng: np.random.Generator,
     progress: Callable[[str], None],
-) -> Moved:
+    *,
+    patient: bool = True,
+) -> Moved | None:
     """Move draws on until they have forgotten where they were.
+
+    Chains do not cross between modes far apart: how likely each of them is only where chains start says.
+    Unless `patient`, None where they neither forget that nor leave.
 
     Parameters
     ----------
@@ -91,12 +99,15 @@ def move_on(
         Of all that is drawn.
     progress : callable
         Told where it takes long.
+    patient : bool
+        Whether to go on where chains seem not to forget.
     """
     chains, first = _Chains(latent, z, rng), z[:, : latent.size]
     memories, moments = list[float](), list[np.ndarray]()
     started = time.perf_counter()
     for look in range(1, _MOST_LOOKS + 1):
         moments.append(chains.learn_and_sweep(_BETWEEN))
+        chains.move_far()
         memories.append(_memory(first, chains.theta))
         taken = _TYPICAL * (time.perf_counter() - started)
         if look == 1 and taken > _LONG:
@@ -105,11 +116,25 @@ def move_on(
         forgotten = max(memories[look // 2 - 1], memories[-1]) < MAX_MEMORY
         if look >= _FEWEST_LOOKS and forgotten and drift < _STILL:
             break
+        if not patient and look >= _PATIENCE and not forgotten and drift < _STILL:
+            return None
     kept, precision = chains.draw(max(math.ceil(draws / (_REPEATS * len(z))), _BRIDGED))
     evidence = _evidence(latent, kept, precision, rng)
     ess = min(worth(kept[..., i]) for i in range(latent.size))
     shown = np.linspace(0, kept[..., 0].size - 1, draws).round().astype(int)
     return Moved(kept.reshape(-1, kept.shape[-1])[shown], evidence, memories[-1], drift, ess)
+
+
+def stay(latent: LatentNormals, z: np.ndarray, rng: np.random.Generator) -> bool:
+    """Tell whether chains that start at draws of the posterior, (CHAINS, size), stay where these are.
+
+    Where importance has missed some of the mass, by luck with good weights, they are soon on their way there.
+    """
+    chains = _Chains(latent, z, rng)
+    before = chains.moments()
+    for _ in range(_LOOKS_TO_LEAVE):
+        after = chains.learn_and_sweep(_BETWEEN)
+    return _moved(before, after, after) < _LEFT
 
 
 def worth(values: np.ndarray) -> float:
@@ -128,18 +153,25 @@ def _memory(start: np.ndarray, now: np.ndarray) -> float:
 
 
 def _drift(moments: list[np.ndarray]) -> float:
-    """Return by how many sds a mean or spread moved from the earlier half of looks to the later, at most.
+    """Return by how many sds a mean or spread moved from the second quarter of looks to the later half.
 
-    That is, beyond three standard errors, the first eighth left out. Where chains find a mode that they did
-    not start in, they remember little, and still move there.
+    Where chains find a mode that they did not start in, they remember little, and still move there.
     """
     count = len(moments)
-    before, after = moments[count // 8 : count // 2], moments[count // 2 :]
+    before, after = moments[count // 4 : count // 2], moments[count // 2 :]
     if not before:
         return math.inf
-    moved = np.mean(after, axis=0) - np.mean(before, axis=0)
+    return _moved(np.mean(before, axis=0), np.mean(after, axis=0), moments[-1])
+
+
+def _moved(before: np.ndarray, after: np.ndarray, now: np.ndarray) -> float:
+    """Return by how many sds a mean of moments moved, at most, beyond three standard errors.
+
+    All have shape (chain, moment); sds are those of moments now.
+    """
+    moved = after - before
     beyond = np.abs(moved.mean(axis=0)) - 3 * moved.std(axis=0) / math.sqrt(len(moved))
-    return max(0.0, float(np.max(beyond / np.maximum(after[-1].std(axis=0), np.finfo(float).tiny))))
+    return max(0.0, float(np.max(beyond / np.maximum(now.std(axis=0), np.finfo(float).tiny))))
 
 
 def _mixture(points: np.ndarray, rng: np.random.Generator) -> Mixture:
@@ -164,25 +196,36 @@ class _Chains:
         self.noise_sizes = {name: size for name, size in _NOISE_SIZES.items() if name in layout}
         self.noise_axes = [layout[name].start for name in self.noise_sizes]
         # Precisions are drawn given the degrees of freedom, which moves given precisions therefore keep.
-        self.moving_axes = np.delete(np.arange(latent.size), self.noise_axes[1:])
+        self.all_axes = np.arange(latent.size)
+        self.moving_axes = np.delete(self.all_axes, self.noise_axes[1:])
+        self.known_squares = latent.known_squares
 
     def learn_and_sweep(self, count: int) -> np.ndarray:
         """Fit a proposal to all chains, sweep so many times, and return mean moments of each.
 
         They have shape (chain, 2 size): coordinates, then squares of how far these are from the first mean.
         """
-        self.proposal = _mixture(self.theta, self.rng).widened(*_WIDE).of(self.moving_axes)
+        self.proposal = _mixture(self.theta, self.rng).widened(*_WIDE)
         moments = np.zeros((len(self.theta), 2 * self.theta.shape[1]))
         for _ in range(count):
             self.sweep()
-            moments += np.concatenate([self.theta, (self.theta - self.first_mean) ** 2], axis=1) / count
+            moments += self.moments() / count
         return moments
+
+    def moments(self) -> np.ndarray:
+        """Return those of where chains are."""
+        return np.concatenate([self.theta, (self.theta - self.first_mean) ** 2], axis=1)
 
     def sweep(self) -> None:
         """Sweep once; until a proposal is fitted anew, this leaves the posterior as it is."""
         with np.errstate(all="ignore"):
             self.precision = self._draw_noise()
             self._move(self.precision)
+
+    def move_far(self) -> None:
+        """Move once more with precisions integrated out, which leaves the posterior as it is, too."""
+        with np.errstate(all="ignore"):
+            self._move(None)
 
     def draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return so many draws of each chain, (chain, draw, size), and the mean precision of each run."""
@@ -221,13 +264,19 @@ class _Chains:
         likelihood = total_log_density(residual, model.noise_variance(theta), model.noise_df(theta))
         return likelihood + model.scales_log_prior(theta, self.noise_sizes)
 
-    def _move(self, precision: np.ndarray) -> None:
-        """Draw the latents afresh, then law and scales with them, given the precision of each run."""
-        theta, log_ratio = self._proposed()
+    def _move(self, precision: np.ndarray | None) -> None:
+        """Draw the latents afresh, then law and scales with them, given the precision of each run.
+
+        Without precisions, integrated over them: that takes twice as long, and leads further.
+        """
+        theta, log_ratio = self._proposed(self.all_axes if precision is None else self.moving_axes)
 
         def given(theta: np.ndarray, basis: Basis | None, rng: np.random.Generator) -> _Given:
             with np.errstate(all="ignore"):  # a thread has its own
-                return _Given(self.model, theta, basis or self.basis_at(theta), precision, rng)
+                conditional = Conditional(
+                    self.model, theta, basis or self.basis_at(theta), self.known_squares
+                )
+                return _Given(conditional, precision, rng)
 
         here, there = self.on_blocks(given, (self.theta, theta), (self.basis, None), self.rngs)
         log_p = here.log_density(self.latents)
@@ -237,31 +286,27 @@ class _Chains:
         self.theta[taken], self.latents[taken] = theta[taken], there.drawn[taken]
         self.basis.take(taken, there.conditional.basis)
 
-    def _proposed(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return points with chains' degrees of freedom and all else new, and log density ratios."""
-        theta = self.theta.copy()
-        theta[:, self.moving_axes] = self.proposal.sample(len(theta), self.rng, [])
-        log_q = [self.proposal.logpdf(points[:, self.moving_axes]) for points in (self.theta, theta)]
+    def _proposed(self, axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return points that are new on some axes, and log density ratios."""
+        theta, proposal = self.theta.copy(), self.proposal.of(axes)
+        theta[:, axes] = proposal.sample(len(theta), self.rng, [])
+        log_q = [proposal.logpdf(points[:, axes]) for points in (self.theta, theta)]
         return theta, log_q[0] - log_q[1]
 
 
 class _Given:
-    """Points given the precision of each run, and the Gaussian that their latents all but have, with a draw.
+    """Points, maybe given the precision of each run, and a Gaussian near that of their latents, with a draw.
 
     `log_p`, shape (point,), is the log density of points and the draw over that of the Gaussian, minus
     infinity for NaN.
     """
 
     def __init__(
-        self,
-        model: Model,
-        theta: np.ndarray,
-        basis: Basis,
-        precision: np.ndarray,
-        rng: np.random.Generator,
+        self, conditional: Conditional, precision: np.ndarray | None, rng: np.random.Generator
     ) -> None:
-        self.conditional = Conditional(model, theta, basis, None).given(precision)
-        self.gaussian = self.conditional.gaussian(rng)
+        self.conditional = conditional if precision is None else conditional.given(precision)
+        about = conditional.about_mode if precision is None else self.conditional.gaussian
+        self.gaussian = about(rng)
         self.drawn = self.gaussian.draw
         log_p = self._over(self.drawn, self.gaussian.log_q)
         self.log_p = np.where(np.isfinite(log_p), log_p, -np.inf)

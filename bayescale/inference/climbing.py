@@ -44,7 +44,13 @@ class Mode:
     log_mass: float
 
 
-def climb(log_density: LogDensity, starts: np.ndarray, inverse: np.ndarray, step: float = 1e-3) -> list[Mode]:
+def climb(
+    log_density: LogDensity,
+    starts: np.ndarray,
+    inverse: np.ndarray,
+    step: float = 1e-3,
+    known: Sequence[Mode] = (),
+) -> list[Mode]:
     """Climb from each start to a mode; return the distinct ones, the one with most mass first.
 
     Parameters
@@ -57,11 +63,14 @@ def climb(log_density: LogDensity, starts: np.ndarray, inverse: np.ndarray, step
         A first idea of the inverse curvature.
     step : float
         Of the finite differences that give the curvature at a mode.
+    known : sequence of Mode
+        Found before; they are returned too.
     """
     points, heights = _bfgs(log_density, starts, inverse)
-    found: list[tuple[Mode, bool]] = []
+    found = [(mode, True) for mode in known]
+    highest = max([*heights, *(mode.log_density for mode in known)], default=-np.inf)
     for at in np.argsort(-heights):
-        if found and heights[at] < found[0][0].log_density - _HOPELESS:
+        if heights[at] < highest - _HOPELESS:
             break
         if _is_new(points[at], found):
             mode, is_maximum = _arrived(log_density, points[at], step)

@@ -11,7 +11,7 @@ whether they drift, decide whether the draws stand. Nothing here imports PyMC.
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayescale.inference.chains import CHAINS, Moved, move_on
+from bayescale.inference.chains import CHAINS, Moved, move_on, stay
 from bayescale.inference.climbing import MIN_SHARE, LogDensity, Mode, climb, shares
 from bayescale.inference.diagnostics import MAX_K_HAT
 from bayescale.inference.evidence import Evidence
 from bayescale.inference.latent import Integrals, LatentNormals
-from bayescale.inference.modes import find_modes, no_mode
+from bayescale.inference.modes import far_apart, find_modes, no_mode
 from bayescale.inference.pareto import smoothed_weights
 from bayescale.inference.proposal import Mixture, StudentT
-from bayescale.model.model import Model
+from bayescale.model.model import SHAPE_SCALES, Model
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -47,20 +47,20 @@ _LAST_ROUNDS, _LAST_ROUNDS_ALONE = 2 * (8004,), 6 * (8004,)
 _ENOUGH = 350.0
 # Of the share that the moved proposal promises this is left once latents are estimated.
 _KEPT_PROMISE = 0.75
-# Where the weights that integrate the latents out vary more than this, chains move the draws on: from .12 on
-# some tables had their noise .4 sd off and evidence half a nat, below no more than chance makes.
-_ROUGH = 0.1
+# Where the weights that integrate the latents out vary more than this, chains move the draws on. From the
+# other on importance may have missed half of the mass, by luck with good weights: chains that start at its
+# draws tell, since they do not stay there.
+_ROUGH, _SUSPECT = 0.3, 0.08
 # Of their draws this share comes from the proposal spread wider: it halves the fits whose k-hat fails.
 _WIDE_SHARE, _WIDE_FACTOR = 0.2, 3.0
 # Of the proposal of the round that counts, with latents: that posterior is skewed, one Student-t is not.
 _COMPONENTS = 3
 
 # Tables often have several explanations: a good law with noise, a poor one with a large discrepancy, a
-# discrepancy that changes fast. Climbs start from the middles of priors, and from so many times these.
-_ELSEWHERE: tuple[dict[str, float], ...] = (
-    {"discrepancy_sd": 3.0, "discrepancy_length": 0.6},
-    {"discrepancy_length": 0.2, "discrepancy_stretch": 3.0},
-)
+# discrepancy that changes fast. Climbs start from the middles of priors, and so many times these; then, all
+# else as at the best mode so far, from so many of the best of so many draws of the discrepancy's scales.
+_FAST_CHANGING = {"discrepancy_length": 0.2, "discrepancy_stretch": 3.0}
+_STARTS, _BEST, _DRAWN = 2, 12, 60
 # Where the law alone has so many nats less mass than the law with a discrepancy, no climb is made at
 # discrepancies too small to matter.
 _RIVAL = 8.0
@@ -84,7 +84,7 @@ class FastDraws:
         Of draws that they did, `bayescale.inference.chains.Moved`.
     latent_variance : float
         Relative variance of the importance weights that integrate the latents out, on average over draws by
-        importance.
+        importance whose noise is smaller than average.
     seconds : dict
         Wall-clock seconds by stage.
     """
@@ -149,55 +149,72 @@ def _sample(
     if model.discrepancy is not None or model.group is not None:
         at = modes[0].point[model.layout["law_coordinates"]]
         latent = LatentNormals(model, at, on_blocks)
-        modes = _modes_with_latents(model, latent, modes)
+        modes = _modes_with_latents(model, latent, modes, rng)
     found = time.perf_counter()
-    drawn = _importance_sample(latent, model, modes, rng)
-    seconds = {"modes": found - started}
-    if latent is None or (drawn.stands and drawn.smooth):
-        z, evidence = drawn.resampled(latent, draws, rng), drawn.evidence
-        seconds["sample"] = time.perf_counter() - found
-        return FastDraws(z, evidence, drawn.ess, drawn.k_hat, None, None, drawn.latent_variance, seconds)
-    z, bridged, memory, drift, ess = drawn.moved_on(latent, draws, rng, progress)
-    evidence = bridged or replace(drawn.evidence, error=math.inf)
-    seconds["sample"] = time.perf_counter() - found
-    return FastDraws(z, evidence, ess, None, memory, drift, drawn.latent_variance, seconds)
+    counted = _importance_sample(latent, model, modes, rng)
+    drawn, moved = _believed(latent, counted, draws, rng, progress)
+    seconds = {"modes": found - started, "sample": time.perf_counter() - found}
+    if moved is None:
+        z = drawn.resampled(latent, draws, rng)
+        return FastDraws(
+            z, drawn.evidence, drawn.ess, drawn.k_hat, None, None, drawn.latent_variance, seconds
+        )
+    evidence = moved.evidence or replace(drawn.evidence, error=math.inf)
+    return FastDraws(
+        moved.z, evidence, moved.ess, None, moved.memory, moved.drift, drawn.latent_variance, seconds
+    )
 
 
-def _modes_with_latents(model: Model, latent: LatentNormals, modes: list[Mode]) -> list[Mode]:
+def _modes_with_latents(
+    model: Model, latent: LatentNormals, modes: list[Mode], rng: np.random.Generator
+) -> list[Mode]:
     """Climb on from the bare law's modes, with latents integrated out by Laplace's approximation."""
-    bare = model.law_only()
-    kept = [m for m, share in zip(modes, shares(modes), strict=True) if share > MIN_SHARE]
+    density = partial(latent.log_marginal, smooth=True)
+    kept = [m.point for m, share in zip(modes, shares(modes), strict=True) if share > MIN_SHARE]
     spread = np.full(latent.size, 0.1)
     spread[model.layout["law_coordinates"]] = 1.0
-
-    def climbed(scales: list[dict[str, float]]) -> list[Mode]:
-        starts = np.empty((len(scales), len(kept), latent.size))
-        for name, block in model.layout.items():
-            if name in bare.layout:
-                starts[..., block] = [m.point[bare.layout[name]] for m in kept]
-            elif block.stop <= latent.size:
-                starts[..., block] = np.log([at[name] for at in scales])[:, None, None]
-        standardised = latent.standardised(starts.reshape(-1, latent.size))
-        return climb(partial(latent.log_marginal, smooth=True), standardised, np.diag(spread), step=1e-2)
-
-    misfits, hidden = _starting_scales(model)
-    found = climbed(misfits)
-    if hidden and (not found or modes[0].log_mass > found[0].log_mass - _RIVAL):
-        found = sorted(found + climbed(hidden), key=lambda m: -m.log_mass)
+    middles = {name: sorted(prior.middles()) for name, prior in model.scale_priors.items()}
+    middle = {name: of_prior[-1] for name, of_prior in middles.items()}
+    scales = [middle]
+    if model.discrepancy is not None:
+        scales.append({name: middle[name] * _FAST_CHANGING.get(name, 1.0) for name in middle})
+    starts = np.concatenate([_with_scales(latent, kept, at) for at in scales])
+    found = climb(density, starts, np.diag(spread), step=1e-2)
+    if found and model.discrepancy is not None:
+        latent.learn_outliers(found[0].point)
+        further = [_best_drawn(latent, found[0].point, rng)]
+        if modes[0].log_mass > found[0].log_mass - _RIVAL:
+            smaller = [middle | {"discrepancy_sd": sd} for sd in middles["discrepancy_sd"][:-1]]
+            further += [_with_scales(latent, kept, at) for at in smaller]
+        found = climb(density, np.concatenate(further), np.diag(spread), step=1e-2, known=found)
     if not found:
         raise no_mode(model)
     latent.learn_outliers(found[0].point)
     return found
 
 
-def _starting_scales(model: Model) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """Return scales to start from, and smaller discrepancies, where there is a mode if the law is right."""
-    middles = {name: sorted(prior.middles()) for name, prior in model.scale_priors.items()}
-    middle = {name: of_prior[-1] for name, of_prior in middles.items()}
-    if model.discrepancy is None:
-        return [middle], []
-    elsewhere = [{name: middle[name] * factors.get(name, 1.0) for name in middle} for factors in _ELSEWHERE]
-    return [middle, *elsewhere], [middle | {"discrepancy_sd": sd} for sd in middles["discrepancy_sd"][:-1]]
+def _with_scales(latent: LatentNormals, bare: list[np.ndarray], scales: Mapping[str, float]) -> np.ndarray:
+    """Return points u, (point, size), of points of the bare law with scales that it does not have."""
+    layout = latent.model.law_only().layout
+    theta = np.empty((len(bare), latent.size))
+    for name, block in latent.model.layout.items():
+        if name in layout:
+            theta[:, block] = [point[layout[name]] for point in bare]
+        elif block.stop <= latent.size:
+            theta[:, block] = np.log(scales[name])
+    return latent.standardised(theta)
+
+
+def _best_drawn(latent: LatentNormals, mode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the best, far from each other, of points u at a mode but for what shapes the discrepancy."""
+    model = latent.model
+    drawn = np.tile(mode, (_DRAWN, 1))
+    drawn[:, model.layout["law_coordinates"]] = 0.0  # where the law is best, given scales
+    for name in ("discrepancy_sd", *SHAPE_SCALES):
+        if name in model.layout:
+            drawn[:, model.layout[name].start] = np.log(model.scale_priors[name].sample(rng, _DRAWN))
+    best = drawn[np.argsort(-latent.log_marginal(drawn, smooth=True))[:_BEST]]
+    return far_apart(best, _STARTS, np.maximum(drawn.var(axis=0), np.finfo(float).tiny))
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +224,7 @@ class _Counted:
     points: np.ndarray
     integrals: Integrals
     log_weights: np.ndarray
+    log_noise: np.ndarray
 
     @cached_property
     def _smoothed(self) -> tuple[np.ndarray, float]:
@@ -233,18 +251,15 @@ class _Counted:
 
     @property
     def latent_variance(self) -> float:
-        """Relative variance of the weights that integrate the latents out."""
-        return float(self._weighed[1] @ self.integrals.relative_variance)
+        """Relative variance of the weights that integrate the latents out, where noise is small."""
+        weights = self._weighed[1]
+        weights = weights * (self.log_noise <= weights @ self.log_noise)
+        return float(weights @ self.integrals.relative_variance / weights.sum())
 
     @property
     def stands(self) -> bool:
-        """Whether the weights may be believed."""
+        """Whether the weights may be believed, if the latents' posterior is near enough to Gaussian."""
         return self.k_hat < MAX_K_HAT and self.ess > _ENOUGH
-
-    @property
-    def smooth(self) -> bool:
-        """Whether the latents' posterior is near enough to Gaussian."""
-        return not self.latent_variance > _ROUGH
 
     def and_also(self, other: "_Counted") -> "_Counted":
         """Return the points of both rounds: each is weighted by its own proposal, without bias."""
@@ -253,6 +268,7 @@ class _Counted:
             np.concatenate([self.points, other.points]),
             Integrals(*(np.concatenate(pair) for pair in both)),
             np.concatenate([self.log_weights, other.log_weights]),
+            np.concatenate([self.log_noise, other.log_noise]),
         )
 
     def resampled(self, latent: LatentNormals | None, draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -261,23 +277,45 @@ class _Counted:
         points, hidden = self.points[distinct], self.integrals.latents[distinct]
         return (points if latent is None else latent.unconstrained(points, hidden))[where]
 
-    def moved_on(
-        self,
-        latent: LatentNormals,
-        draws: int,
-        rng: np.random.Generator,
-        progress: Callable[[str], None],
-    ) -> Moved:
-        """Return draws of chains that start here."""
+    def starts(self, latent: LatentNormals, rng: np.random.Generator) -> np.ndarray:
+        """Return where chains start, points of `Model.with_plain_weights`."""
         chosen = _resample(_tempered(self._smoothed[0]), CHAINS, rng)
-        starts = latent.unconstrained(self.points[chosen], self.integrals.latents[chosen])
-        return move_on(latent, starts, draws, rng, progress)
+        return latent.unconstrained(self.points[chosen], self.integrals.latents[chosen])
+
+
+def _believed(
+    latent: LatentNormals | None,
+    counted: Iterable[_Counted],
+    draws: int,
+    rng: np.random.Generator,
+    progress: Callable[[str], None],
+) -> tuple[_Counted, Moved | None]:
+    """Return draws by importance and, if those are to be believed instead, of chains that start there.
+
+    More and more points count until their weights stand and, if need be, chains that start there stay. Where
+    latents are rough, chains take over at once, unless they are stuck.
+    """
+    stuck = False
+    for drawn in counted:
+        variance = drawn.latent_variance
+        if latent is not None and variance > _ROUGH and not stuck:
+            moved = move_on(latent, drawn.starts(latent, rng), draws, rng, progress, patient=False)
+            if moved is not None:
+                return drawn, moved
+            stuck = True
+        if drawn.stands and (
+            latent is None or stuck or variance < _SUSPECT or stay(latent, drawn.starts(latent, rng), rng)
+        ):
+            return drawn, None
+    if latent is None or stuck:
+        return drawn, None
+    return drawn, move_on(latent, drawn.starts(latent, rng), draws, rng, progress)
 
 
 def _importance_sample(
     latent: LatentNormals | None, model: Model, modes: list[Mode], rng: np.random.Generator
-) -> _Counted:
-    """Return the points that count.
+) -> Iterator[_Counted]:
+    """Return the points that count, after each of the rounds that do.
 
     The rounds that move the proposal take Laplace's approximation of what the latents contribute: it costs
     less than an estimate, and its error moves no weight of the rounds that count.
@@ -299,8 +337,8 @@ def _importance_sample(
 
 def _rounds_that_count(
     rounds: "_Rounds", proposal: Mixture, sizes: list[int], density: LogDensity, latent: LatentNormals | None
-) -> _Counted:
-    """Return the points of as many of the rounds of some sizes as it takes."""
+) -> Iterator[_Counted]:
+    """Return the points of rounds of some sizes, after each."""
     kept: _Counted | None = None
     for size in sizes:
         weighted = rounds.weighted()
@@ -309,14 +347,8 @@ def _rounds_that_count(
         else:
             proposal = proposal.split(*weighted, _COMPONENTS, rounds.rng)
         counted = _counted_round(rounds, proposal, size, density, latent)
-        if kept is not None and kept.k_hat < MAX_K_HAT:
-            counted = kept.and_also(counted)
-        kept = counted
-        # Where the latents are rough more of the same would not help.
-        if kept.stands or not kept.smooth:
-            break
-    assert kept is not None
-    return kept
+        kept = kept.and_also(counted) if kept is not None and kept.k_hat < MAX_K_HAT else counted
+        yield kept
 
 
 def _counted_round(
@@ -325,11 +357,12 @@ def _counted_round(
     safe = proposal.widened(_WIDE_SHARE, _WIDE_FACTOR)
     points = rounds.draw(safe, size)
     if latent is None:
-        found = Integrals(density(points), np.empty((size, 0)), np.zeros(size))
+        found, log_noise = Integrals(density(points), np.empty((size, 0)), np.zeros(size)), np.zeros(size)
     else:
         found = latent.integrate(points, rounds.rng)
+        log_noise = points[:, latent.model.layout["noise_sd"].start]
     rounds.add(found.log_estimate)
-    return _Counted(points, found, found.log_estimate - safe.logpdf(points))
+    return _Counted(points, found, found.log_estimate - safe.logpdf(points), log_noise)
 
 
 def _about(modes: list[Mode]) -> Mixture:

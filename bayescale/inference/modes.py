@@ -34,7 +34,7 @@ def find_modes(model: Model, *, seed: int = 0) -> list[Mode]:
     pool = pool[np.isfinite(pool).all(axis=1)]  # of wide priors some draws have an infinite loss
     spread = pool.var(axis=0)
     best = pool[np.argsort(-model.log_density(pool))[:best_of]]
-    chosen = _far_apart(best, starts, spread)
+    chosen = far_apart(best, starts, spread)
     found = climb(model.log_density, chosen, _expected_covariance(model, chosen, spread))
     if not found:
         raise no_mode(model)
@@ -95,7 +95,7 @@ def _linear_solution(
     return dict(zip(names, solved.T, strict=True))
 
 
-def _far_apart(points: np.ndarray, count: int, spread: np.ndarray) -> np.ndarray:
+def far_apart(points: np.ndarray, count: int, spread: np.ndarray) -> np.ndarray:
     """Choose the first point and then, one by one, the point farthest from those chosen."""
     chosen, nearest = [0], np.full(len(points), np.inf)
     while len(chosen) < count:
