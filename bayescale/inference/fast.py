@@ -4,30 +4,31 @@ Student-t proposals about the modes are moved to the weighted draws round by rou
 the mixture of all proposals (Cornuet et al. 2012, arXiv:0907.1254). Then comes the round that counts: its
 proposal knows nothing of its draws, so that the evidence is unbiased (with all rounds counted it came out
 .1 nat low). Discrepancy weights and group offsets are integrated out at every draw
-(`bayescale.inference.latent`); where their posterior is far from Gaussian, or weights fail, chains move the
-draws on (`bayescale.inference.chains`). k-hat and the effective sample size, or what chains remember and
-whether they drift, decide whether the draws stand. Nothing here imports PyMC.
+(`bayescale.inference.latent`). Where their posterior is not quite Gaussian, chains that start at the draws
+have to stay there; where it is far from that, or weights fail, chains move the draws on
+(`bayescale.inference.chains`). k-hat and the effective sample size, or what chains remember and whether they
+drift, decide whether the draws stand. Nothing here imports PyMC.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bayescale.inference.chains import CHAINS, Moved, move_on, stay
-from bayescale.inference.climbing import MIN_SHARE, LogDensity, Mode, climb, shares
+from bayescale.inference.climbing import MIN_SHARE, LogDensity, Mode, shares
 from bayescale.inference.diagnostics import MAX_K_HAT
 from bayescale.inference.evidence import Evidence
 from bayescale.inference.latent import Integrals, LatentNormals
-from bayescale.inference.modes import far_apart, find_modes, no_mode
+from bayescale.inference.modes import find_modes, modes_with_latents
 from bayescale.inference.pareto import smoothed_weights
 from bayescale.inference.proposal import Mixture, StudentT
-from bayescale.model.model import SHAPE_SCALES, Model
+from bayescale.model.model import Model
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -56,15 +57,6 @@ _WIDE_SHARE, _WIDE_FACTOR = 0.2, 3.0
 # Of the proposal of the round that counts, with latents: that posterior is skewed, one Student-t is not.
 _COMPONENTS = 3
 
-# Tables often have several explanations: a good law with noise, a poor one with a large discrepancy, a
-# discrepancy that changes fast. Climbs start from the middles of priors, and so many times these; then, all
-# else as at the best mode so far, from so many of the best of so many draws of the discrepancy's scales.
-_FAST_CHANGING = {"discrepancy_length": 0.2, "discrepancy_stretch": 3.0}
-_STARTS, _BEST, _DRAWN = 2, 12, 60
-# Where the law alone has so many nats less mass than the law with a discrepancy, no climb is made at
-# discrepancies too small to matter.
-_RIVAL = 8.0
-
 
 @dataclass(frozen=True)
 class FastDraws:
@@ -78,25 +70,25 @@ class FastDraws:
         The log marginal likelihood.
     ess : float
         Effective number of draws.
-    k_hat : float or None
-        Shape of the weights' tail; of draws that chains did not move on.
-    memory, drift : float or None
-        Of draws that they did, `bayescale.inference.chains.Moved`.
     latent_variance : float
         Relative variance of the importance weights that integrate the latents out, on average over draws by
         importance whose noise is smaller than average.
     seconds : dict
         Wall-clock seconds by stage.
+    k_hat : float or None
+        Shape of the weights' tail; of draws that chains did not move on.
+    memory, drift : float or None
+        Of draws that they did, `bayescale.inference.chains.Moved`.
     """
 
     z: np.ndarray
     evidence: Evidence
     ess: float
-    k_hat: float | None
-    memory: float | None
-    drift: float | None
     latent_variance: float
     seconds: dict[str, float]
+    k_hat: float | None = None
+    memory: float | None = None
+    drift: float | None = None
 
 
 def sample_fast(
@@ -149,72 +141,17 @@ def _sample(
     if model.discrepancy is not None or model.group is not None:
         at = modes[0].point[model.layout["law_coordinates"]]
         latent = LatentNormals(model, at, on_blocks)
-        modes = _modes_with_latents(model, latent, modes, rng)
+        modes = modes_with_latents(latent, modes, rng)
     found = time.perf_counter()
     counted = _importance_sample(latent, model, modes, rng)
     drawn, moved = _believed(latent, counted, draws, rng, progress)
+    variance = drawn.latent_variance
     seconds = {"modes": found - started, "sample": time.perf_counter() - found}
     if moved is None:
         z = drawn.resampled(latent, draws, rng)
-        return FastDraws(
-            z, drawn.evidence, drawn.ess, drawn.k_hat, None, None, drawn.latent_variance, seconds
-        )
+        return FastDraws(z, drawn.evidence, drawn.ess, variance, seconds, k_hat=drawn.k_hat)
     evidence = moved.evidence or replace(drawn.evidence, error=math.inf)
-    return FastDraws(
-        moved.z, evidence, moved.ess, None, moved.memory, moved.drift, drawn.latent_variance, seconds
-    )
-
-
-def _modes_with_latents(
-    model: Model, latent: LatentNormals, modes: list[Mode], rng: np.random.Generator
-) -> list[Mode]:
-    """Climb on from the bare law's modes, with latents integrated out by Laplace's approximation."""
-    density = partial(latent.log_marginal, smooth=True)
-    kept = [m.point for m, share in zip(modes, shares(modes), strict=True) if share > MIN_SHARE]
-    spread = np.full(latent.size, 0.1)
-    spread[model.layout["law_coordinates"]] = 1.0
-    middles = {name: sorted(prior.middles()) for name, prior in model.scale_priors.items()}
-    middle = {name: of_prior[-1] for name, of_prior in middles.items()}
-    scales = [middle]
-    if model.discrepancy is not None:
-        scales.append({name: middle[name] * _FAST_CHANGING.get(name, 1.0) for name in middle})
-    starts = np.concatenate([_with_scales(latent, kept, at) for at in scales])
-    found = climb(density, starts, np.diag(spread), step=1e-2)
-    if found and model.discrepancy is not None:
-        latent.learn_outliers(found[0].point)
-        further = [_best_drawn(latent, found[0].point, rng)]
-        if modes[0].log_mass > found[0].log_mass - _RIVAL:
-            smaller = [middle | {"discrepancy_sd": sd} for sd in middles["discrepancy_sd"][:-1]]
-            further += [_with_scales(latent, kept, at) for at in smaller]
-        found = climb(density, np.concatenate(further), np.diag(spread), step=1e-2, known=found)
-    if not found:
-        raise no_mode(model)
-    latent.learn_outliers(found[0].point)
-    return found
-
-
-def _with_scales(latent: LatentNormals, bare: list[np.ndarray], scales: Mapping[str, float]) -> np.ndarray:
-    """Return points u, (point, size), of points of the bare law with scales that it does not have."""
-    layout = latent.model.law_only().layout
-    theta = np.empty((len(bare), latent.size))
-    for name, block in latent.model.layout.items():
-        if name in layout:
-            theta[:, block] = [point[layout[name]] for point in bare]
-        elif block.stop <= latent.size:
-            theta[:, block] = np.log(scales[name])
-    return latent.standardised(theta)
-
-
-def _best_drawn(latent: LatentNormals, mode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the best, far from each other, of points u at a mode but for what shapes the discrepancy."""
-    model = latent.model
-    drawn = np.tile(mode, (_DRAWN, 1))
-    drawn[:, model.layout["law_coordinates"]] = 0.0  # where the law is best, given scales
-    for name in ("discrepancy_sd", *SHAPE_SCALES):
-        if name in model.layout:
-            drawn[:, model.layout[name].start] = np.log(model.scale_priors[name].sample(rng, _DRAWN))
-    best = drawn[np.argsort(-latent.log_marginal(drawn, smooth=True))[:_BEST]]
-    return far_apart(best, _STARTS, np.maximum(drawn.var(axis=0), np.finfo(float).tiny))
+    return FastDraws(moved.z, evidence, moved.ess, variance, seconds, memory=moved.memory, drift=moved.drift)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,19 @@
-"""Where climbs to the modes of a law's posterior start: prior draws, with the best of what is linear."""
+"""Where climbs to the modes of a posterior start.
 
-from collections.abc import Sequence
+For a law alone: prior draws, with the best of what is linear. With a discrepancy: the law's modes at several
+discrepancies, and the best of drawn ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from bayescale.errors import FitError
-from bayescale.inference.climbing import Mode, climb
+from bayescale.inference.climbing import MIN_SHARE, Mode, climb, shares
+from bayescale.inference.latent import LatentNormals
 from bayescale.laws import sample_priors
-from bayescale.model.model import Model
+from bayescale.model.model import SHAPE_SCALES, Model
 
 # Prior draws, how many of the best are kept, and how many of those, far from each other, climbs start from.
 _SEARCH = (250, 50, 5)
@@ -17,6 +23,15 @@ _LARGE, _LARGE_SEARCH = 6, (1000, 100, 12)
 _STEP = 1e-5
 # A positive parameter that least squares would have negative starts at this share of its prior draw.
 _LEAST_SHARE = 0.02
+
+# Tables often have several explanations: a good law with noise, a poor one with a large discrepancy, a
+# discrepancy that changes fast. Climbs start from the middles of priors, and so many times these; then, all
+# else as at the best mode so far, from so many of the best of so many draws of the discrepancy's scales.
+_FAST_CHANGING = {"discrepancy_length": 0.2, "discrepancy_stretch": 3.0}
+_STARTS, _BEST, _DRAWN = 2, 12, 60
+# Where the law alone has so many nats less mass than the law with a discrepancy, no climb is made at
+# discrepancies too small to matter.
+_RIVAL = 8.0
 
 
 def find_modes(model: Model, *, seed: int = 0) -> list[Mode]:
@@ -34,14 +49,71 @@ def find_modes(model: Model, *, seed: int = 0) -> list[Mode]:
     pool = pool[np.isfinite(pool).all(axis=1)]  # of wide priors some draws have an infinite loss
     spread = pool.var(axis=0)
     best = pool[np.argsort(-model.log_density(pool))[:best_of]]
-    chosen = far_apart(best, starts, spread)
+    chosen = _far_apart(best, starts, spread)
     found = climb(model.log_density, chosen, _expected_covariance(model, chosen, spread))
     if not found:
-        raise no_mode(model)
+        raise _no_mode(model)
     return found
 
 
-def no_mode(model: Model) -> FitError:
+def modes_with_latents(latent: LatentNormals, bare: list[Mode], rng: np.random.Generator) -> list[Mode]:
+    """Climb on from the bare law's modes, with latents integrated out by Laplace's approximation.
+
+    Raises
+    ------
+    FitError
+        If there is none.
+    """
+    model = latent.model
+    density = partial(latent.log_marginal, smooth=True)
+    kept = [m.point for m, share in zip(bare, shares(bare), strict=True) if share > MIN_SHARE]
+    spread = np.full(latent.size, 0.1)
+    spread[model.layout["law_coordinates"]] = 1.0
+    middles = {name: sorted(prior.middles()) for name, prior in model.scale_priors.items()}
+    middle = {name: of_prior[-1] for name, of_prior in middles.items()}
+    scales = [middle]
+    if model.discrepancy is not None:
+        scales.append({name: middle[name] * _FAST_CHANGING.get(name, 1.0) for name in middle})
+    starts = np.concatenate([_with_scales(latent, kept, at) for at in scales])
+    found = climb(density, starts, np.diag(spread), step=1e-2)
+    if found and model.discrepancy is not None:
+        latent.learn_outliers(found[0].point)
+        further = [_best_drawn(latent, found[0].point, rng)]
+        if bare[0].log_mass > found[0].log_mass - _RIVAL:
+            smaller = [middle | {"discrepancy_sd": sd} for sd in middles["discrepancy_sd"][:-1]]
+            further += [_with_scales(latent, kept, at) for at in smaller]
+        found = climb(density, np.concatenate(further), np.diag(spread), step=1e-2, known=found)
+    if not found:
+        raise _no_mode(model)
+    latent.learn_outliers(found[0].point)
+    return found
+
+
+def _with_scales(latent: LatentNormals, bare: list[np.ndarray], scales: Mapping[str, float]) -> np.ndarray:
+    """Return points u, (point, size), of points of the bare law with scales that it does not have."""
+    layout = latent.model.law_only().layout
+    theta = np.empty((len(bare), latent.size))
+    for name, block in latent.model.layout.items():
+        if name in layout:
+            theta[:, block] = [point[layout[name]] for point in bare]
+        elif block.stop <= latent.size:
+            theta[:, block] = np.log(scales[name])
+    return latent.standardised(theta)
+
+
+def _best_drawn(latent: LatentNormals, mode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the best, far from each other, of points u at a mode but for what shapes the discrepancy."""
+    model = latent.model
+    drawn = np.tile(mode, (_DRAWN, 1))
+    drawn[:, model.layout["law_coordinates"]] = 0.0  # where the law is best, given scales
+    for name in ("discrepancy_sd", *SHAPE_SCALES):
+        if name in model.layout:
+            drawn[:, model.layout[name].start] = np.log(model.scale_priors[name].sample(rng, _DRAWN))
+    best = drawn[np.argsort(-latent.log_marginal(drawn, smooth=True))[:_BEST]]
+    return _far_apart(best, _STARTS, np.maximum(drawn.var(axis=0), np.finfo(float).tiny))
+
+
+def _no_mode(model: Model) -> FitError:
     """Return the error that a model's posterior has no mode."""
     return FitError(
         f"law {model.law.name!r} has no posterior mode on this table; its priors may be far from the "
@@ -95,7 +167,7 @@ def _linear_solution(
     return dict(zip(names, solved.T, strict=True))
 
 
-def far_apart(points: np.ndarray, count: int, spread: np.ndarray) -> np.ndarray:
+def _far_apart(points: np.ndarray, count: int, spread: np.ndarray) -> np.ndarray:
     """Choose the first point and then, one by one, the point farthest from those chosen."""
     chosen, nearest = [0], np.full(len(points), np.inf)
     while len(chosen) < count:
