@@ -230,7 +230,7 @@ def _believed(
     """Return draws by importance and, if those are to be believed instead, of chains that start there.
 
     More and more points count until their weights stand and, if need be, chains that start there stay. Where
-    latents are rough, chains take over at once, unless they are stuck.
+    latents are rough, chains take over at once, unless they are stuck and weights stand later.
     """
     stuck = False
     for drawn in counted:
@@ -244,7 +244,7 @@ def _believed(
             latent is None or stuck or variance < _SUSPECT or stay(latent, drawn.starts(latent, rng), rng)
         ):
             return drawn, None
-    if latent is None or stuck:
+    if latent is None:
         return drawn, None
     return drawn, move_on(latent, drawn.starts(latent, rng), draws, rng, progress)
 
