@@ -36,7 +36,7 @@ CHAINS = 360
 # this, which takes some looks to see.
 _BETWEEN, _FEWEST_LOOKS, _MOST_LOOKS, _STILL = 4, 8, 200, 0.02
 # Looks after which chains that still remember, where others have forgotten, will not cross between modes.
-_PATIENCE = 24
+_PATIENCE = 16
 # Looks after which chains have left draws that missed half of the mass, and by how many sds at least.
 _LOOKS_TO_LEAVE, _LEFT = 3, 0.05
 # Looks that it takes, with all that follows, and seconds that are worth a word.
@@ -116,7 +116,7 @@ def move_on(
         forgotten = max(memories[look // 2 - 1], memories[-1]) < MAX_MEMORY
         if look >= _FEWEST_LOOKS and forgotten and drift < _STILL:
             break
-        if not patient and look >= _PATIENCE and not forgotten and drift < _STILL:
+        if not patient and look >= _PATIENCE and memories[-1] >= MAX_MEMORY and drift < _STILL:
             return None
     kept, precision = chains.draw(max(math.ceil(draws / (_REPEATS * len(z))), _BRIDGED))
     evidence = _evidence(latent, kept, precision, rng)
