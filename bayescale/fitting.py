@@ -413,29 +413,18 @@ def require_fit(fit: Any, expected: str = "a fit") -> None:
         )
 
 
-def prepare(model: Model, seed: int) -> tuple[Model, list[np.ndarray]]:
-    """Place a model's start at its mode, and whiten a law that is not sampled by its level and slopes.
-
-    Returns the model and, for models without discrepancy and groups, the law coordinates of other modes
-    with a share of the mass.
-    """
-    from bayescale.inference.climbing import MIN_SHARE, shares
+def prepare(model: Model, seed: int) -> Model:
+    """Place a model's start at its mode, and whiten a law that is not sampled by its level and slopes."""
     from bayescale.inference.modes import find_modes
 
-    modes = find_modes(model.law_only(), seed=seed)
+    best = find_modes(model.law_only(), seed=seed)[0]
     block = model.law_only().layout["law_coordinates"]
-    start = modes[0].point[block]
-    massive = [m for m, share in zip(modes, shares(modes), strict=True) if share > MIN_SHARE]
-    others = [m.point[block] for m in massive if m is not modes[0]]
+    start = best.point[block]
     if isinstance(model.coordinates, NEEDS_WHITENING):
-        scale = np.linalg.cholesky(modes[0].covariance[block, block])
-        others = [np.linalg.solve(scale, o - start) for o in others]
+        scale = np.linalg.cholesky(best.covariance[block, block])
         coordinates = Whitened(model.coordinates, tuple(start.tolist()), tuple(map(tuple, scale.tolist())))
-        model = replace(model, coordinates=coordinates)
-        start = np.zeros_like(start)
-    if model.discrepancy is not None or model.group is not None:
-        others = []
-    return replace(model, start=start), others
+        return replace(model, coordinates=coordinates, start=np.zeros_like(start))
+    return replace(model, start=start)
 
 
 def _how_long(model: Model) -> str:
@@ -490,19 +479,16 @@ def _fit_fast(table: RunTable, model: Model, options: dict[str, Any], progress: 
 
 def _fit_nuts(table: RunTable, model: Model, options: dict[str, Any]) -> Fit:
     from bayescale.inference.nuts import sample_nuts
+    from bayescale.inference.unvisited import unvisited_modes
 
-    model, unvisited = prepare(model, options["seed"])
+    model = prepare(model, options["seed"])
     how = {name: options[name] for name in ("draws", "tune", "chains", "seed")}
     sampled = sample_nuts(model, **how)
-    if unvisited:
-        blocks = sampled.z[..., model.layout["law_coordinates"]].reshape(-1, unvisited[0].size)
-        unvisited = [m for m in unvisited if not _visited(m, blocks)]
-    shape = sampled.z.shape[:2]
-    parameters = _parameters(model, sampled.z.reshape(-1, model.size))
+    shape, z = sampled.z.shape[:2], sampled.z.reshape(-1, model.size)
     diagnostics = diagnose(
-        {name: v.reshape(*shape, *v.shape[1:]) for name, v in parameters.items()},
+        {name: v.reshape(*shape, *v.shape[1:]) for name, v in _parameters(model, z).items()},
         sampled.sample_stats["diverging"],
-        unvisited_modes=len(unvisited),
+        unvisited_modes=unvisited_modes(model, z, seed=options["seed"]),
         seconds=sampled.seconds,
     )
     versions = _versions("bayescale", "pymc", "nutpie", "numpy", "arviz")
@@ -533,8 +519,3 @@ def _parameters_of(model: Model, z: np.ndarray) -> dict[str, np.ndarray]:
     if model.group is not None:
         parameters["group_offsets"] = z[:, model.layout["group_offsets"]]
     return parameters
-
-
-def _visited(mode: np.ndarray, draws: np.ndarray) -> bool:
-    # Visited if some draw is nearer to the mode, in every coordinate's own scale, than 1 sd.
-    return bool(np.any(np.all(np.abs(draws - mode) < draws.std(axis=0), axis=1)))

@@ -264,10 +264,9 @@ def test_draws_are_below_a_loss_before_the_search_begins_or_never_reach_it(full_
     for budget, said in ((0, "less compute than was searched, which begins at"), (1, "does not reach")):
         share = float(np.isnan(allocation.draws["compute"].values[:, budget]).mean())
         assert 0.02 < share < 0.98
-        asked = f"a loss of {(high, low)[budget]:g}"
-        (warning,) = (w for w in allocation.warnings if asked in w)
-        assert warning.startswith(f"{100 * share:.3g}% of the posterior")
-        assert said in warning
+        asked = [w for w in allocation.warnings if f"a loss of {(high, low)[budget]:g}" in w]
+        assert sum(float(w.split("%")[0]) for w in asked) == pytest.approx(100 * share, rel=0.01)
+        assert sum(said in w for w in asked) == 1
 
 
 def test_the_share_without_a_run_is_said_whatever_the_way_of_searching(law_only_fit, full_fit):
@@ -447,7 +446,7 @@ def test_a_saved_fit_keeps_priors_of_noise_groups_and_missing_numbers(tmp_path):
 def test_a_saved_fit_of_nuts_keeps_its_whitened_coordinates_and_its_samplers_record(tmp_path):
     """Points about the mode stand for draws: what is saved is told apart from how it was sampled."""
     fast = bs.fit(simulated_table(rows=24), "kaplan-floor", discrepancy=False, method="fast", draws=50)
-    model, _ = prepare(make_model(fast.table, fast.law, discrepancy=False), 0)
+    model = prepare(make_model(fast.table, fast.law, discrepancy=False), 0)
     assert isinstance(model.coordinates, Whitened)
     rng = np.random.default_rng(0)
     start = np.append(model.start, [np.log(0.003), np.log(5.0)])

@@ -46,7 +46,7 @@ def test_numpy_and_pymc_densities_agree(law, options):
     table = simulated_table(rows=30)
     table.frame["family"] = np.arange(30) % 4
     table.frame["loss_se"] = 0.002
-    model, _ = prepare(make_model(table, find_law(law), **options), seed=0)
+    model = prepare(make_model(table, find_law(law), **options), seed=0)
     z = points_near_mode(model)
     built = build_pymc_model(model)
     logp = built.compile_logp(mode="FAST_COMPILE")  # of six graphs: Numba would take minutes
@@ -96,7 +96,7 @@ def test_log_jacobian_is_the_determinant(name, kind):
 
 def test_discrepancy_weights_map_has_its_jacobian():
     table = simulated_table(rows=25)
-    model, _ = prepare(make_model(table, BUILTIN["chinchilla"]), seed=0)
+    model = prepare(make_model(table, BUILTIN["chinchilla"]), seed=0)
     z = points_near_mode(model, 1)
     block = model.layout["discrepancy_coordinates"]
     size = block.stop - block.start

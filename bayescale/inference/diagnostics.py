@@ -34,7 +34,7 @@ class Diagnostics:
     divergences : int
         Divergent transitions after warm-up.
     unvisited_modes : int
-        Modes of at least 1% of the mass that no chain visited.
+        Modes of at least 1% of the mass that next to no draw of NUTS is near.
     k_hat : float or None
         Tail of the importance weights (arXiv:1507.02646); of draws by importance.
     memory : float or None

@@ -80,7 +80,7 @@ def fast_path(model: Model) -> tuple[Estimate, list[float]]:
 
 def bridge(model: Model) -> Estimate:
     """Return bridge sampling from NUTS draws, sampling counted and compiling not."""
-    placed, _ = prepare(model, seed=0)
+    placed = prepare(model, seed=0)
     compiled = compile_nuts(placed)
 
     def run() -> tuple[float, float]:
