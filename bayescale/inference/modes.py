@@ -12,6 +12,7 @@ import numpy as np
 from bayescale.errors import FitError
 from bayescale.inference.climbing import MIN_SHARE, Mode, climb, shares
 from bayescale.inference.latent import LatentNormals
+from bayescale.inference.matrices import solve
 from bayescale.laws import sample_priors
 from bayescale.model.model import SHAPE_SCALES, Model
 
@@ -161,7 +162,7 @@ def _linear_solution(
     ridge = 0.01 / np.maximum(drawn**2, 1e-12)
     normal = terms.mT @ terms + ridge[:, None] * np.eye(len(names))
     pull = (terms.mT @ target[..., None])[..., 0] + ridge * drawn
-    solved = np.linalg.solve(normal, pull[..., None])[..., 0]
+    solved = solve(normal, pull[..., None])[..., 0]
     positive = [model.centred.priors[n].positive for n in names]
     solved = np.where(np.array(positive) & (solved <= 0), _LEAST_SHARE * drawn, solved)
     return dict(zip(names, solved.T, strict=True))
