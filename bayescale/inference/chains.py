@@ -4,11 +4,12 @@ Where noise is small and heavy-tailed, each choice of which runs are outliers ha
 Student-t noise is Normal noise whose precision differs from run to run, and given these the latents are all
 but Gaussian, whatever the choice. So a sweep draws the scales of the noise given residuals, then each run's
 precision, then all else at once: a mixture fitted to all chains proposes law and scales, latents come fresh
-from their Gaussian, and Metropolis decides. Each of these leaves the posterior as it is.
+from their Gaussian, and Metropolis decides. Now and then law, scales and latents move with the precisions
+integrated out, as importance has them. Each of these leaves the posterior as it is.
 
-Chains start at draws by importance, and go on until they have forgotten where, and stay: where importance
-missed a mode they move there. Two halves of them then give the evidence: each bridges its draws to a proposal
-that the other made.
+Chains start at draws by importance. Where importance missed some of the mass they leave, which alone tells that
+it did (`stay`). To take its place they go on until they have forgotten where they started, and drift no more
+(`move_on`). Two halves of them then give the evidence: each bridges its draws to a proposal that the other made.
 """
 
 import math
