@@ -7,9 +7,10 @@ precision, then all else at once: a mixture fitted to all chains proposes law an
 from their Gaussian, and Metropolis decides. Now and then law, scales and latents move with the precisions
 integrated out, as importance has them. Each of these leaves the posterior as it is.
 
-Chains start at draws by importance. Where importance missed some of the mass they leave, which alone tells that
-it did (`stay`). To take its place they go on until they have forgotten where they started, and drift no more
-(`move_on`). Two halves of them then give the evidence: each bridges its draws to a proposal that the other made.
+Chains start at draws by importance. Where importance missed some of the mass they leave, which alone tells
+that it did (`stay`). To take its place they go on until they have forgotten where they started, and drift no
+more (`move_on`). Two halves of them then give the evidence: each bridges its draws to a proposal that the
+other made.
 """
 
 import math
