@@ -57,6 +57,17 @@ def simulated_table(
     return make_table(frame, bs.TableMeta(name=name, loss_step=0.0))
 
 
+def fit_of_two_modes() -> bs.Fit:
+    """Two exponents that may swap: the posterior has two equal modes."""
+    table = simulated_table(rows=40)
+    params = table.column("params")
+    loss = 1.5 + 300 * params**-0.3 + 9e6 * params**-1.0
+    table.frame["loss"] = loss * np.exp(0.003 * np.random.default_rng(0).standard_normal(40))
+    priors = {"a": "LogNormal(0.5, 0.7)", "b": "LogNormal(0.5, 0.7)"}
+    priors |= {"p": "LogNormal(0.5, 0.8)", "q": "LogNormal(0.5, 0.8)"}
+    return bs.fit(table, "E + a*N**-p + b*N**-q", priors=priors, discrepancy=False, method="fast")
+
+
 @pytest.fixture(scope="session")
 def law_only_fit() -> bs.Fit:
     """The plain law on the 240 Chinchilla runs."""

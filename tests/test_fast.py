@@ -28,7 +28,7 @@ from bayescale.laws import BUILTIN
 from bayescale.model.making import make_model
 from bayescale.runs import make_table
 from tests.benchmarks.curves import curve_table, read_curves, split
-from tests.conftest import simulated_table
+from tests.conftest import fit_of_two_modes, simulated_table
 
 
 def grouped_table(rows=40):
@@ -313,14 +313,7 @@ def test_no_explanation_of_the_cheaper_chinchilla_runs_is_missed():
 
 
 def test_two_modes_are_both_drawn():
-    # Two exponents that may swap: the posterior has two equal modes.
-    table = simulated_table(rows=40)
-    params = table.column("params")
-    loss = 1.5 + 300 * params**-0.3 + 9e6 * params**-1.0
-    table.frame["loss"] = loss * np.exp(0.003 * np.random.default_rng(0).standard_normal(40))
-    priors = {"a": "LogNormal(0.5, 0.7)", "b": "LogNormal(0.5, 0.7)"}
-    priors |= {"p": "LogNormal(0.5, 0.8)", "q": "LogNormal(0.5, 0.8)"}
-    fitted = bs.fit(table, "E + a*N**-p + b*N**-q", priors=priors, discrepancy=False, method="fast")
+    fitted = fit_of_two_modes()
     share = float((fitted.parameters["p"] < fitted.parameters["q"]).mean())
     assert 0.3 < share < 0.7
 

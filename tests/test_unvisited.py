@@ -4,18 +4,11 @@ import numpy as np
 
 import bayescale as bs
 from bayescale.inference.unvisited import unvisited_modes
-from tests.conftest import simulated_table
+from tests.conftest import fit_of_two_modes
 
 
 def test_a_mode_of_a_law_that_no_draw_is_near_is_counted():
-    # Two exponents that may swap: the posterior has two equal modes.
-    table = simulated_table(rows=40)
-    params = table.column("params")
-    loss = 1.5 + 300 * params**-0.3 + 9e6 * params**-1.0
-    table.frame["loss"] = loss * np.exp(0.003 * np.random.default_rng(0).standard_normal(40))
-    priors = {"a": "LogNormal(0.5, 0.7)", "b": "LogNormal(0.5, 0.7)"}
-    priors |= {"p": "LogNormal(0.5, 0.8)", "q": "LogNormal(0.5, 0.8)"}
-    fitted = bs.fit(table, "E + a*N**-p + b*N**-q", priors=priors, discrepancy=False, method="fast")
+    fitted = fit_of_two_modes()
     z = fitted.z.reshape(-1, fitted.model.size)
     larger = (fitted.parameters["p"] > fitted.parameters["q"]).ravel()
     assert 0.1 < larger.mean() < 0.9
