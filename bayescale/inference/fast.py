@@ -25,7 +25,7 @@ from bayescale.inference.climbing import MIN_SHARE, LogDensity, Mode, shares
 from bayescale.inference.diagnostics import MAX_K_HAT
 from bayescale.inference.evidence import Evidence
 from bayescale.inference.latent import Integrals, LatentNormals
-from bayescale.inference.modes import find_modes, modes_with_latents
+from bayescale.inference.modes import find_all_modes
 from bayescale.inference.pareto import smoothed_weights
 from bayescale.inference.proposal import Mixture, StudentT
 from bayescale.model.model import Model
@@ -136,12 +136,7 @@ def _sample(
 ) -> FastDraws:
     started = time.perf_counter()
     rng = np.random.default_rng(seed)
-    modes = find_modes(model.law_only(), seed=seed)
-    latent = None
-    if model.discrepancy is not None or model.group is not None:
-        at = modes[0].point[model.layout["law_coordinates"]]
-        latent = LatentNormals(model, at, on_blocks)
-        modes = modes_with_latents(latent, modes, rng)
+    latent, modes = find_all_modes(model, rng, seed=seed, on_blocks=on_blocks)
     found = time.perf_counter()
     counted = _importance_sample(latent, model, modes, rng)
     drawn, moved = _believed(latent, counted, draws, rng, progress)

@@ -4,7 +4,7 @@ For a law alone: prior draws, with the best of what is linear. With a discrepanc
 discrepancies, and the best of drawn ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -57,14 +57,27 @@ def find_modes(model: Model, *, seed: int = 0) -> list[Mode]:
     return found
 
 
-def modes_with_latents(latent: LatentNormals, bare: list[Mode], rng: np.random.Generator) -> list[Mode]:
-    """Climb on from the bare law's modes, with latents integrated out by Laplace's approximation.
+def find_all_modes(
+    model: Model, rng: np.random.Generator, *, seed: int, on_blocks: Callable[..., Iterable] = map
+) -> tuple[LatentNormals | None, list[Mode]]:
+    """Find distinct modes of the posterior of a model of any kind, latents integrated out.
+
+    Returns what integrates them out, if there are any, and the modes in its points u.
 
     Raises
     ------
     FitError
         If there is none.
     """
+    bare = find_modes(model.law_only(), seed=seed)
+    if model.discrepancy is None and model.group is None:
+        return None, bare
+    latent = LatentNormals(model, bare[0].point[model.layout["law_coordinates"]], on_blocks)
+    return latent, _modes_with_latents(latent, bare, rng)
+
+
+def _modes_with_latents(latent: LatentNormals, bare: list[Mode], rng: np.random.Generator) -> list[Mode]:
+    """Climb on from the bare law's modes, with latents integrated out by Laplace's approximation."""
     model = latent.model
     density = partial(latent.log_marginal, smooth=True)
     kept = [m.point for m, share in zip(bare, shares(bare), strict=True) if share > MIN_SHARE]

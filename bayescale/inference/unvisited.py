@@ -3,8 +3,7 @@
 import numpy as np
 
 from bayescale.inference.climbing import MIN_SHARE, shares
-from bayescale.inference.latent import LatentNormals
-from bayescale.inference.modes import find_modes, modes_with_latents
+from bayescale.inference.modes import find_all_modes
 from bayescale.inference.proposal import StudentT
 from bayescale.model.model import Model
 
@@ -24,10 +23,8 @@ def unvisited_modes(model: Model, z: np.ndarray, *, seed: int = 0) -> int:
     seed : int
         Of the climbs to the modes.
     """
-    modes = find_modes(model.law_only(), seed=seed)
-    if model.discrepancy is not None or model.group is not None:
-        latent = LatentNormals(model, modes[0].point[model.layout["law_coordinates"]])
-        modes = modes_with_latents(latent, modes, np.random.default_rng(seed))
+    latent, modes = find_all_modes(model, np.random.default_rng(seed), seed=seed)
+    if latent is not None:
         z = latent.standardised(z[:, : latent.size])
     mass = shares(modes)
     kept = [i for i in range(len(modes)) if mass[i] > MIN_SHARE]
