@@ -15,6 +15,7 @@ other made.
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -51,7 +52,7 @@ _COMPONENTS, _JITTER = 3, 1e-8
 # Of moves, this share is proposed by a mixture so much wider: else tails take long to fill.
 _WIDE = 0.2, 3.0
 # Draws to return for every one that chains keep: neighbours are much alike, so that some may repeat.
-_REPEATS = 1.4
+_REPEATS = 2.1
 # Draws of every chain that enter the bridge, about, and proposals at its other end.
 _BRIDGED, _PROPOSALS = 8, 1500
 # Where the evidence's error is larger, nats, another bridge is tried.
@@ -184,6 +185,13 @@ def _mixture(points: np.ndarray, rng: np.random.Generator) -> Mixture:
     return Mixture(np.ones(1), [whole]).split(points, even, _COMPONENTS, rng)
 
 
+class _State(NamedTuple):
+    """Where chains are after a sweep, (chain, size), and the mean precision of each run in it."""
+
+    z: np.ndarray
+    precision: np.ndarray
+
+
 class _Chains:
     """Chains that are swept together; each point has a basis of its own."""
 
@@ -201,6 +209,7 @@ class _Chains:
         self.all_axes = np.arange(latent.size)
         self.moving_axes = np.delete(self.all_axes, self.noise_axes[1:])
         self.known_squares = latent.known_squares
+        self.latest: deque[_State] = deque(maxlen=_BRIDGED)
 
     def learn_and_sweep(self, count: int) -> np.ndarray:
         """Fit a proposal to all chains, sweep so many times, and return mean moments of each.
@@ -221,8 +230,11 @@ class _Chains:
     def sweep(self) -> None:
         """Sweep once; until a proposal is fitted anew, this leaves the posterior as it is."""
         with np.errstate(all="ignore"):
-            self.precision = self._draw_noise()
-            self._move(self.precision)
+            precision = self._draw_noise()
+            self._move(precision)
+        seen, offsets = np.split(self.latents, [self.basis.size], axis=1)
+        z = np.concatenate([self.theta, self.basis.all_weights(seen, self.rng), offsets], axis=1)
+        self.latest.append(_State(z, precision.mean(axis=0)))
 
     def move_far(self) -> None:
         """Move once more with precisions integrated out, which leaves the posterior as it is, too."""
@@ -230,14 +242,16 @@ class _Chains:
             self._move(None)
 
     def draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return so many draws of each chain, (chain, draw, size), and the mean precision of each run."""
-        kept, precision = [], np.zeros_like(self.model.log_loss)
-        for _ in range(count):
+        """Return so many draws of each chain, (chain, draw, size), and the mean precision of each run.
+
+        The latest sweeps' will do: if chains have forgotten where they started, they had before these.
+        """
+        states = list(self.latest)
+        while len(states) < count:
             self.sweep()
-            precision += np.mean(self.precision, axis=0) / count
-            seen, offsets = np.split(self.latents, [self.basis.size], axis=1)
-            kept.append(np.concatenate([self.theta, self.basis.all_weights(seen, self.rng), offsets], axis=1))
-        return np.stack(kept, axis=1), precision
+            states.append(self.latest[-1])
+        z, precision = zip(*states, strict=True)
+        return np.stack(z, axis=1), np.mean(precision, axis=0)
 
     def _draw_noise(self) -> np.ndarray:
         """Draw scales of the noise given residuals, then each run's precision relative to that scale's.
