@@ -38,10 +38,12 @@ CHAINS = 360
 # as many sweeps again leave its square, as good as nothing; nor may means or spreads drift, by more sds than
 # this, which takes some looks to see.
 _BETWEEN, _FEWEST_LOOKS, _MOST_LOOKS, _STILL = 4, 8, 200, 0.02
+# Looks that it takes to fill mass that good weights had missed, since no chain starts in it.
+_LOOKS_TO_FILL = 24
 # Looks after which chains that still remember, where others have forgotten, will not cross between modes.
 _PATIENCE = 16
 # Looks after which chains have left draws that missed half of the mass, and by how many sds at least.
-_LOOKS_TO_LEAVE, _LEFT = 3, 0.05
+_LOOKS_TO_LEAVE, _LEFT = 4, 0.03
 # Looks that it takes, with all that follows, and seconds that are worth a word.
 _TYPICAL, _LONG = 16, 20.0
 # Steps of the noise's scales given residuals, which cost little, and their sizes in logs, times these.
@@ -84,6 +86,7 @@ def move_on(
     progress: Callable[[str], None],
     *,
     patient: bool = True,
+    missed: bool = False,
 ) -> Moved | None:
     """Move draws on until they have forgotten where they were.
 
@@ -104,9 +107,12 @@ def move_on(
         Told where it takes long.
     patient : bool
         Whether to go on where chains seem not to forget.
+    missed : bool
+        Whether the draws are known to lack some of the mass: chains would leave them (`stay`).
     """
     chains, first = _Chains(latent, z, rng), z[:, : latent.size]
     memories, moments = list[float](), list[np.ndarray]()
+    fewest = _LOOKS_TO_FILL if missed else _FEWEST_LOOKS
     started = time.perf_counter()
     for look in range(1, _MOST_LOOKS + 1):
         moments.append(chains.learn_and_sweep(_BETWEEN))
@@ -117,7 +123,7 @@ def move_on(
             progress(f"the misfit is far from Gaussian: moving draws on by chains, some {taken:.0f} s ...")
         drift = _drift(moments)
         forgotten = max(memories[look // 2 - 1], memories[-1]) < MAX_MEMORY
-        if look >= _FEWEST_LOOKS and forgotten and drift < _STILL:
+        if look >= fewest and forgotten and drift < _STILL:
             break
         if not patient and look >= _PATIENCE and memories[-1] >= MAX_MEMORY and drift < _STILL:
             return None
@@ -196,7 +202,7 @@ class _Chains:
     """Chains that are swept together; each point has a basis of its own."""
 
     def __init__(self, latent: LatentNormals, z: np.ndarray, rng: np.random.Generator) -> None:
-        self.model, self.rng, self.rngs, self.on_blocks = latent.model, rng, rng.spawn(2), latent.on_blocks
+        self.latent, self.model, self.rng, self.rngs = latent, latent.model, rng, rng.spawn(2)
         self.theta, latents = z[:, : latent.size].copy(), z[:, latent.size :]
         self.basis_at = partial(latent.basis, groups=np.arange(len(z))[:, None])
         self.basis = self.basis_at(self.theta)
@@ -208,7 +214,6 @@ class _Chains:
         # Precisions are drawn given the degrees of freedom, which moves given precisions therefore keep.
         self.all_axes = np.arange(latent.size)
         self.moving_axes = np.delete(self.all_axes, self.noise_axes[1:])
-        self.known_squares = latent.known_squares
         self.latest: deque[_State] = deque(maxlen=_BRIDGED)
 
     def learn_and_sweep(self, count: int) -> np.ndarray:
@@ -232,8 +237,8 @@ class _Chains:
         with np.errstate(all="ignore"):
             precision = self._draw_noise()
             self._move(precision)
-        seen, offsets = np.split(self.latents, [self.basis.size], axis=1)
-        z = np.concatenate([self.theta, self.basis.all_weights(seen, self.rng), offsets], axis=1)
+        latents = self.latent.in_weights(self.latents, self.basis, self.rng)
+        z = np.concatenate([self.theta, latents], axis=1)
         self.latest.append(_State(z, precision.mean(axis=0)))
 
     def move_far(self) -> None:
@@ -289,12 +294,11 @@ class _Chains:
 
         def given(theta: np.ndarray, basis: Basis | None, rng: np.random.Generator) -> _Given:
             with np.errstate(all="ignore"):  # a thread has its own
-                conditional = Conditional(
-                    self.model, theta, basis or self.basis_at(theta), self.known_squares
-                )
+                basis = basis or self.basis_at(theta)
+                conditional = Conditional(self.model, theta, basis, self.latent.known_squares)
                 return _Given(conditional, precision, rng)
 
-        here, there = self.on_blocks(given, (self.theta, theta), (self.basis, None), self.rngs)
+        here, there = self.latent.on_blocks(given, (self.theta, theta), (self.basis, None), self.rngs)
         log_p = here.log_density(self.latents)
         taken = np.log(self.rng.random(len(log_p))) < here.log_p - log_p
         self.latents[taken], log_p = here.drawn[taken], np.where(taken, here.log_p, log_p)

@@ -237,21 +237,22 @@ def _believed(
     More and more points count until their weights stand and, if need be, chains that start there stay. Where
     latents are rough, chains take over at once, unless they are stuck and weights stand later.
     """
-    stuck = False
+    stuck = missed = False
     for drawn in counted:
         variance = drawn.latent_variance
         if latent is not None and variance > _ROUGH and not stuck:
-            moved = move_on(latent, drawn.starts(latent, rng), draws, rng, progress, patient=False)
+            starts = drawn.starts(latent, rng)
+            moved = move_on(latent, starts, draws, rng, progress, patient=False, missed=missed)
             if moved is not None:
                 return drawn, moved
             stuck = True
-        if drawn.stands and (
-            latent is None or stuck or variance < _SUSPECT or stay(latent, drawn.starts(latent, rng), rng)
-        ):
-            return drawn, None
+        if drawn.stands:
+            if latent is None or stuck or variance < _SUSPECT or stay(latent, drawn.starts(latent, rng), rng):
+                return drawn, None
+            missed = True
     if latent is None:
         return drawn, None
-    return drawn, move_on(latent, drawn.starts(latent, rng), draws, rng, progress)
+    return drawn, move_on(latent, drawn.starts(latent, rng), draws, rng, progress, missed=missed)
 
 
 def _importance_sample(

@@ -116,6 +116,11 @@ class LatentNormals:
         weights, offsets = np.split(latents, [self._weights], axis=1)
         return np.concatenate([basis.seen(weights), offsets], axis=1)
 
+    def in_weights(self, latents: np.ndarray, basis: Basis, rng: np.random.Generator) -> np.ndarray:
+        """Return latents with combinations as weights: the inverse of `in_basis`."""
+        combinations, offsets = np.split(latents, [basis.size], axis=1)
+        return np.concatenate([basis.all_weights(combinations, rng), offsets], axis=1)
+
     def integrate(self, u: np.ndarray, rng: np.random.Generator) -> Integrals:
         """Estimate p(losses, u), and draw the latents, at points u."""
 
@@ -123,8 +128,7 @@ class LatentNormals:
             with np.errstate(all="ignore"):
                 conditional, log_jacobian = self._conditional(u, groups, SeenBasis)
                 log_estimate, drawn, relative_variance = conditional.integrate(rng)
-            kept, offsets = np.split(drawn, [conditional.basis.size], axis=1)
-            latents = np.concatenate([conditional.basis.all_weights(kept, rng), offsets], axis=1)
+            latents = self.in_weights(drawn, conditional.basis, rng)
             return Integrals(log_estimate + log_jacobian, latents, relative_variance)
 
         blocks = self._blocks(u)
