@@ -455,7 +455,13 @@ def _model(
             f"prior {scales[wrong[0]]} of {wrong[0]!r}, which is a positive scale: expected LogNormal or "
             "Gamma, with numbers alone"
         )
-    return make_model(table, law_for(table, law, of_law), scale_priors=scales, **options), scales
+    model = make_model(table, law_for(table, law, of_law), scale_priors=scales, **options)
+    if "group_sd" in scales and model.group is None:
+        raise FitError(
+            "prior of 'group_sd': no runs share an offset in this fit; leave it out, or name the column of "
+            "those that do (group_effect, --group-effect)"
+        )
+    return model, scales
 
 
 def _fit_fast(table: RunTable, model: Model, options: dict[str, Any], progress: Callable[[str], None]) -> Fit:

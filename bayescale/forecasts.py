@@ -11,7 +11,7 @@ import pandas as pd
 from bayescale.counting import Counting
 from bayescale.errors import FitError
 from bayescale.fitting import require_fit
-from bayescale.laws import INPUT_COLUMNS, Law, as_used
+from bayescale.laws import Law, as_used
 from bayescale.model.discrepancy import axes_of
 from bayescale.model.making import MOST_DECADES
 from bayescale.runs import complete_compute
@@ -29,6 +29,8 @@ _FEW = 64
 FAR = 0.05
 # Targets that a forecast shows when printed.
 _PRINTED = 10
+# Two of these give the third: they are told of any target, whatever the law takes.
+_SIZES = ("params", "tokens", "compute")
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,9 +197,11 @@ def complete_inputs(law: Law, counting: Counting, inputs: Mapping[str, Any]) -> 
         If an input that the law needs is missing, unknown or not positive.
     """
     given = {name: value for name, value in inputs.items() if value is not None}
-    known = {*INPUT_COLUMNS.values(), *law.columns}
+    known = {*_SIZES, *law.columns}
     if unknown := given.keys() - known:
-        raise FitError(f"input {sorted(unknown)[0]!r} is unknown; expected some of {sorted(known)}")
+        raise FitError(
+            f"input {sorted(unknown)[0]!r} has no place in law {law.name!r}; expected some of {sorted(known)}"
+        )
     if not given:
         raise FitError(f"no inputs given; law {law.name!r} needs {', '.join(law.columns)}")
     arrays = {}

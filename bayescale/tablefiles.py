@@ -114,9 +114,9 @@ def write_runs(table: RunTable, path: str | Path) -> None:
             np.ones(len(frame)), frame["loss"].to_numpy(float), meta.loss_unit, meta.tokens_per_byte
         )
         frame["loss_se"] = frame["loss_se"] / unit_in_nats
-    with written_aside(path.with_suffix(".toml")) as aside:
-        aside.write_text(tomli_w.dumps(meta.model_dump(exclude_none=True, exclude_defaults=True)), "utf-8")
-    with written_aside(path) as aside:
+    written = tomli_w.dumps(meta.model_dump(exclude_none=True, exclude_defaults=True))
+    with written_aside(path.with_suffix(".toml")) as meta_aside, written_aside(path) as aside:
+        meta_aside.write_text(written, "utf-8")
         frame.to_csv(aside, index=False, float_format="%.10g")
 
 

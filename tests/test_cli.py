@@ -241,6 +241,19 @@ def test_weights_that_cannot_apply_are_refused_before_anything_is_fitted():
         assert said in done.stderr
 
 
+def test_a_picture_of_no_known_format_is_refused_before_anything_is_fitted(tmp_path):
+    for command in (
+        ["forecast", "chinchilla", "--params", "1e9", "--tokens", "2e10"],
+        ["compare", "chinchilla"],
+    ):
+        done = run(*command, "--plot", tmp_path / "a.xyz")
+        assert done.returncode == 2
+        assert "no picture format '.xyz'" in done.stderr
+        assert "Fitting" not in done.stderr
+        assert not done.stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_fits_that_took_nuts_are_kept(runs_csv, tmp_path):
     how = (
         "--no-discrepancy",

@@ -201,7 +201,7 @@ def test_an_allocations_summary_is_the_quantiles_of_its_draws(full_fit):
         ({}, "no inputs given; law 'chinchilla' needs params, tokens"),
         ({"params": 1e9}, "'tokens' is not given"),
         ({"params": -1.0, "tokens": 1e9}, "expected positive numbers"),
-        ({"parms": 1.0, "tokens": 1e9}, "'parms' is unknown"),
+        ({"parms": 1.0, "tokens": 1e9}, "'parms' has no place"),
         ({"params": [1e9, 2e9, 3e9], "tokens": [1e9, 2e9]}, "unequal numbers of targets"),
     ],
 )
@@ -790,3 +790,22 @@ def test_no_more_draws_are_effective_than_are_kept():
     assert not few.diagnostics.passed
     with pytest.raises(FitError, match="draws is 9; expected a whole number, at least 10"):
         bs.fit(simulated_table(rows=30), draws=9)
+
+
+@pytest.mark.parametrize(
+    ("priors", "said"),
+    [
+        ({"E": "LogNormal(1.8, 1e-9)"}, "into the law's formula"),
+        ({"E": "Normal(-5, 0.1)"}, "no posterior mode"),
+        ({"group_sd": "LogNormal(0.01, 1)"}, "no runs share an offset"),
+    ],
+)
+def test_priors_that_cannot_be_used_are_told(priors, said):
+    with pytest.raises(FitError, match=said):
+        bs.fit(simulated_table(), priors=priors, method="fast")
+
+
+def test_an_input_that_the_law_has_no_place_for_is_refused(law_only_fit):
+    """It was named in the forecast, which was that without it."""
+    with pytest.raises(FitError, match="'unique_tokens' has no place in law 'chinchilla'"):
+        law_only_fit.forecast(params=7e9, tokens=1.4e11, unique_tokens=1e9)

@@ -250,3 +250,10 @@ def test_tables_are_written_as_csv_or_not_at_all(tmp_path):
         with pytest.raises(TableError, match=r"written as \.csv"):
             write_runs(bs.load("opt"), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_that_cannot_be_written_leaves_no_metadata(tmp_path):
+    (tmp_path / "runs.csv").mkdir()
+    with pytest.raises(BayescaleError, match=r"runs\.csv"):
+        write_runs(bs.load("opt"), tmp_path / "runs.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]

@@ -51,10 +51,11 @@ def compare(
 ) -> None:
     """Compare laws on a table: evidence, prediction, and what the verdict hangs on."""
     from bayescale.comparison import compare as run
-    from bayescale.files import require_writable
 
     if plot:
-        require_writable(plot)
+        from bayescale.plots import require_picture
+
+        require_picture(plot)
     inputs = target_inputs(None, params=params, tokens=tokens)
     _require_weights(weights, bool(inputs))
     table = reading.load(source)

@@ -87,11 +87,11 @@ def forecast(
     as_json: JsonOption = False,
 ) -> None:
     """Forecast the loss of runs not yet trained, with bands."""
-    from bayescale.files import require_writable
-
     inputs = target_inputs(at, params=params, tokens=tokens, compute=compute)
     if plot:
-        require_writable(plot)
+        from bayescale.plots import require_picture
+
+        require_picture(plot)
     fitted = fit_of(source, reading, how).for_group(group)
     result = fitted.forecast(seed=how.seed, **inputs)
     if plot:

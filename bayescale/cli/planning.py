@@ -83,8 +83,12 @@ def plan(
         raise BayescaleError(
             "-o/--output and --ladder belong together: the runs are written to -o, on the source of --ladder"
         )
-    for path in filter(None, (output, plot)):
-        require_writable(path, source=str(ladder or ""))
+    if output:
+        require_writable(output, source=str(ladder or ""))
+    if plot:
+        from bayescale.plots import require_picture
+
+        require_picture(plot, source=str(ladder or ""))
     if laws and how.law != FitOptions.law:
         raise BayescaleError("--law and --laws: expected one of them")
     pool = read_frame(candidates) if candidates else None

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayescale.errors import FitError
 from bayescale.inference.chains import CHAINS, Moved, move_on, stay
 from bayescale.inference.climbing import MIN_SHARE, LogDensity, Mode, shares
 from bayescale.inference.diagnostics import MAX_K_HAT
@@ -340,6 +341,11 @@ class _Rounds:
         parts = zip(self.points, self.proposals, strict=True)
         logs = [math.log(len(points) / len(theta)) + q.logpdf(theta) for points, q in parts]
         smooth, _ = smoothed_weights(log_p - np.logaddexp.reduce(logs, axis=0))
+        if not np.isfinite(smooth.max()):
+            raise FitError(
+                "the posterior is too narrow to draw from; instead of a prior that fixes a parameter, write "
+                "its value into the law's formula"
+            )
         return theta, _tempered(smooth)
 
 

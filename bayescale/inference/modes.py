@@ -46,8 +46,11 @@ def find_modes(model: Model, *, seed: int = 0) -> list[Mode]:
         If there is none.
     """
     draws, best_of, starts = _LARGE_SEARCH if len(model.centred.names) >= _LARGE else _SEARCH
-    pool = _profiled(model, prior_draws(model, draws, np.random.default_rng(seed)))
+    with np.errstate(all="ignore"):
+        pool = _profiled(model, prior_draws(model, draws, np.random.default_rng(seed)))
     pool = pool[np.isfinite(pool).all(axis=1)]  # of wide priors some draws have an infinite loss
+    if not len(pool):
+        raise _no_mode(model)
     spread = pool.var(axis=0)
     best = pool[np.argsort(-model.log_density(pool))[:best_of]]
     chosen = _far_apart(best, starts, spread)

@@ -17,7 +17,7 @@ from bayescale.plots.optimum import plot_allocation, plot_isoflop
 from bayescale.plots.parameters import plot_pairs, plot_prior_posterior
 from bayescale.plots.plans import plot_plan
 from bayescale.plots.rounds import plot_rounds
-from bayescale.plots.style import save_figure
+from bayescale.plots.style import require_picture, save_figure
 
 __all__ = [
     "plot_allocation",
@@ -37,5 +37,6 @@ __all__ = [
     "plot_residuals",
     "plot_rounds",
     "plot_surface",
+    "require_picture",
     "save_figure",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayescale.errors import FitError
-from bayescale.files import written_aside
+from bayescale.files import require_writable, written_aside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,12 +145,30 @@ def save_figure(ax: "Axes | np.ndarray", path: str | Path) -> None:
     BayescaleError
         If the file cannot be written or matplotlib has no such format.
     """
-    path, figure = Path(path), figure_of(ax)
-    suffix = path.suffix.lstrip(".")
-    if suffix not in (formats := figure.canvas.get_supported_filetypes()):
-        raise FitError(f"{path}: no picture format {path.suffix!r}; expected one of {sorted(formats)}")
+    suffix = _format_of(Path(path))
     with written_aside(path) as aside:
         write_figure(ax, aside, suffix)
+
+
+def require_picture(path: str | Path, *, source: str = "") -> None:
+    """Raise unless a picture can be made at `path`, not over `source`; said before long work, not after it.
+
+    Raises
+    ------
+    BayescaleError
+        As `save_figure`, or if `path` is the source.
+    """
+    _format_of(Path(path))
+    require_writable(path, source=source)
+
+
+def _format_of(path: Path) -> str:
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    suffix = path.suffix.lstrip(".").lower()
+    if suffix not in (formats := FigureCanvasBase.get_supported_filetypes()):
+        raise FitError(f"{path}: no picture format {path.suffix!r}; expected one of {sorted(formats)}")
+    return suffix
 
 
 def write_figure(ax: "Axes | np.ndarray", file: Any, suffix: str) -> None:
