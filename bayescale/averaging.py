@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bayescale.errors import FitError
-from bayescale.forecasts import Forecast, forecast
-from bayescale.laws import INPUT_COLUMNS
+from bayescale.forecasts import SIZES, Forecast, forecast
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
@@ -135,7 +134,7 @@ def average(
 def _known(fits: "Mapping[str, Fit]", name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs without those that only other laws know."""
     others = {column for fit in fits.values() for column in fit.law.columns}
-    foreign = others - {*fits[name].law.columns, *INPUT_COLUMNS.values()}
+    foreign = others - {*fits[name].law.columns, *SIZES}
     return {column: value for column, value in inputs.items() if column not in foreign}
 
 

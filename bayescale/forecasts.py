@@ -30,7 +30,7 @@ FAR = 0.05
 # Targets that a forecast shows when printed.
 _PRINTED = 10
 # Two of these give the third: they are told of any target, whatever the law takes.
-_SIZES = ("params", "tokens", "compute")
+SIZES = ("params", "tokens", "compute")
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +197,7 @@ def complete_inputs(law: Law, counting: Counting, inputs: Mapping[str, Any]) -> 
         If an input that the law needs is missing, unknown or not positive.
     """
     given = {name: value for name, value in inputs.items() if value is not None}
-    known = {*_SIZES, *law.columns}
+    known = {*SIZES, *law.columns}
     if unknown := given.keys() - known:
         raise FitError(
             f"input {sorted(unknown)[0]!r} has no place in law {law.name!r}; expected some of {sorted(known)}"

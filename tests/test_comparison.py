@@ -493,7 +493,7 @@ def test_laws_of_different_inputs_are_averaged(table):
     compared = bs.compare(other, laws, sensitivity=False, draws=200, method="fast")
     found = compared.forecast(params=1e9, streams=2.0)
     assert set(found.parts) <= {*laws}
-    with pytest.raises(FitError, match="'width' is unknown"):
+    with pytest.raises(FitError, match="'width' has no place"):
         compared.forecast(params=1e9, streams=2.0, width=3.0)
 
 
