@@ -91,12 +91,39 @@ def test_chains_find_the_posterior_from_elsewhere(monkeypatch):
     assert abs(mine.mean() - theirs.mean()) < 4.5 * error * theirs.std()
 
 
-def test_chains_stay_at_draws_of_the_posterior_and_leave_others():
+def latent_and_draws(draws):
+    """What integrates latents out, and draws by importance, of a table on which these stand."""
     model = make_model(simulated_table(rows=40), BUILTIN["chinchilla"])
-    drawn = fast.sample_fast(model, draws=CHAINS, seed=0)
+    drawn = fast.sample_fast(model, draws=draws, seed=0)
     assert drawn.memory is None
     mode = find_modes(model.law_only())[0].point[model.layout["law_coordinates"]]
-    latent = LatentNormals(model, mode)
+    return model, LatentNormals(model, mode), drawn
+
+
+def test_every_chain_leaves_the_posterior_as_it_is():
+    """Chains that only ever met one component of the proposal were half as far again from the centre."""
+    _, latent, drawn = latent_and_draws(20_000)
+    theta = drawn.z[:, : latent.size]
+    mean, precision = theta.mean(axis=0), np.linalg.inv(np.cov(theta.T))
+    rng = np.random.default_rng(1)
+    moving = chains._Chains(latent, drawn.z[rng.choice(len(theta), CHAINS)], rng)
+    distances = []
+    for _ in range(25):
+        moving.learn_and_sweep(2)
+        moving.move_far()
+        away = moving.theta - mean
+        distances.append(np.einsum("ci,ij,cj->c", away, precision, away))
+    distance = np.mean(distances[5:], axis=0)
+    error = distance.std() / np.sqrt(CHAINS)
+    fifths = distance.reshape(5, -1).mean(axis=1)
+    assert np.all(abs(fifths - distance.mean()) < 4.5 * np.sqrt(5) * error), fifths
+    # The draws themselves are worth some 600 independent ones, their squared distance has a wide spread.
+    spread = np.einsum("ci,ij,cj->c", theta - mean, precision, theta - mean).std()
+    assert abs(distance.mean() - latent.size) < 4.5 * np.hypot(error, spread / np.sqrt(drawn.ess))
+
+
+def test_chains_stay_at_draws_of_the_posterior_and_leave_others():
+    model, latent, drawn = latent_and_draws(CHAINS)
     assert chains.stay(latent, drawn.z, np.random.default_rng(0))
     away = drawn.z.copy()
     away[:, model.layout["noise_sd"]] += 0.5
@@ -186,9 +213,10 @@ def test_chains_whose_means_scatter_as_their_draws_are_worth_one_each():
 def test_means_and_spreads_that_move_are_seen():
     rng = np.random.default_rng(0)
     still = [rng.standard_normal((400, 3)) for _ in range(16)]
-    assert chains._drift(still) < 0.02
-    assert chains._drift([*still[:8], *(m + np.array([0, 0.3, 0]) for m in still[8:])]) > 0.15
-    assert chains._drift(still[:1]) == np.inf
+    now = rng.standard_normal((400, 3))
+    assert chains._drift(still, now) < 0.02
+    assert chains._drift([*still[:8], *(m + np.array([0, 0.3, 0]) for m in still[8:])], now) > 0.15
+    assert chains._drift(still[:1], now) == np.inf
 
 
 def test_standard_undoes_what_draws_are_made_by():

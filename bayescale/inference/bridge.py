@@ -96,11 +96,15 @@ def bridge(
     Raises
     ------
     FitError
-        If the iteration does not settle.
+        If a draw has no finite density, or the iteration does not settle.
     """
+    if not np.isfinite(at_draws).all():
+        raise FitError("bridge sampling found draws without a finite density")
     top = float(np.median(at_draws))  # a guess at the evidence keeps the ratios near one
     at_draws, at_proposals = at_draws - top, at_proposals - top
     worth = effective(at_draws)
+    if not worth > 0:
+        raise FitError("bridge sampling found no two draws that differ")
     share = worth / (worth + at_proposals.size)
     log_r = 0.0
     for _ in range(_MAX_STEPS):

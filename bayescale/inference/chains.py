@@ -3,9 +3,9 @@
 Where noise is small and heavy-tailed, each choice of which runs are outliers has a mode of its own. But
 Student-t noise is Normal noise whose precision differs from run to run, and given these the latents are all
 but Gaussian, whatever the choice. So a sweep draws the scales of the noise given residuals, then each run's
-precision, then all else at once: a mixture fitted to all chains proposes law and scales, latents come fresh
-from their Gaussian, and Metropolis decides. Now and then law, scales and latents move with the precisions
-integrated out, as importance has them. Each of these leaves the posterior as it is.
+precision, then all else at once: a mixture fitted to the other half of chains proposes law and scales,
+latents come fresh from their Gaussian, and Metropolis decides. Now and then law, scales and latents move
+with the precisions integrated out, as importance has them. Each of these leaves the posterior as it is.
 
 Chains start at draws by importance. Where importance missed some of the mass they leave, which alone tells
 that it did (`stay`). To take its place they go on until they have forgotten where they started, and drift no
@@ -43,12 +43,14 @@ _LOOKS_TO_FILL = 24
 # Looks after which chains that still remember, where others have forgotten, will not cross between modes.
 _PATIENCE = 16
 # Looks after which chains have left draws that missed half of the mass, and by how many sds at least.
-_LOOKS_TO_LEAVE, _LEFT = 4, 0.03
+_LOOKS_TO_LEAVE, _LEFT = 4, 0.04
 # Looks that it takes, with all that follows, and seconds that are worth a word.
 _TYPICAL, _LONG = 16, 20.0
 # Steps of the noise's scales given residuals, which cost little, and their sizes in logs, times these.
 _NOISE_STEPS, _NOISE_SIZES = 8, {"noise_sd": 0.3, "noise_df": 0.8}
 _LENGTHS = np.array([0.3, 1.0])
+# Of chains: one half proposes for the other.
+_HALVES = slice(0, None, 2), slice(1, None, 2)
 # Of proposals, as in `bayescale.inference.fast`; and what their scales have at least, should points coincide.
 _COMPONENTS, _JITTER = 3, 1e-8
 # Of moves, this share is proposed by a mixture so much wider: else tails take long to fill.
@@ -66,9 +68,9 @@ class Moved(NamedTuple):
 
     `z` has shape (draw, size), as `Model.with_plain_weights` has it; those of a chain follow each other.
     `memory` is the largest rank correlation of a parameter with where its chain started, `drift` by how many
-    sds a mean or spread moved, beyond three standard errors, from the earlier to the later half of sweeps,
-    `ess` the smallest number of independent draws that they are worth for a parameter's mean. Where no bridge
-    holds, there is no evidence.
+    sds a mean or spread moved, beyond three standard errors, from the second quarter of looks to the later
+    half, `ess` the smallest number of independent draws that they are worth for a parameter's mean. Where no
+    bridge holds, there is no evidence.
     """
 
     z: np.ndarray
@@ -121,7 +123,7 @@ def move_on(
         taken = _TYPICAL * (time.perf_counter() - started)
         if look == 1 and taken > _LONG:
             progress(f"the misfit is far from Gaussian: moving draws on by chains, some {taken:.0f} s ...")
-        drift = _drift(moments)
+        drift = _drift(moments, chains.moments())
         forgotten = max(memories[look // 2 - 1], memories[-1]) < MAX_MEMORY
         if look >= fewest and forgotten and drift < _STILL:
             break
@@ -143,7 +145,8 @@ def stay(latent: LatentNormals, z: np.ndarray, rng: np.random.Generator) -> bool
     before = chains.moments()
     for _ in range(_LOOKS_TO_LEAVE):
         after = chains.learn_and_sweep(_BETWEEN)
-    return _moved(before, after, after) < _LEFT
+        chains.move_far()
+    return _moved(before, after, chains.moments()) < _LEFT
 
 
 def worth(values: np.ndarray) -> float:
@@ -161,8 +164,8 @@ def _memory(start: np.ndarray, now: np.ndarray) -> float:
     return max(float(np.corrcoef(a, b)[0, 1]) for a, b in zip(*(r.T for r in ranks), strict=True))
 
 
-def _drift(moments: list[np.ndarray]) -> float:
-    """Return by how many sds a mean or spread moved from the second quarter of looks to the later half.
+def _drift(moments: list[np.ndarray], now: np.ndarray) -> float:
+    """Return by how many sds, now, a mean or spread moved from the second quarter of looks to the later half.
 
     Where chains find a mode that they did not start in, they remember little, and still move there.
     """
@@ -170,7 +173,7 @@ def _drift(moments: list[np.ndarray]) -> float:
     before, after = moments[count // 4 : count // 2], moments[count // 2 :]
     if not before:
         return math.inf
-    return _moved(np.mean(before, axis=0), np.mean(after, axis=0), moments[-1])
+    return _moved(np.mean(before, axis=0), np.mean(after, axis=0), now)
 
 
 def _moved(before: np.ndarray, after: np.ndarray, now: np.ndarray) -> float:
@@ -217,11 +220,14 @@ class _Chains:
         self.latest: deque[_State] = deque(maxlen=_BRIDGED)
 
     def learn_and_sweep(self, count: int) -> np.ndarray:
-        """Fit a proposal to all chains, sweep so many times, and return mean moments of each.
+        """Fit proposals to the chains, sweep so many times, and return mean moments of each.
 
-        They have shape (chain, 2 size): coordinates, then squares of how far these are from the first mean.
+        The proposal of either half is fitted to the other: one fitted to a chain's own point would take it
+        from the tails too readily. Moments have shape (chain, 2 size): coordinates, then squares of how far
+        these are from the first mean.
         """
-        self.proposal = _mixture(self.theta, self.rng).widened(*_WIDE)
+        others = (self.theta[half] for half in reversed(_HALVES))
+        self.proposals = [_mixture(points, self.rng).widened(*_WIDE) for points in others]
         moments = np.zeros((len(self.theta), 2 * self.theta.shape[1]))
         for _ in range(count):
             self.sweep()
@@ -308,10 +314,14 @@ class _Chains:
 
     def _proposed(self, axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return points that are new on some axes, and log density ratios."""
-        theta, proposal = self.theta.copy(), self.proposal.of(axes)
-        theta[:, axes] = proposal.sample(len(theta), self.rng, [])
-        log_q = [proposal.logpdf(points[:, axes]) for points in (self.theta, theta)]
-        return theta, log_q[0] - log_q[1]
+        theta, log_ratio = self.theta.copy(), np.empty(len(self.theta))
+        for half, proposal in zip(_HALVES, (p.of(axes) for p in self.proposals), strict=True):
+            here = self.theta[half][:, axes]
+            # Points come by component: unless they are shuffled, a chain would only meet its own.
+            there = self.rng.permutation(proposal.sample(len(here), self.rng, []))
+            log_ratio[half] = proposal.logpdf(here) - proposal.logpdf(there)
+            theta[half, axes] = there
+        return theta, log_ratio
 
 
 class _Given:

@@ -99,7 +99,7 @@ class Mixture:
         return np.logaddexp.reduce(self.component_logpdf(points), axis=0)
 
     def sample(self, count: int, rng: np.random.Generator, shared_axes: Sequence[int]) -> np.ndarray:
-        """Draw points, shape (count, size), from components in proportion to their shares.
+        """Draw points, shape (count, size), from components in proportion to their shares, one after another.
 
         With `shared_axes`, in groups that share their values there, all of one size if that divides `count`.
         """
