@@ -51,8 +51,9 @@ _NOISE_STEPS, _NOISE_SIZES = 8, {"noise_sd": 0.3, "noise_df": 0.8}
 _LENGTHS = np.array([0.3, 1.0])
 # Of chains: one half proposes for the other.
 _HALVES = slice(0, None, 2), slice(1, None, 2)
-# Of proposals, as in `bayescale.inference.fast`; and what their scales have at least, should points coincide.
-_COMPONENTS, _JITTER = 3, 1e-8
+# Of proposals, as in `bayescale.inference.fast`; what their scales have at least, should points coincide; and
+# sweeps that they are fitted to: 180 points of one would leave them noisy, and chains slower to forget.
+_COMPONENTS, _JITTER, _LATELY = 3, 1e-8, 4
 # Of moves, this share is proposed by a mixture so much wider: else tails take long to fill.
 _WIDE = 0.2, 3.0
 # Draws to return for every one that chains keep: neighbours are much alike, so that some may repeat.
@@ -222,11 +223,13 @@ class _Chains:
     def learn_and_sweep(self, count: int) -> np.ndarray:
         """Fit proposals to the chains, sweep so many times, and return mean moments of each.
 
-        The proposal of either half is fitted to the other: one fitted to a chain's own point would take it
-        from the tails too readily. Moments have shape (chain, 2 size): coordinates, then squares of how far
-        these are from the first mean.
+        The proposal of either half is fitted to where the other lately was: one fitted to a chain's own
+        points would take it from the tails too readily. Moments have shape (chain, 2 size): coordinates, then
+        squares of how far these are from the first mean.
         """
-        others = (self.theta[half] for half in reversed(_HALVES))
+        size = self.latent.size
+        lately = np.array([state.z[:, :size] for state in self.latest][-_LATELY:] or [self.theta])
+        others = (lately[:, half].reshape(-1, size) for half in reversed(_HALVES))
         self.proposals = [_mixture(points, self.rng).widened(*_WIDE) for points in others]
         moments = np.zeros((len(self.theta), 2 * self.theta.shape[1]))
         for _ in range(count):
