@@ -37,7 +37,8 @@ class Allocation:
     ----------
     draws : xarray.Dataset
         ``params``, ``tokens``, ``tokens_per_param``, ``compute`` (FLOP) and ``loss`` (nats/token, expected)
-        with dimensions (sample, budget). NaN where no compute reaches a loss asked for. At a given
+        with dimensions (sample, budget). Where no compute searched reaches a loss asked for, params,
+        tokens and compute are infinite, 0 where less than was searched does, and all else is NaN. At a given
         compute also ``deadweight``, FLOP: what acting on the median allocation wastes
         (`bayescale.deadweight`). With tokens to serve also ``lifetime_compute``, FLOP, theirs included. Of
         laws in unique tokens also ``epochs``: how often a run sees them.
@@ -193,17 +194,19 @@ def _held(fit: "Fit", given: Mapping[str, Any]) -> Held:
 
 
 def _unreached(losses: np.ndarray, reached: Reached) -> list[str]:
-    """Say which losses some of the posterior has no run for, and why."""
-    found, begins = [], f"which begins at {reached.begins:.2g} FLOP"
+    """Say which losses some of the posterior has no run for, why, and how intervals have it."""
+    found = []
     masks = zip(reached.already.T, reached.never.T, reached.at_edge.T, strict=True)
     for loss, (already, never, at_edge) in zip(losses, masks, strict=True):
         reasons = {
-            f"reaches a loss of {loss:g} with less compute than was searched, {begins}": already,
-            f"does not reach a loss of {loss:g}": never,
-            f"has its optimum for a loss of {loss:g} at the edge of the search": at_edge,
+            f"reaches a loss of {loss:g} with less compute than was searched, which begins at "
+            f"{reached.begins:.2g} FLOP; it counts as 0, and not in tokens per parameter": already,
+            f"does not reach a loss of {loss:g} with up to {reached.ends:.2g} FLOP, where the search ends; "
+            "it counts as infinite, and not in tokens per parameter": never,
+            f"has its optimum for a loss of {loss:g} at the edge of the search; intervals leave it "
+            "out": at_edge,
         }
-        rest = "" if (already | never | at_edge).all() else "; intervals describe the rest"
-        found += [f"{_share(m)} of the posterior {why}{rest}" for why, m in reasons.items() if m.any()]
+        found += [f"{_share(m)} of the posterior {why}" for why, m in reasons.items() if m.any()]
     return found
 
 
@@ -239,7 +242,7 @@ def _outside(fit: "Fit", draws: xr.Dataset, held: Mapping[str, float]) -> list[s
     far = []
     for name, values in seen.items():
         middles = np.array([_quantile(of_budget, 0.5) for of_budget in draws[name].values.T])
-        decades = decades_beyond(values, middles[np.isfinite(middles)]).max(initial=0.0)
+        decades = decades_beyond(values, middles[np.isfinite(middles) & (middles > 0)]).max(initial=0.0)
         if decades >= FAR:
             far.append(f"{name.replace('_per_param', ' per parameter')} {decades:.1f}")
     # Unused unique tokens are as good as none: epochs say how far those lie from the table's.
@@ -254,5 +257,8 @@ def _share(draws: np.ndarray) -> str:
 
 
 def _quantile(values: np.ndarray, q: float) -> float:
-    finite = values[np.isfinite(values)]
-    return float(np.quantile(finite, q)) if finite.size else float("nan")
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return float("nan")
+    # Between a number and infinity there is none.
+    return float(np.quantile(known, q, method="linear" if np.isfinite(known).all() else "nearest"))

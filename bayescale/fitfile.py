@@ -23,9 +23,10 @@ from bayescale.inference.evidence import Evidence
 from bayescale.laws import Law, parse_prior
 from bayescale.model.coordinates import NEEDS_WHITENING, Coordinates, Whitened
 from bayescale.model.making import make_model
+from bayescale.model.model import SCALE_PRIORS
 from bayescale.runs import RunTable, TableMeta
 
-_FORMAT = 9
+_FORMAT = 10
 _ATTRIBUTE = "bayescale"
 
 
@@ -121,7 +122,7 @@ def _rebuild(tree: xr.DataTree, header: Mapping[str, Any]) -> Fit:
         noise=options["noise"],
         discrepancy=options["discrepancy"],
         group_effect=options["group_effect"],
-        scale_priors={name: parse_prior(text) for name, text in options["scale_priors"].items()},
+        scale_priors={n: parse_prior(text) for n, text in options["priors"].items() if n in SCALE_PRIORS},
     )
     if options["method"] == "fast":
         model = model.with_plain_weights()

@@ -84,7 +84,7 @@ class Fit:
     @property
     def priors(self) -> dict[str, Prior | str]:
         """Every prior by name: given to another fit, they keep its table's own from coming in."""
-        return {**{p.name: p.prior for p in self.law.parameters}, **self.options["scale_priors"]}
+        return {**self.options["priors"], **{p.name: p.prior for p in self.law.parameters}}
 
     @cached_property
     def parameters(self) -> dict[str, np.ndarray]:
@@ -306,11 +306,10 @@ def fit(
         raise FitError(f"discrepancy is {discrepancy!r}; expected True or False")
     draws, tune, chains, seed, discrepancy = int(draws), int(tune), int(chains), int(seed), bool(discrepancy)
     group_effect = group_effect or shared_trunks(table)
-    model, scale_priors = _model(
-        table, law, priors, noise=noise, discrepancy=discrepancy, group_effect=group_effect
-    )
+    given = parse_priors(priors)
+    model = _model(table, law, given, noise=noise, discrepancy=discrepancy, group_effect=group_effect)
     options = {
-        "scale_priors": {name: str(prior) for name, prior in scale_priors.items()},
+        "priors": {name: str(prior) for name, prior in given.items()},
         "noise": noise,
         "discrepancy": discrepancy,
         "group_effect": group_effect,
@@ -391,7 +390,8 @@ def prior_predictive(
     from bayescale.model.pymc_model import build_pymc_model
 
     group = group_effect or shared_trunks(table)
-    model, _ = _model(table, law, priors, noise=noise, discrepancy=discrepancy, group_effect=group)
+    given = parse_priors(priors)
+    model = _model(table, law, given, noise=noise, discrepancy=discrepancy, group_effect=group)
     with build_pymc_model(model, naive=True):
         tree = pm.sample_prior_predictive(draws=draws, random_seed=seed)
     loss = np.exp(tree["prior_predictive"]["log_loss"])
@@ -444,12 +444,10 @@ def law_for(table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] |
     return found.with_priors({name: prior for name, prior in own.items() if name in names})
 
 
-def _model(
-    table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] | None, **options: Any
-) -> tuple[Model, dict[str, Prior]]:
-    """Return the model, and those priors given that are of noise, discrepancy and groups."""
-    of_law = parse_priors(priors)
-    scales = {name: of_law.pop(name) for name in SCALE_PRIORS if name in of_law}
+def _model(table: RunTable, law: str | Law, priors: Mapping[str, Prior], **options: Any) -> Model:
+    """Return the model with the priors given, of the law and of noise, discrepancy and groups."""
+    scales = {name: prior for name, prior in priors.items() if name in SCALE_PRIORS}
+    of_law = {name: prior for name, prior in priors.items() if name not in SCALE_PRIORS}
     if wrong := [name for name, prior in scales.items() if not prior.positive or prior.about]:
         raise FitError(
             f"prior {scales[wrong[0]]} of {wrong[0]!r}, which is a positive scale: expected LogNormal or "
@@ -461,7 +459,7 @@ def _model(
             "prior of 'group_sd': no runs share an offset in this fit; leave it out, or name the column of "
             "those that do (group_effect, --group-effect)"
         )
-    return model, scales
+    return model
 
 
 def _fit_fast(table: RunTable, model: Model, options: dict[str, Any], progress: Callable[[str], None]) -> Fit:

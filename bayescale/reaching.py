@@ -39,6 +39,8 @@ _PATH = 97
 # tokens per parameter take less than the path's.
 _BELOW, _ABOVE = 4.0, 1.0
 _COMPUTES = 17
+# What is larger, the more a loss takes.
+_SIZES = "params", "tokens", "compute", "lifetime_compute"
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,14 @@ class Reached:
     Attributes
     ----------
     runs : dict of array, shape (draw, loss)
-        As `bayescale.optimum.optimal_runs`, and with tokens to serve ``lifetime_compute``, FLOP. NaN where no
-        run searched is the cheapest that reaches the loss.
+        As `bayescale.optimum.optimal_runs`, and with tokens to serve ``lifetime_compute``, FLOP. Where no run
+        searched reaches the loss, params, tokens and compute are infinite, and 0 where a smaller one would
+        do, so that quantiles of all draws hold; all else of these is NaN, as are draws at an edge.
     already, never, at_edge : array of bool, shape (draw, loss)
         Of the draws without a run: those below the loss where the search begins, those above it where the
         search ends, and those whose cheapest run lies beyond the params and tokens searched.
-    begins : float
-        Compute at which the search begins, FLOP.
+    begins, ends : float
+        Compute at which the search begins and ends, FLOP.
     """
 
     runs: dict[str, np.ndarray]
@@ -62,6 +65,7 @@ class Reached:
     never: np.ndarray
     at_edge: np.ndarray
     begins: float
+    ends: float
 
 
 def cheapest_runs(
@@ -89,23 +93,32 @@ def cheapest_runs(
     """
     asked = positive_numbers(losses)
     if has_closed_form(fit):
-        begins, columns = _BISECTED[0], [_by_bisection(fit, loss, held) for loss in asked]
+        begins, ends = _BISECTED
+        columns = [_by_bisection(fit, loss, held) for loss in asked]
     else:
-        begins = _REACH[0] * fit.table.column("compute").min()
+        begins, ends = (times * fit.table.column("compute").min() for times in _REACH)
         columns = [_searched(fit, loss, seed, held) for loss in asked]
-    trained = _joined([runs for runs, _ in columns])
     already = np.stack([below for _, below in columns], axis=1)
-    never = np.isnan(trained["loss"]) & ~already
-    if not served_tokens:
-        return Reached(trained, already, never, np.zeros_like(never), begins)
-    runs = _joined(
-        [
-            _served(fit, loss, cheapest, served_tokens, seed, held)
-            for loss, (cheapest, _) in zip(asked, columns, strict=True)
-        ]
-    )
+    runs = _joined([runs for runs, _ in columns])
+    never = np.isnan(runs["loss"]) & ~already
+    if served_tokens:
+        runs = _joined(
+            [
+                _served(fit, loss, cheapest, served_tokens, seed, held)
+                for loss, (cheapest, _) in zip(asked, columns, strict=True)
+            ]
+        )
     lost = np.isnan(runs["loss"])
-    return Reached(runs, already & lost, never & lost, lost & ~already & ~never, begins)
+    already, never, at_edge = already & lost, never & lost, lost & ~already & ~never
+    return Reached(_beyond_search(runs, already, never), already, never, at_edge, begins, ends)
+
+
+def _beyond_search(
+    runs: dict[str, np.ndarray], already: np.ndarray, never: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return runs whose sizes are 0 and infinite where one smaller, or none, reaches the loss."""
+    sizes = {name: runs[name] for name in _SIZES if name in runs}
+    return runs | {name: np.select([already, never], [0.0, np.inf], of) for name, of in sizes.items()}
 
 
 def _joined(columns: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

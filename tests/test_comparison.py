@@ -539,6 +539,6 @@ def test_priors_given_for_all_laws_reach_those_that_have_the_parameter():
     compared = bs.compare(table, ["chinchilla", "kaplan"], priors=priors, **how)
     assert str(compared.fits["chinchilla"].priors["E"]) == "LogNormal(1.6, 0.2)"
     assert "E" not in compared.fits["kaplan"].priors
-    assert compared.fits["kaplan"].options["scale_priors"] == {"noise_sd": "LogNormal(0.005, 1)"}
+    assert compared.fits["kaplan"].options["priors"] == {"noise_sd": "LogNormal(0.005, 1)"}
     with pytest.raises(FitError, match="'gamma', which is no parameter of any of the laws"):
         bs.compare(table, ["chinchilla", "kaplan"], priors={"gamma": "LogNormal(1, 1)"}, **how)

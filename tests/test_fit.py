@@ -104,8 +104,22 @@ def test_compute_for_a_loss_inverts_the_allocation(law_only_fit):
     back = law_only_fit.allocate(loss=loss).draws
     assert float(back["compute"][sample, 0]) == pytest.approx(1e22, rel=1e-6)
     unreachable = law_only_fit.allocate(loss=1.5)
-    assert np.isnan(unreachable.draws["compute"]).all()
+    assert np.isinf(unreachable.draws["compute"]).all()
     assert any("does not reach" in w for w in unreachable.warnings)
+
+
+def test_draws_that_do_not_reach_a_loss_count_in_its_interval(law_only_fit):
+    """A quantile of the rest alone would have a loss near the floor look cheap."""
+    floor = law_only_fit.parameters["E"].ravel()
+    loss = float(np.quantile(floor, 0.7))
+    allocation = law_only_fit.allocate(loss=loss)
+    compute = allocation.draws["compute"].values[:, 0]
+    assert np.isinf(compute).mean() == pytest.approx((floor >= loss).mean(), abs=0.01)
+    rows = allocation.summary().set_index("quantity")
+    assert rows.loc["compute", "90%_high"] == rows.loc["params", "90%_high"] == np.inf
+    assert rows.loc["compute", "median"] == np.quantile(compute, 0.5, method="nearest") < np.inf
+    assert any(w.startswith("30% of the posterior does not reach") for w in allocation.warnings)
+    assert bs.allocate(law_only_fit, loss=[loss, 1.0]).summary()["median"].notna().sum() == 8
 
 
 def test_forecast_shapes_units_and_flags(law_only_fit):
@@ -262,7 +276,8 @@ def test_draws_are_below_a_loss_before_the_search_begins_or_never_reach_it(full_
     high, low = 20.0, float(np.median(few.parameters["E"]))
     allocation = few.allocate(loss=[high, low])
     for budget, said in ((0, "less compute than was searched, which begins at"), (1, "does not reach")):
-        share = float(np.isnan(allocation.draws["compute"].values[:, budget]).mean())
+        counted = (0.0, np.inf)[budget]
+        share = float((allocation.draws["compute"].values[:, budget] == counted).mean())
         assert 0.02 < share < 0.98
         asked = [w for w in allocation.warnings if f"a loss of {(high, low)[budget]:g}" in w]
         assert sum(float(w.split("%")[0]) for w in asked) == pytest.approx(100 * share, rel=0.005)
@@ -272,15 +287,15 @@ def test_draws_are_below_a_loss_before_the_search_begins_or_never_reach_it(full_
 def test_the_share_without_a_run_is_said_whatever_the_way_of_searching(law_only_fit, full_fit):
     """In closed form the search begins at 1,000 FLOP, along a path at a millionth of the table's least."""
     easy = law_only_fit.allocate(loss=1e6)
-    assert np.isnan(easy.draws["compute"]).all()
+    assert (easy.draws["compute"] == 0).all()
     assert easy.warnings[-1] == (
         "100% of the posterior reaches a loss of 1e+06 with less compute than was searched, which begins at "
-        "1e+03 FLOP"
+        "1e+03 FLOP; it counts as 0, and not in tokens per parameter"
     )
     few = full_fit.thinned(500)
     least = 1e-6 * few.table.column("compute").min()
     (said,) = (w for w in few.allocate(loss=20.0).warnings if "than was searched" in w)
-    assert said.endswith(f"begins at {least:.2g} FLOP; intervals describe the rest")
+    assert f"begins at {least:.2g} FLOP; it counts as 0, and not in tokens per parameter" in said
     # Runs to be served are searched for elsewhere: what is found there needs no word.
     served = few.thinned(100).allocate(loss=20.0, served_tokens=1e12)
     assert np.isfinite(served.draws["compute"]).all()

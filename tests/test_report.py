@@ -309,6 +309,18 @@ def test_command_writes_the_page_and_says_a_bad_place_before_it_fits(failed, tmp
     assert "Fitting" not in done.stderr
 
 
+def test_a_saved_fits_priors_are_those_of_its_comparison(tmp_path):
+    fit = bs.fit(
+        simulated_table(rows=20), priors={"E": "LogNormal(2.5, 0.02)"}, discrepancy=False, method="fast"
+    )
+    usual = bs.fit(simulated_table(rows=20), discrepancy=False, method="fast")
+    assert abs(fit.evidence.log - usual.evidence.log) > 2
+    fit.save(tmp_path / "fit.nc")
+    run("report", tmp_path / "fit.nc", "-o", tmp_path / "r.html", "--laws", "chinchilla,kaplan-floor")
+    found = re.findall(r"(-?\d+\.\d\d) ± 0?\.\d+", text_of((tmp_path / "r.html").read_text()))
+    assert min(abs(float(log) - fit.evidence.log) for log in found[-2:]) < 0.2
+
+
 @pytest.fixture(scope="module")
 def browser():
     path = shutil.which("chromium") or shutil.which("google-chrome")

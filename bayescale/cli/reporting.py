@@ -16,7 +16,6 @@ from bayescale.cli.options import (
     TableOptions,
     TokensOption,
     names,
-    pairs,
     size,
     target_inputs,
 )
@@ -70,7 +69,7 @@ def report(
     )  # fmt: skip
     compared = (
         compare_laws(
-            fitted.table, names(laws), priors=pairs(how.prior, "--prior"), **same, method=how.method,
+            fitted.table, names(laws), priors=fitted.options["priors"], **same, method=how.method,
             draws=how.draws, seed=how.seed, progress=say,
         )
         if laws
