@@ -77,7 +77,13 @@ class Comparison:
     @property
     def unreliable(self) -> list[str]:
         """The laws whose fit or evidence is not to be relied on."""
-        return [name for name in self.labels if self._unreliable(name)]
+        return list(self.reasons)
+
+    @property
+    def reasons(self) -> dict[str, list[str]]:
+        """Why not to rely on the fit or evidence of a law, of those laws where there is a reason."""
+        found = {name: _reasons(self.fits[name], self.evidences[name]) for name in self.labels}
+        return {name: reasons for name, reasons in found.items() if reasons}
 
     @property
     def table(self) -> RunTable:
@@ -124,7 +130,7 @@ class Comparison:
                 "difference_se": by_loo["dse"],
                 "high_pareto_k": int((loo.pareto_k > loo.good_k).sum()),
                 "stacking_weight": by_loo["weight"],
-                "reliable": not self._unreliable(name),
+                "reliable": name not in self.reasons,
             }
             if self.heldout is not None:
                 rows[name] |= _numbers(self.heldout, name)
@@ -172,7 +178,7 @@ class Comparison:
     @property
     def warnings(self) -> list[str]:
         """Which numbers are not to be relied on, and why."""
-        found = [f"do not rely on {n}: {r}" for n in self.labels for r in self._unreliable(n)]
+        found = [f"do not rely on {n}: {r}" for n, reasons in self.reasons.items() for r in reasons]
         for setting, there in self.sensitivity.items():
             found += [
                 f"do not rely on {n} with {setting.name}: {r}"
@@ -233,10 +239,17 @@ class Comparison:
             if weights == "evidence"
             else {n: _numbers(self.loo_table, n)["weight"] for n in self.labels}
         )
-        return average(self.fits, by, seed=seed, **inputs)
+        averaged = average(self.fits, by, seed=seed, **inputs)
+        if weights == "evidence":
+            averaged.mixture.warnings.extend(self._doubts_about_weights())
+        return averaged
 
-    def _unreliable(self, name: str) -> list[str]:
-        return _reasons(self.fits[name], self.evidences[name])
+    def _doubts_about_weights(self) -> list[str]:
+        """Say whose evidence weighs laws wrongly; forecasts themselves tell of fits that failed."""
+        found = {n: _reasons_of_evidence(self.evidences[n]) for n in self.labels}
+        return [
+            f"do not rely on the weights of laws: {n}: {r}" for n, reasons in found.items() for r in reasons
+        ]
 
     def _between(self, best: str, other: str) -> str:
         one, two = self.evidences[best], self.evidences[other]
@@ -432,12 +445,13 @@ def _heldout(fits: "Mapping[str, Fit]", progress: Callable[[str], None]) -> pd.D
 
 
 def _reasons(fit: "Fit", evidence: Evidence) -> list[str]:
-    reasons = list(fit.diagnostics.failures)
-    if not evidence.error <= MAX_ERROR:
-        reasons.append(
-            f"Monte Carlo error of its log evidence is {evidence.error:.2f} nats, above {MAX_ERROR}"
-        )
-    return reasons
+    return [*fit.diagnostics.failures, *_reasons_of_evidence(evidence)]
+
+
+def _reasons_of_evidence(evidence: Evidence) -> list[str]:
+    if evidence.error <= MAX_ERROR:
+        return []
+    return [f"Monte Carlo error of its log evidence is {evidence.error:.2f} nats, above {MAX_ERROR}"]
 
 
 def _numbers(frame: pd.DataFrame, row: str) -> dict[str, float]:

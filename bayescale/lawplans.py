@@ -11,7 +11,7 @@ from bayescale.candidates import Settle, candidate_grid, candidate_pool, noise_v
 from bayescale.discrimination import Prediction, divergence, pairs_of
 from bayescale.errors import FitError
 from bayescale.forecasts import expected_loss
-from bayescale.proposals import MOST_SEEDS, Proposal, failed_of, positive_budget, propose, warnings_of
+from bayescale.proposals import MOST_SEEDS, Proposal, positive_budget, propose, warnings_of
 from bayescale.targets import MAX_DRAWS, ratios_of
 
 if TYPE_CHECKING:
@@ -102,12 +102,15 @@ def plan_between(
     least = 1 / min(fit.z[..., 0].size for fit in fits.values())
     runs, pool = propose(pairs_of(laws), pool, compared.table, budget, times=times, least_gain=least)
     warnings = warnings_of(
-        fits, runs, "which law is right", "the laws are taken at their word, and part sooner than they should"
-    )
+        fits, compared.reasons, runs, "which law is right",
+        "the laws are taken at their word, and part sooner than they should",
+    )  # fmt: skip
     if out := [n for n in compared.labels if n not in fits]:
         warnings.append(f"out of the running already, and not planned for: {', '.join(out)}")
     odds = _odds(list(fits), laws, pool.index.get_indexer(runs.index).tolist())
-    return LawPlan(runs=runs, candidates=pool, warnings=warnings + notes, failed=failed_of(fits), odds=odds)
+    return LawPlan(
+        runs=runs, candidates=pool, warnings=warnings + notes, failed=list(compared.reasons), odds=odds
+    )
 
 
 def _pool(

@@ -12,7 +12,7 @@ from bayescale.design import Draws, belief_from
 from bayescale.errors import FitError
 from bayescale.fitting import Fit, require_fit
 from bayescale.model.model import SHAPE_SCALES
-from bayescale.proposals import MOST_SEEDS, Proposal, failed_of, positive_budget, propose, warnings_of
+from bayescale.proposals import MOST_SEEDS, Proposal, positive_budget, propose, warnings_of
 from bayescale.runs import RunTable
 from bayescale.targets import MAX_DRAWS, Target, band, joint_draws, parse_target, table_target
 
@@ -132,12 +132,13 @@ def plan(
     if target.is_allocation(best.law) and len(runs):
         saved = _saved(fits, target, targets, float(1 - runs["gain"].sum()) ** 2, seed)
     made_from = {name: fit for name, (fit, _) in fits.items()}
+    reasons = _reasons(posterior)
     warnings = warnings_of(
-        made_from, runs, "the target",
+        made_from, reasons, runs, "the target",
         "the fit is too sure of its law, and the plan with it",
     )  # fmt: skip
     words, unit = target.describe(best)
-    return Plan(runs=runs, candidates=pool, warnings=warnings + notes, failed=failed_of(made_from),
+    return Plan(runs=runs, candidates=pool, warnings=warnings + notes, failed=list(reasons),
                 target=target, description=words, unit=unit, band=now, saved=saved)  # fmt: skip
 
 
@@ -148,6 +149,13 @@ def _weighted(posterior: "Fit | Comparison") -> "dict[str, tuple[Fit, float]]":
         return {posterior.law.name: (posterior, 1.0)}
     kept = {n: p for n, p in posterior.probabilities.items() if p > _MIN_PROBABILITY}
     return {n: (posterior.fits[n], p / sum(kept.values())) for n, p in kept.items()}
+
+
+def _reasons(posterior: "Fit | Comparison") -> dict[str, list[str]]:
+    """Return, by law, why not to rely on what is made from its fit, of those where there is a reason."""
+    if isinstance(posterior, Comparison):
+        return posterior.reasons
+    return {posterior.law.name: posterior.diagnostics.failures} if posterior.diagnostics.failures else {}
 
 
 def _draws(

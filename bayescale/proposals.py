@@ -34,7 +34,8 @@ class Proposal:
     warnings : list of str
         What to know before acting on it.
     failed : list of str
-        The laws whose fits failed their diagnostics: it is not to be relied on.
+        The laws whose fits failed their diagnostics, or whose evidence is too noisy to tell how probable
+        they are: it is not to be relied on.
     gain_meaning : str
         Unit and meaning of gains.
     """
@@ -47,9 +48,7 @@ class Proposal:
 
     def __repr__(self) -> str:
         line = f"<{type(self).__name__} of {len(self.runs)} runs for {self.cost:.3g} FLOP; {self.headline}"
-        return line + (
-            f"; do not rely on it: the fit of {', '.join(self.failed)} failed>" if self.failed else ">"
-        )
+        return line + (f"; do not rely on it, or on {', '.join(self.failed)}>" if self.failed else ">")
 
     @property
     def cost(self) -> float:
@@ -74,11 +73,6 @@ class Proposal:
         table = rows.agg(runs=("seed", "size"), **kept, gain=("gain", "sum")).reset_index()
         table["gain_per_flop"] = table["gain"] / (table["compute"] * table["runs"])
         return table.sort_values("gain_per_flop", ascending=False, ignore_index=True)
-
-
-def failed_of(fits: "dict[str, Fit]") -> list[str]:
-    """Return the labels of fits that failed their diagnostics."""
-    return [name for name, fit in fits.items() if not fit.diagnostics.passed]
 
 
 def positive_budget(budget: float) -> float:
@@ -135,15 +129,15 @@ def propose(
 
 
 def warnings_of(
-    fits: "dict[str, Fit]", runs: pd.DataFrame, about: str, without_discrepancy: str
+    fits: "dict[str, Fit]",
+    reasons: dict[str, list[str]],
+    runs: pd.DataFrame,
+    about: str,
+    without_discrepancy: str,
 ) -> list[str]:
     """Return what to know before acting on runs proposed from fits, by label, to learn about something."""
-    label = {name: "" if len(fits) == 1 else f"{name}: " for name in fits}
-    found = [
-        f"do not rely on this plan: {label[name]}{reason}"
-        for name, fit in fits.items()
-        for reason in fit.diagnostics.failures
-    ]
+    label = {name: "" if len({*fits, *reasons}) == 1 else f"{name}: " for name in (*fits, *reasons)}
+    found = [f"do not rely on this plan: {label[n]}{r}" for n, those in reasons.items() for r in those]
     found += [f"{label[name]}{caution}" for name, fit in fits.items() for caution in fit.cautions]
     if any(fit.model.discrepancy is None for fit in fits.values()):
         found.append(f"no discrepancy: {without_discrepancy}")

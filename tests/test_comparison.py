@@ -143,10 +143,11 @@ def test_a_refit_differs_in_its_setting_alone(table):
     how = {"noise": "normal", "group_effect": "family", "draws": 60, "chains": 2, "seed": 7}
     fitted = bs.fit(grouped, method="fast", discrepancy=False, **how)
     again = refit(fitted, Setting("nothing else", "nothing", 1.0, {}))
-    assert again.options == fitted.options
+    assert again.options | {"priors": {}} == fitted.options
+    assert again.priors == fitted.priors
     np.testing.assert_allclose(again.z, fitted.z, rtol=1e-9)
     other = refit(fitted, Setting("student-t noise", "the noise model", 1.0, {"noise": "student-t"}))
-    assert other.options == fitted.options | {"noise": "student-t"}
+    assert other.options | {"priors": {}} == fitted.options | {"noise": "student-t"}
 
 
 def test_wider_priors_cost_evidence(table):
@@ -273,6 +274,11 @@ def test_large_monte_carlo_error_is_marked(compared, which):
     assert said.startswith(f"do not rely on {a}: ")
     assert noisy.summary()["reliable"].to_dict() == {name: name != a for name in compared.labels}
     assert noisy.unreliable == [a]
+    asked = {"params": 1e11, "tokens": 2e12}
+    doubt = [f"do not rely on the weights of laws: {a}: {noisy.reasons[a][0]}"]
+    assert [w for w in noisy.forecast(**asked).warnings if "weights" in w] == doubt
+    assert not any("weights" in w for w in noisy.forecast(weights="stacking", **asked).warnings)
+    assert not any("weights" in w for w in compared.forecast(**asked).warnings)
 
 
 @pytest.mark.parametrize(

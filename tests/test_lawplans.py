@@ -142,6 +142,15 @@ def test_a_plan_between_laws_says_whose_fit_failed(undecided):
     assert said == [f"do not rely on this plan: chinchilla: {reason}"]
 
 
+@pytest.mark.parametrize("choose", [bs.plan_between, lambda posterior, c: bs.plan(posterior, "E", c)])
+def test_a_plan_weighted_by_noisy_evidence_says_so(undecided, choose):
+    name = undecided.labels[-1]
+    noisy = replace(undecided.evidences[name], error=np.inf)
+    found = choose(replace(undecided, evidences=dict(undecided.evidences) | {name: noisy}), 1e21)
+    assert found.failed == [name]
+    assert any(w.startswith(f"do not rely on this plan: {name}: Monte Carlo error") for w in found.warnings)
+
+
 def test_a_plan_from_several_laws_counts_what_is_between_them(undecided):
     target = "params=1e11,tokens=2e12"
     mixed = bs.plan(undecided, target, 1e21)

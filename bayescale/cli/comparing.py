@@ -83,7 +83,7 @@ def compare(
             )
             print_frame(averaged.by_law(), "expected loss law by law (nats/token)")
         print_warnings(warnings)
-    exit_by(all(fit.diagnostics.passed for fit in compared.fits.values()))
+    exit_by(not compared.unreliable)
 
 
 def _require_weights(weights: str, forecast: bool) -> None:

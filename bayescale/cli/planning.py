@@ -116,7 +116,7 @@ def plan(
         if output:
             written = f"ladder written to {output}: bayescale train {output}"
             print(written if len(result.runs) else f"no ladder written to {output}: no run was chosen")
-    exit_by(all(fit.diagnostics.passed for fit in fits.values()))
+    exit_by(not result.failed)
 
 
 def _require_one_aim(target: str | None, target_table: Path | None, laws: str | None) -> None:
