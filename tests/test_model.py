@@ -6,6 +6,7 @@ from scipy import stats
 
 from bayescale.fitting import prepare
 from bayescale.laws import BUILTIN, CentredLaw, find_law
+from bayescale.laws.priors import parse_prior
 from bayescale.model.coordinates import Level, LevelRatios, LevelSlope, LogParameters, natural_coordinates
 from bayescale.model.discrepancy import Discrepancy, axes_of, knots_over, stretch_of
 from bayescale.model.making import make_model
@@ -92,6 +93,22 @@ def test_log_jacobian_is_the_determinant(name, kind):
 
     jacobian = (stacked(z + step) - stacked(z - step)) / 2e-6
     assert float(sampled.log_jacobian) == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("law", ["chinchilla", "kaplan-floor"])
+@pytest.mark.parametrize("prior", ["LogNormal(1, 2)", "LogNormal(1, 5)", "Gamma(1, 1)", "Gamma(0.3, 0.3)"])
+def test_a_positive_floors_vague_prior_has_no_mass_below_zero(law, prior):
+    """Its density may grow towards 0, and would on the way of a leapfrog step that overshoots."""
+    model = make_model(simulated_table(rows=20), find_law(law).with_priors({"E": parse_prior(prior)}))
+    names = model.centred.names
+    z = model.coordinates.from_sampled({name: 0.4 for name in names})
+    rest = np.exp(z[0]) - 0.4
+    floors = np.linspace(-0.99 * rest, 50.0, 2_000_001)
+    z = np.column_stack([np.log(rest + floors), np.tile(z[1:], (len(floors), 1))])
+    sampled = model.coordinates.to_sampled(z, np)
+    log_density = model.law_log_prior(sampled.values, sampled.logs) + sampled.log_jacobian - z[:, 0]
+    density = np.exp(log_density - log_density.max())
+    assert density[sampled.values["E"] <= 0].sum() < 1e-3 * density.sum()
 
 
 def test_discrepancy_weights_map_has_its_jacobian():

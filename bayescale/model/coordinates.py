@@ -13,9 +13,10 @@ import numpy as np
 
 from bayescale.laws import CentredLaw
 
-# Below this share of the level, log E continues along its tangent: a leapfrog step that overshoots
-# E = 0 meets a steep finite slope instead of NaN. The default floor prior is 1e-30 and less there.
-_FLOOR_SHARE = 1e-3
+# Below this share of the level, log E continues along its tangent, and the density falls by so many nats a
+# share more: a leapfrog step that overshoots E = 0 meets a steep finite slope instead of NaN, and a vague
+# prior of E, whose density grows towards 0 and on, has no mass there. The default prior is 1e-30 and less.
+_FLOOR_SHARE, _WALL = 1e-3, 10.0
 
 
 class Sampled(NamedTuple):
@@ -73,8 +74,9 @@ class LevelSlope:
         # |d(E, a, p)/dz| = L0 prod a_k prod p_k
         log_jacobian = z[..., 0] + sum(logs.values())
         values[self.floor] = floor
-        logs[self.floor] = _log_with_tangent(floor, _FLOOR_SHARE * level, xp)
-        return Sampled(values, logs, log_jacobian)
+        below = _shares_below(floor, level, xp)
+        logs[self.floor] = _log_with_tangent(floor, level, below, xp)
+        return Sampled(values, logs, log_jacobian + _WALL * below)
 
     def from_sampled(self, values: Mapping[str, Any]) -> np.ndarray:
         level = values[self.floor] + sum(values[a] for a in self.power_terms)
@@ -135,10 +137,12 @@ class Level:
         rest = self.rest.to_sampled(z[..., 1:], xp)
         level = xp.exp(z[..., 0])
         floor = level - self._reducible(rest.values, xp)
-        logs = dict(rest.logs)
+        logs, log_jacobian = dict(rest.logs), rest.log_jacobian + z[..., 0]
         if self.law.priors[self.floor].positive:
-            logs[self.floor] = _log_with_tangent(floor, _FLOOR_SHARE * level, xp)
-        return Sampled({self.floor: floor, **rest.values}, logs, rest.log_jacobian + z[..., 0])
+            below = _shares_below(floor, level, xp)
+            logs[self.floor] = _log_with_tangent(floor, level, below, xp)
+            log_jacobian = log_jacobian + _WALL * below
+        return Sampled({self.floor: floor, **rest.values}, logs, log_jacobian)
 
     def from_sampled(self, values: Mapping[str, Any]) -> np.ndarray:
         level = values[self.floor] + self._reducible(values, np)
@@ -253,5 +257,10 @@ def _amplitudes(law: CentredLaw, centre: Mapping[str, float]) -> tuple[str, ...]
     return found if np.allclose(twice, 2 * once, rtol=1e-9) else ()
 
 
-def _log_with_tangent(x: Any, start: Any, xp: Any) -> Any:
-    return xp.log(xp.maximum(x, start)) + xp.minimum(x - start, 0.0) / start
+def _shares_below(floor: Any, level: Any, xp: Any) -> Any:
+    """Return by how many of the shares of the level, below which log E continues, E lies below: negative."""
+    return xp.minimum(floor / (_FLOOR_SHARE * level) - 1.0, 0.0)
+
+
+def _log_with_tangent(floor: Any, level: Any, below: Any, xp: Any) -> Any:
+    return xp.log(xp.maximum(floor, _FLOOR_SHARE * level)) + below
