@@ -99,7 +99,8 @@ class Fit:
         loss, given each draw's own discrepancy and group offsets), ``observed_data`` and ``constant_data``.
         Draws by importance sampling repeat, copies one after the other: ArviZ's effective sample sizes take
         that for correlation and are about ``diagnostics.min_ess``. They are no chains, so that ``r_hat``
-        says nothing of convergence there, and is up to 1.02 by chance; k-hat is what to look at.
+        says nothing of convergence there, and is up to 1.02 by chance; k-hat is what to look at or, where
+        chains moved draws on, memory and drift (`diagnostics`).
         """
         import xarray as xr
 
@@ -147,7 +148,17 @@ class Fit:
         """Which of the posterior's features to mind although diagnostics pass; one sentence each."""
         from bayescale.priorconflicts import prior_conflicts
 
-        return list(map(str, prior_conflicts(self)))
+        return [*map(str, prior_conflicts(self)), *self._untold()]
+
+    def _untold(self) -> list[str]:
+        """Say of which inputs the table tells nothing: all its runs have the same."""
+        inputs = zip(self.law.inputs, self.law.columns, self.model.ratios, strict=True)
+        return [
+            f"all runs have {column} {self.model.centre[symbol]:.4g}: how loss changes with it is told by "
+            "priors alone"
+            for symbol, column, ratios in inputs
+            if np.ptp(ratios) == 0
+        ]
 
     @cached_property
     def warnings(self) -> list[str]:
@@ -459,7 +470,24 @@ def _model(table: RunTable, law: str | Law, priors: Mapping[str, Prior], **optio
             "prior of 'group_sd': no runs share an offset in this fit; leave it out, or name the column of "
             "those that do (group_effect, --group-effect)"
         )
+    _require_terms_below_losses(table, model, of_law)
     return model
+
+
+def _require_terms_below_losses(table: RunTable, model: Model, priors: Mapping[str, Prior]) -> None:
+    """Raise for a prior of an amplitude as papers print it: it is on what the term adds at the centre."""
+    centred, most = model.centred, float(table.column("loss").max())
+    for name, prior in priors.items():
+        sampled = centred.derived.centred[name]
+        if sampled == name or centred.units[sampled] != "nats/token" or prior.about:
+            continue
+        if min(prior.middles()) > most:
+            inputs = ", ".join(f"{s} {v:.3g}" for s, v in model.centre.items())
+            raise FitError(
+                f"prior {prior} of {name!r}: it is of the loss that the term adds at the table's centre "
+                f"({inputs}), where no run's is above {most:.3g} nats/token, and not of {name} as papers "
+                "print it; expected such as LogNormal(0.5, 0.7)"
+            )
 
 
 def _fit_fast(table: RunTable, model: Model, options: dict[str, Any], progress: Callable[[str], None]) -> Fit:

@@ -169,10 +169,12 @@ class RunTable:
             raise TableError(f"table {self.name!r} has no column {name!r}; it has {have}")
         values = pd.to_numeric(self.frame[name], errors="coerce").to_numpy(float)
         if not np.all(np.isfinite(values)):
-            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            place = int(np.flatnonzero(~np.isfinite(values))[0])
+            found = self.frame[name].iloc[place]
             raise TableError(
-                f"table {self.name!r}, column {name!r}, run {row + 1}: found "
-                f"{self.frame[name].iloc[row]!r}; expected a number"
+                f"table {self.name!r}, {self.row(place)}, column {name!r}: "
+                f"{'the value is missing' if pd.isna(found) else f'found {str(found)!r}'}; expected a number "
+                "in each row: mend or remove it"
             )
         return values
 
@@ -224,7 +226,8 @@ def make_table(
     where : str
         How errors call it.
     drop_missing : bool
-        Leave out rows in which an input or the loss is missing, or the loss infinite: runs that crashed.
+        Leave out rows in which params, tokens, compute or the loss is missing, or the loss infinite: runs
+        that crashed.
     rows : sequence of int, optional
         The numbers that errors give to the rows; 1, 2, ... unless given.
 

@@ -824,3 +824,31 @@ def test_an_input_that_the_law_has_no_place_for_is_refused(law_only_fit):
     """It was named in the forecast, which was that without it."""
     with pytest.raises(FitError, match="'unique_tokens' has no place in law 'chinchilla'"):
         law_only_fit.forecast(params=7e9, tokens=1.4e11, unique_tokens=1e9)
+
+
+def test_a_prior_of_an_amplitude_as_papers_print_it_is_refused():
+    table = simulated_table(rows=20)
+    with pytest.raises(
+        FitError, match=r"'A': it is of the loss that the term adds at .* and not of A as pap"
+    ):
+        bs.fit(table, priors={"A": "LogNormal(406.4, 0.5)"}, discrepancy=False, method="fast")
+    with pytest.raises(FitError, match="'A': it is of the loss"):
+        bs.fit(table, "A*N**-a", priors={"A": "LogNormal(406.4, 0.5)"}, discrepancy=False, method="fast")
+
+
+def test_inputs_that_all_runs_share_are_told():
+    table = simulated_table(rows=20)
+    same = bs.make_table(table.frame[["tokens", "loss"]].assign(params=1e8))
+    (said,) = (w for w in bs.fit(same, discrepancy=False, method="fast").warnings if "all runs have" in w)
+    assert said == "all runs have params 1e+08: how loss changes with it is told by priors alone"
+    assert not any("all runs" in w for w in bs.fit(table, discrepancy=False, method="fast").warnings)
+
+
+def test_a_value_missing_in_a_laws_input_is_named_by_its_row():
+    frame = simulated_table(rows=20).frame[["params", "tokens", "loss"]]
+    missing = frame.assign(width=[1.0] * 7 + [None] + [2.0] * 12)
+    table = bs.make_table(missing, where="mine.csv", rows=range(2, 22))
+    with pytest.raises(
+        bs.BayescaleError, match="row 9, column 'width': the value is missing; expected a num"
+    ):
+        bs.fit(table, "E + A*params**-a + B*width**-b", discrepancy=False, method="fast")
