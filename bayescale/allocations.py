@@ -148,12 +148,12 @@ def allocate(
     warnings = list(fit.warnings)
     if loss is None:
         runs = optimal_runs(few, compute, seed, at)
-        middles = zip(positive_numbers(compute), np.median(runs["params"], axis=0), strict=True)
+        middles = zip(positive_numbers(compute, "compute"), np.median(runs["params"], axis=0), strict=True)
         runs["deadweight"] = np.stack([deadweight(few, c, n, held=at, seed=seed) for c, n in middles], axis=1)
     else:
         reached = cheapest_runs(few, loss, served_tokens, seed, at)
         runs = reached.runs
-        warnings += _unreached(positive_numbers(loss), reached)
+        warnings += _unreached(positive_numbers(loss, "loss"), reached)
     if "U" in at:
         runs["epochs"] = np.maximum(runs["tokens"] / at["U"], 1.0)
     draws = xr.Dataset({name: (("sample", "budget"), values) for name, values in runs.items()})
@@ -185,7 +185,7 @@ def _held(fit: "Fit", given: Mapping[str, Any]) -> Held:
         )
     found = {}
     for column, symbol in symbols.items():
-        values = positive_numbers(given[column])
+        values = positive_numbers(given[column], column)
         if len(values) > 1:
             raise FitError(f"input {column!r}: found {values.tolist()}; expected one value to hold it at")
         outside_range(column, fit.table.column(column), values)

@@ -12,6 +12,7 @@ from bayescale.forecasts import SIZES, Forecast, forecast
 
 if TYPE_CHECKING:
     from bayescale.fitting import Fit
+    from bayescale.laws import Law
 
 # Laws with less weight than this change no quantile that is printed.
 _MIN_WEIGHT = 1e-4
@@ -105,7 +106,8 @@ def average(
     total = sum(kept.values())
     kept = {n: w / total for n, w in kept.items()}
     rng = np.random.default_rng(seed)
-    parts = {n: forecast(fits[n], seed=seed, **_known(fits, n, inputs)) for n in kept}
+    laws = {name: fit.law for name, fit in fits.items()}
+    parts = {n: forecast(fits[n], seed=seed, **own_inputs(laws, n, inputs)) for n in kept}
     size = min(_flat(part).shape[0] for part in parts.values())
     # Systematic: the number of draws of each law is its weight's share, to within one.
     owner = np.searchsorted(np.cumsum(list(kept.values())), (np.arange(size) + rng.random()) / size)
@@ -131,10 +133,10 @@ def average(
     return AveragedForecast(mixture, np.array(names)[owner], parts, kept)
 
 
-def _known(fits: "Mapping[str, Fit]", name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs without those that only other laws know."""
-    others = {column for fit in fits.values() for column in fit.law.columns}
-    foreign = others - {*fits[name].law.columns, *SIZES}
+def own_inputs(laws: "Mapping[str, Law]", name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs for one of the laws: without those that only others know."""
+    others = {column for law in laws.values() for column in law.columns}
+    foreign = others - {*laws[name].columns, *SIZES}
     return {column: value for column, value in inputs.items() if column not in foreign}
 
 

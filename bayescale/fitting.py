@@ -13,7 +13,7 @@ import numpy as np
 from bayescale.errors import FitError
 from bayescale.inference.diagnostics import Diagnostics, diagnose
 from bayescale.inference.evidence import Evidence
-from bayescale.laws import Law, Prior, find_law, parse_priors
+from bayescale.laws import BUILTIN, Law, Prior, find_law, parse_priors
 from bayescale.model.coordinates import NEEDS_WHITENING, Whitened
 from bayescale.model.making import make_model, shared_trunks
 from bayescale.model.model import BLOCK, SCALE_PRIORS, Model
@@ -450,9 +450,21 @@ def law_for(table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] |
     found = find_law(law, columns=list(map(str, table.frame.columns)), priors=priors)
     if not found.has_floor:  # without one, a term has to explain the whole loss
         return found
+    _require_known_priors(table, found)
     floor, names = table.meta.floor_prior, {p.name for p in found.parameters} - (priors or {}).keys()
     own = table.meta.priors | ({found.floor: floor} if floor else {})
     return found.with_priors({name: prior for name, prior in own.items() if name in names})
+
+
+def _require_known_priors(table: RunTable, law: Law) -> None:
+    """Raise for a prior of the table's own that is of no parameter here: a slip of the pen."""
+    known = {p.name for other in (law, *BUILTIN.values()) for p in other.parameters}
+    if strangers := sorted(table.meta.priors.keys() - known):
+        have = ", ".join(p.name for p in law.parameters)
+        raise FitError(
+            f"table {table.name!r} states a prior of {strangers[0]!r}, which is no parameter of {law.name!r} "
+            f"or of any built-in law; {law.name!r} has {have}"
+        )
 
 
 def _model(table: RunTable, law: str | Law, priors: Mapping[str, Prior], **options: Any) -> Model:

@@ -52,7 +52,7 @@ def optimal_runs(fit: "Fit", compute: Any, seed: int = 0, held: Held = NOTHING) 
     FitError
         If a budget is not positive, or lies absurdly far outside the table.
     """
-    budgets = positive_numbers(compute)
+    budgets = positive_numbers(compute, "compute")
     outside_range("compute", fit.table.column("compute"), budgets)
     if has_closed_form(fit):
         columns = [closed_optimum(fit, np.log(c), held) for c in budgets]
@@ -154,8 +154,8 @@ def described(fit: "Fit", log_compute: Any, x_n: np.ndarray, loss: np.ndarray) -
     }
 
 
-def positive_numbers(asked: Any) -> np.ndarray:
-    """Return what was asked for as an array, shape (asked,).
+def positive_numbers(asked: Any, name: str) -> np.ndarray:
+    """Return what was asked for under a name as an array, shape (asked,).
 
     Raises
     ------
@@ -165,7 +165,7 @@ def positive_numbers(asked: Any) -> np.ndarray:
     try:
         values = np.atleast_1d(np.asarray(asked, float))
     except (TypeError, ValueError) as error:
-        raise FitError(f"found {asked!r}; expected positive numbers") from error
+        raise FitError(f"{name}: found {asked!r}; expected positive numbers") from error
     if values.ndim > 1 or not values.size or not np.all((values > 0) & np.isfinite(values)):
-        raise FitError(f"found {values.tolist()}; expected positive numbers")
+        raise FitError(f"{name}: found {values.tolist()}; expected positive numbers")
     return values

@@ -91,7 +91,7 @@ def cheapest_runs(
     FitError
         If a loss is not positive.
     """
-    asked = positive_numbers(losses)
+    asked = positive_numbers(losses, "loss")
     if has_closed_form(fit):
         begins, ends = _BISECTED
         columns = [_by_bisection(fit, loss, held) for loss in asked]

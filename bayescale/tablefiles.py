@@ -19,7 +19,7 @@ import pydantic
 from bayescale.columns import refuse_other_unit, renamed, split_factor, suggested_mapping
 from bayescale.errors import TableError
 from bayescale.files import written_aside
-from bayescale.runs import RunTable, TableMeta, detect_step, make_table
+from bayescale.runs import RunTable, TableMeta, as_numbers, detect_step, make_table
 from bayescale.units import check_unit, error_to_nats_per_token, from_nats_per_token
 
 # A run table has a row per trained model. More rows than this is a training log, or the wrong file.
@@ -49,8 +49,8 @@ def read_runs(
     tokens_per_byte : float, optional
         Needed by losses per byte, and an error with any other unit.
     drop_missing : bool
-        Leave out rows in which an input or the loss is missing, or the loss infinite, instead of refusing the
-        file.
+        Leave out rows in which params, tokens, compute or the loss is missing, or the loss infinite, instead
+        of refusing the file.
 
     Raises
     ------
@@ -66,7 +66,10 @@ def read_runs(
         meta = TableMeta(**{**about, **{k: v for k, v in told.items() if v is not None}})
     except pydantic.ValidationError as error:
         raise TableError(_explain(error, path)) from error
-    check_unit(meta.loss_unit, meta.tokens_per_byte)
+    try:
+        check_unit(meta.loss_unit, meta.tokens_per_byte)
+    except TableError as error:
+        raise TableError(f"{path}: {error}") from error
     if tokens_per_byte is not None and not meta.loss_unit.endswith("/byte"):
         raise TableError(
             f"{path}: found tokens_per_byte (--tokens-per-byte) with losses in {meta.loss_unit}, which do "
@@ -88,6 +91,20 @@ def read_runs(
 def read_frame(path: Path) -> pd.DataFrame:
     """Read a file of a type we know as it stands, refusing training logs; see `read_runs`."""
     return _read_numbered(path).reset_index(drop=True)
+
+
+def read_inputs(path: Path) -> pd.DataFrame:
+    """Read a file of runs to come; sizes may be written as people do, 70B.
+
+    Raises
+    ------
+    TableError
+        Naming file, row and column.
+    """
+    frame = _read_numbered(path)
+    for name in (c for c in ("params", "tokens", "unique_tokens", "compute") if c in frame):
+        frame[name] = as_numbers(frame[name], name, str(path))
+    return frame.reset_index(drop=True)
 
 
 def write_runs(table: RunTable, path: str | Path) -> None:

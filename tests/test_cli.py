@@ -366,6 +366,19 @@ BAD = [
      "--law and --laws"),
     (("backtest", "good.csv", "--splits", "0"), "factors: found 0"),
     (("check", "."), "no such file"),
+    (("check", "ladder.toml", "--columns", "loss=x"), "cannot apply to ladder.toml, which is a ladder"),
+    (("fit", "good.csv", "--prior", "E=Cauchy(1, 1)"), "by 'or' (of 'E')"),
+    (("fit", "good.csv", "--loss-unit", "bits/byte"), "good.csv: losses in bits/byte need"),
+    (("fit", "good.csv", "--group-effect", "loss"), "column 'loss' cannot group runs"),
+    (("fit", "stranger.csv"), "a prior of 'Ex', which is no parameter of 'chinchilla' or"),
+    (("tables", "--json", "show", "chinchilla"), "`bayescale tables show NAME --json`"),
+    (("laws", "--json", "show", "chinchilla"), "`bayescale laws show NAME --json`"),
+    (("compare", "good.csv", "--laws", "chinchilla,kaplann"), "did you mean 'kaplan'?"),
+    (("compare", "good.csv", "--laws", "chinchilla"), "at least two laws, found 1"),
+    (("compare", "good.csv", "--laws", "chinchilla,kaplan", "--params", "1e9"), "'tokens' is not given"),
+    (("plan", "good.csv", "--budget", "1e20", "--target", "E", "--candidates", "words.csv"),
+     "words.csv, row 2, column 'params': found 'big'; expected a number"),
+    (("allocate", "good.csv", "--loss", "-1"), "loss: found [-1.0]; expected positive numbers"),
 ]  # fmt: skip
 
 
@@ -403,6 +416,10 @@ def folder(tmp_path_factory):
     (path / "far.csv").write_text(good + "8e8,2e300,2.8\n")
     (path / "one.csv").write_text("params,tokens,loss\n1e8,2e9,3.51\n")
     (path / "bad.csv").write_text("params,tokens,loss\n1e8,2e9,3.51\n2e8,4e9,-3.25\n")
+    (path / "ladder.toml").write_text('name = "ladder"')
+    (path / "words.csv").write_text("params,tokens,compute\nbig,1e9,6e18\n")
+    (path / "stranger.csv").write_text(good)
+    (path / "stranger.toml").write_text('priors = {Ex = "LogNormal(1, 1)"}')
     (path / "cut.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))
     return path
 

@@ -1,7 +1,7 @@
 """`bayescale compare`: evidence between laws."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ from bayescale.cli.output import exit_by, print_data, print_frame, print_warning
 
 if TYPE_CHECKING:
     from bayescale.comparison import Comparison
+    from bayescale.runs import RunTable
 
 
 def compare(
@@ -59,6 +60,7 @@ def compare(
     inputs = target_inputs(None, params=params, tokens=tokens)
     _require_weights(weights, bool(inputs))
     table = reading.load(source)
+    _require_inputs(table, names(laws), inputs)
     compared = run(
         table, names(laws), sensitivity=sensitivity, heldout=heldout,
         method=method, noise=noise, discrepancy=discrepancy, group_effect=group_effect, draws=draws,
@@ -84,6 +86,17 @@ def compare(
             print_frame(averaged.by_law(), "expected loss law by law (nats/token)")
         print_warnings(warnings)
     exit_by(not compared.unreliable)
+
+
+def _require_inputs(table: "RunTable", laws: list[str], inputs: dict[str, Any]) -> None:
+    """Raise for inputs that the forecast would refuse once all is fitted."""
+    from bayescale.averaging import own_inputs
+    from bayescale.forecasts import complete_inputs
+    from bayescale.laws import find_law
+
+    found = {law: find_law(law, columns=list(map(str, table.frame.columns))) for law in laws}
+    for name, law in found.items() if inputs else ():
+        complete_inputs(law, table.counting, own_inputs(found, name, inputs))
 
 
 def _require_weights(weights: str, forecast: bool) -> None:

@@ -4,6 +4,7 @@ import typer
 
 from bayescale.cli.options import JsonOption
 from bayescale.cli.output import print_data, print_rows
+from bayescale.errors import BayescaleError
 
 laws_app = typer.Typer(help="The laws that a fit can be asked for by name.")
 
@@ -12,6 +13,10 @@ laws_app = typer.Typer(help="The laws that a fit can be asked for by name.")
 def listnames(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the built-in laws."""
     if context.invoked_subcommand:
+        if as_json:
+            raise BayescaleError(
+                "--json: expected after the subcommand, as in `bayescale laws show NAME --json`"
+            )
         return
     from bayescale.laws import BUILTIN
 

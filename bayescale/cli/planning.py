@@ -76,7 +76,7 @@ def plan(
     from bayescale.comparison import Comparison
     from bayescale.files import require_writable
     from bayescale.ladders import write_ladder
-    from bayescale.tablefiles import read_frame
+    from bayescale.tablefiles import read_inputs
 
     _require_one_aim(target, target_table, laws)
     if (output is None) != (ladder is None):
@@ -91,8 +91,8 @@ def plan(
         require_picture(plot, source=str(ladder or ""))
     if laws and how.law != FitOptions.law:
         raise BayescaleError("--law and --laws: expected one of them")
-    pool = read_frame(candidates) if candidates else None
-    aim: Any = read_frame(target_table) if target_table else target
+    pool = read_inputs(candidates) if candidates else None
+    aim: Any = read_inputs(target_table) if target_table else target
     posterior = _compared(source, reading, how, laws) if laws else fit_of(source, reading, how)
     fits = dict(posterior.fits) if isinstance(posterior, Comparison) else {posterior.law.name: posterior}
     best = next(iter(fits.values()))

@@ -59,6 +59,9 @@ def report(
     held = {name: value for name, value in asked.items() if name not in ("params", "tokens", "compute")}
     # What is held alone is no run to forecast.
     asked = {} if compute and asked.keys() == held.keys() else asked
+    # What was asked for wrongly is told before what takes long.
+    forecast = fitted.forecast(seed=how.seed, **asked) if asked else None
+    allocation = fitted.allocate(compute=compute, held=held, seed=how.seed) if compute else None
     same = {name: fitted.options[name] for name in ("noise", "group_effect")}
     backtested = (
         run(
@@ -77,8 +80,8 @@ def report(
     )  # fmt: skip
     page = make(
         fitted,
-        forecast=fitted.forecast(seed=how.seed, **asked) if asked else None,
-        allocation=fitted.allocate(compute=compute, held=held, seed=how.seed) if compute else None,
+        forecast=forecast,
+        allocation=allocation,
         backtest=backtested,
         comparison=compared,
         tightening=rounds,

@@ -17,6 +17,10 @@ tables_app = typer.Typer(help="Run tables: bundled ones, and published ones to p
 def list_tables(context: typer.Context, as_json: JsonOption = False) -> None:
     """List run tables."""
     if context.invoked_subcommand:
+        if as_json:
+            raise BayescaleError(
+                "--json: expected after the subcommand, as in `bayescale tables show NAME --json`"
+            )
         return
     from bayescale.catalogue import tables
 
@@ -84,6 +88,8 @@ def check(
     if source.endswith(".toml"):
         if as_json:
             raise BayescaleError(f"--json is for run tables; {source} is a ladder, which is reported as text")
+        if file != FileOptions():
+            raise BayescaleError(f"options for files of runs cannot apply to {source}, which is a ladder")
         raise typer.Exit(train_ladder([source, "--check"]))
     table = file.load_all(source)
     findings = [vars(f) for f in find(table)]

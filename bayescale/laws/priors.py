@@ -236,10 +236,15 @@ def parse_priors(priors: Mapping[str, Prior | str] | None) -> dict[str, Prior]:
     expected = 'a Prior or its text, as in {"E": "LogNormal(1.8, 0.2)"}'
     if priors is not None and not isinstance(priors, Mapping):
         raise LawError(f"priors: found {priors!r}; expected a mapping of parameters, each to {expected}")
+    found = {}
     for name, prior in (priors or {}).items():
         if not isinstance(prior, Prior | str):
             raise LawError(f"priors: found {prior!r} for {name!r}; expected {expected}")
-    return {name: parse_prior(prior) for name, prior in (priors or {}).items()}
+        try:
+            found[name] = parse_prior(prior)
+        except LawError as error:
+            raise LawError(f"{error} (of {name!r})") from error
+    return found
 
 
 def _parse_one(text: str) -> Prior:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 
 from bayescale.errors import FitError, TableError
 from bayescale.laws import BUILTIN, CentredLaw, Law, Prior, as_used
@@ -118,9 +119,16 @@ def _groups(table: RunTable, column: str | None) -> tuple[np.ndarray | None, tup
     if column not in table.frame:
         have = ", ".join(map(str, table.frame.columns))
         raise TableError(f"table {table.name!r} has no column {column!r} to group by; it has {have}")
+    if column in ("loss", "loss_se", "loss_rounding"):
+        raise TableError(
+            f"column {column!r} cannot group runs: the loss is what their offset is of; expected such as "
+            "trunk or group"
+        )
     labels = table.frame[column]
     # A run without a label shares its offset with no other.
     missing = labels.isna()
+    if missing.any() and pd.api.types.is_float_dtype(labels) and (labels.dropna() % 1 == 0).all():
+        labels = labels.astype("Int64")  # whole numbers, which what is missing made floats
     text = [f"run {row}" if missing.iloc[row - 1] else str(v) for row, v in enumerate(labels, start=1)]
     names, group = np.unique(text, return_inverse=True)
     return group, tuple(names.tolist())
