@@ -102,7 +102,7 @@ def suggested_mapping(have: Sequence[str]) -> str:
     """Return the mapping that column names suggest, as it is typed on the command line."""
     found: dict[str, str] = {}
     for ours in ("params", "tokens", "compute", "loss"):
-        if ours not in have and (theirs := _likely(ours, [h for h in have if h not in found.values()])):
+        if ours not in have and (theirs := likely_column(ours, [h for h in have if h not in found.values()])):
             found[ours] = theirs
     found.setdefault("loss", "NAME")
     pairs = ",".join(f"{ours}={theirs}" for ours, theirs in found.items())
@@ -120,7 +120,8 @@ def split_factor(theirs: str, have: Sequence[str]) -> tuple[str, float]:
         return theirs, 1.0
 
 
-def _likely(ours: str, have: Sequence[str]) -> str | None:
+def likely_column(ours: str, have: Sequence[str]) -> str | None:
+    """Return the column that one of ours by name may be meant by: params, tokens, compute or loss."""
     plain = {re.sub(r"[^a-z0-9]+", " ", name.lower()).strip(): name for name in have}
     for alias in _ALIASES.get(ours, ()):
         if (spaced := alias.replace("_", " ")) in plain:

@@ -95,7 +95,8 @@ def made_folder(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BayescaleError(f"{path}: cannot be made ({error.strerror}); give another folder") from error
+        other = "set BAYESCALE_CACHE to" if path.is_relative_to(cache_folder()) else "give"
+        raise BayescaleError(f"{path}: cannot be made ({error.strerror}); {other} another folder") from error
     return path
 
 

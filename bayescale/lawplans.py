@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bayescale.candidates import Settle, candidate_grid, candidate_pool, noise_variance
+from bayescale.comparison import Comparison
 from bayescale.discrimination import Prediction, divergence, pairs_of
 from bayescale.errors import FitError
 from bayescale.forecasts import expected_loss
@@ -15,7 +16,6 @@ from bayescale.proposals import MOST_SEEDS, Proposal, positive_budget, propose, 
 from bayescale.targets import MAX_DRAWS, ratios_of
 
 if TYPE_CHECKING:
-    from bayescale.comparison import Comparison
     from bayescale.fitting import Fit
     from bayescale.runs import RunTable
 
@@ -85,6 +85,9 @@ def plan_between(
     FitError
         If all laws but one are out of the running already, or no candidate is affordable.
     """
+    if not isinstance(compared, Comparison):
+        found = type(compared).__name__
+        raise FitError(f"found a {found}; expected a comparison, as bayescale.compare returns")
     budget = positive_budget(budget)
     probability = {n: p for n, p in compared.probabilities.items() if p > _MIN_PROBABILITY}
     if len(probability) < 2:

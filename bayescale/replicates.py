@@ -85,6 +85,9 @@ def lack_of_fit(fit: "Fit") -> LackOfFit | None:
     FitError
         If the loss of the law is not positive at some run.
     """
+    from bayescale.fitting import require_fit
+
+    require_fit(fit)
     model = fit.model
     shared = np.vstack([_inputs(fit), _groups(fit)])
     once = _distinct_runs(fit, shared)

@@ -242,6 +242,8 @@ def make_table(
             "such as params, tokens and loss"
         )
     meta = TableMeta() if meta is None else meta
+    if not isinstance(meta, TableMeta):
+        raise TableError(f"meta: found a {type(meta).__name__}; expected a TableMeta")
     if "loss" not in raw:
         raise TableError(f"{where}: no column 'loss'; found {', '.join(map(str, raw.columns))}")
     numbers = range(1, len(raw) + 1) if rows is None else rows

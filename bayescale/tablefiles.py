@@ -19,7 +19,7 @@ import pydantic
 from bayescale.columns import refuse_other_unit, renamed, split_factor, suggested_mapping
 from bayescale.errors import TableError
 from bayescale.files import written_aside
-from bayescale.runs import RunTable, TableMeta, as_numbers, detect_step, make_table
+from bayescale.runs import RunTable, TableMeta, as_numbers, detect_step, make_table, require_table
 from bayescale.units import check_unit, error_to_nats_per_token, from_nats_per_token
 
 # A run table has a row per trained model. More rows than this is a training log, or the wrong file.
@@ -117,6 +117,7 @@ def write_runs(table: RunTable, path: str | Path) -> None:
     """
     import tomli_w
 
+    require_table(table)
     path = Path(path)
     if path.suffix.lower() != ".csv":
         raise TableError(f"{path}: tables are written as .csv; found a name that ends in {path.suffix!r}")

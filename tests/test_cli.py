@@ -370,6 +370,7 @@ BAD = [
     (("fit", "good.csv", "--prior", "E=Cauchy(1, 1)"), "by 'or' (of 'E')"),
     (("fit", "good.csv", "--loss-unit", "bits/byte"), "good.csv: losses in bits/byte need"),
     (("fit", "good.csv", "--group-effect", "loss"), "column 'loss' cannot group runs"),
+    (("fit", "named.csv"), 'Is it \'train_tokens\'? Then say so: --columns "tokens=train_tokens"'),
     (("fit", "stranger.csv"), "a prior of 'Ex', which is no parameter of 'chinchilla' or"),
     (("tables", "--json", "show", "chinchilla"), "`bayescale tables show NAME --json`"),
     (("laws", "--json", "show", "chinchilla"), "`bayescale laws show NAME --json`"),
@@ -418,6 +419,7 @@ def folder(tmp_path_factory):
     (path / "bad.csv").write_text("params,tokens,loss\n1e8,2e9,3.51\n2e8,4e9,-3.25\n")
     (path / "ladder.toml").write_text('name = "ladder"')
     (path / "words.csv").write_text("params,tokens,compute\nbig,1e9,6e18\n")
+    (path / "named.csv").write_text(good.replace("tokens", "train_tokens"))
     (path / "stranger.csv").write_text(good)
     (path / "stranger.toml").write_text('priors = {Ex = "LogNormal(1, 1)"}')
     (path / "cut.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))

@@ -6,13 +6,14 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
+from bayescale.columns import likely_column
 from bayescale.errors import FitError, TableError
 from bayescale.laws import BUILTIN, CentredLaw, Law, Prior, as_used
 from bayescale.model.coordinates import natural_coordinates
 from bayescale.model.discrepancy import Discrepancy, axes_of, knots_over
 from bayescale.model.model import SCALE_PRIORS, Model
 from bayescale.model.noise import Noise
-from bayescale.runs import RunTable
+from bayescale.runs import COLUMNS, RunTable
 
 # Names that a law's parameters cannot have.
 _TAKEN = {*SCALE_PRIORS, "discrepancy_weights", "group_offsets", "chain", "draw"}
@@ -92,7 +93,7 @@ def _inputs_of(table: RunTable, law: Law) -> dict[str, np.ndarray]:
         of_these = [name for name, other in BUILTIN.items() if set(other.columns) <= set(table.frame)]
         raise TableError(
             f"table {table.name!r} has no column {missing[0]!r}, which law {law.name!r} needs; it has "
-            f"{have}. "
+            f"{have}. {_suggestion(missing[0], list(map(str, table.frame.columns)))}"
             + (f"Laws of these: {', '.join(of_these[:_FEW_LAWS])}" if of_these else "No law here is of these")
         )
     inputs = {}
@@ -111,6 +112,14 @@ def _inputs_of(table: RunTable, law: Law) -> dict[str, np.ndarray]:
             )
         inputs[symbol] = values
     return as_used(inputs)
+
+
+def _suggestion(ours: str, have: list[str]) -> str:
+    theirs = likely_column(ours, have) if ours in ("params", "tokens", "compute") else None
+    # What has a meaning of its own is no other column by another name.
+    if theirs is None or theirs in COLUMNS:
+        return ""
+    return f'Is it {theirs!r}? Then say so: --columns "{ours}={theirs}". '
 
 
 def _groups(table: RunTable, column: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:

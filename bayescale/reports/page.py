@@ -4,12 +4,13 @@ import platform
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bayescale.allocations import Allocation
 from bayescale.backtesting import Backtest
 from bayescale.checks import check
 from bayescale.comparison import Comparison
+from bayescale.fitting import Fit, require_fit
 from bayescale.forecasts import Forecast
 from bayescale.inference.diagnostics import MAX_DRIFT, MAX_K_HAT, MAX_MEMORY, MAX_RHAT
 from bayescale.priorconflicts import prior_conflicts
@@ -19,9 +20,6 @@ from bayescale.reports.figures import figures
 from bayescale.reports.format import interval, law_mathml, number, percent
 from bayescale.rounds import Tightening
 from bayescale.runs import COLUMNS
-
-if TYPE_CHECKING:
-    from bayescale.fitting import Fit
 
 # Meanings of the scales beside a law's own parameters.
 _SCALES = {
@@ -48,7 +46,7 @@ _DIAGNOSTICS = {
 
 
 def report(
-    fit: "Fit",
+    fit: Fit,
     *,
     forecast: Forecast | None = None,
     allocation: Allocation | None = None,
@@ -83,6 +81,7 @@ def report(
     """
     import jinja2
 
+    require_fit(fit)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bayescale.reports", "."),
         autoescape=True,
@@ -131,7 +130,7 @@ class _Parameter:
     high: float
 
 
-def _parameters(fit: "Fit") -> list[_Parameter]:
+def _parameters(fit: Fit) -> list[_Parameter]:
     about = {p.name: p for p in fit.law.parameters}
     priors = fit.model.centred.priors | fit.model.scale_priors
     rows = []
@@ -148,7 +147,7 @@ def _parameters(fit: "Fit") -> list[_Parameter]:
 
 
 def _questions(
-    fit: "Fit", forecast: Forecast | None, allocation: Allocation | None, comparison: Comparison | None
+    fit: Fit, forecast: Forecast | None, allocation: Allocation | None, comparison: Comparison | None
 ) -> list[str]:
     questions = []
     if forecast is not None:
@@ -170,7 +169,7 @@ def _allocation_rows(allocation: Allocation) -> list[dict[str, Any]]:
     ]
 
 
-def _ranges(fit: "Fit") -> list[dict[str, Any]]:
+def _ranges(fit: Fit) -> list[dict[str, Any]]:
     """Return what each column of the table means and spans."""
     frame = fit.table.frame
     names = [c for c in (*COLUMNS, *fit.law.columns) if c in frame and c not in ("outlier", "seed", "group")]
@@ -182,7 +181,7 @@ def _ranges(fit: "Fit") -> list[dict[str, Any]]:
     ]
 
 
-def _diagnostics(fit: "Fit") -> list[tuple[str, Any]]:
+def _diagnostics(fit: Fit) -> list[tuple[str, Any]]:
     found = fit.diagnostics.to_dict()
     rows = [
         (_DIAGNOSTICS.get(k, k.replace("_", " ")), v)
@@ -195,7 +194,7 @@ def _diagnostics(fit: "Fit") -> list[tuple[str, Any]]:
     return rows
 
 
-def _reproduce(fit: "Fit", command: str) -> list[tuple[str, str]]:
+def _reproduce(fit: Fit, command: str) -> list[tuple[str, str]]:
     options = dict(fit.options)
     versions = options.pop("versions", {})
     rows = [
