@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 # What a trainer would make of runs with the params and tokens of a frame: those, and compute, of each run.
 Settle = Callable[[pd.DataFrame], pd.DataFrame]
 
-# No run of a plan is cheaper than the budget (of a pool: the dearest run that it buys) over this. Laws are
-# least right on the smallest runs, and a swarm of them pulls a fit away from where it is to forecast.
+# No run of a plan is cheaper than the dearest run that the budget buys over this. Laws are least right on the
+# smallest runs, and a swarm of them pulls a fit away from where it is to forecast.
 _MOST_RUNS = 50
+# Candidates go so far beyond a table's params and tokens, where nothing says how far they are to go.
+_REACH = 10.0
 # Sizes of a table offered again, and the factor between larger ones and between tokens.
 _MOST_SIZES = 12
 _FACTOR = 2**0.5
@@ -46,7 +48,7 @@ def candidate_grid(
     budget : float
         FLOP.
     most : mapping of str to float, optional
-        Params and tokens to go up to, where that is beyond the table.
+        Params and tokens to go up to, where that is beyond the table; ten times as far as it, if not given.
     dearest : float
         FLOP that no run may cost more than.
     settle : callable, optional
@@ -62,7 +64,7 @@ def candidate_grid(
     FitError
         If a law has other inputs, or the table no params and tokens.
     BudgetError
-        If the budget buys no run.
+        If the budget buys no run cheaper than the target.
     """
     for law in laws:
         known = set(law.columns) <= {"params", "tokens", "compute"}
@@ -75,7 +77,8 @@ def candidate_grid(
     sizes = np.unique(params)
     if len(sizes) > _MOST_SIZES:
         sizes = np.geomspace(sizes[0], sizes[-1], _MOST_SIZES)
-    most = {"params": params.max(), "tokens": tokens.max()} | dict(most or {})
+    seen = {"params": params.max(), "tokens": tokens.max()}
+    most = {name: _REACH * value for name, value in seen.items()} if most is None else seen | dict(most)
     sizes = np.concatenate([sizes, _up_to(sizes[-1], most["params"])])
     lengths = np.concatenate([[tokens.min()], _up_to(tokens.min(), max(tokens.max(), most["tokens"]))])
     n, d = (g.ravel() for g in np.meshgrid(sizes, lengths, indexing="ij"))
@@ -85,14 +88,16 @@ def candidate_grid(
         if settle is None
         else settle(pool).drop_duplicates()
     )
-    least = budget / _MOST_RUNS
-    pool = pool[(pool["compute"] >= least) & (pool["compute"] <= min(budget, dearest))]
-    if pool.empty:
+    cheaper = pool[pool["compute"] <= dearest]
+    compute = cheaper["compute"]
+    affordable = cheaper[(compute >= min(budget, compute.max()) / _MOST_RUNS) & (compute <= budget)]
+    if affordable.empty:
+        told = f"the cheapest costs {compute.min():.3g} FLOP" if len(cheaper) else "there is none"
         raise BudgetError(
-            f"no run cheaper than the target costs between {least:.3g} and {budget:.3g} FLOP "
-            f"({1 / _MOST_RUNS:.0%} and all of the budget); change the budget"
+            f"no run cheaper than the target costs {budget:.3g} FLOP or less: {told}; change the budget, or "
+            "give candidates of your own"
         )
-    return pool.reset_index(drop=True)
+    return affordable.reset_index(drop=True)
 
 
 def candidate_pool(
@@ -120,6 +125,8 @@ def candidate_pool(
     ------
     FitError
         If a column is missing, there is no row, or a value is no positive number.
+    BudgetError
+        If the budget buys none of them.
     """
     frame = candidates if isinstance(candidates, pd.DataFrame) else candidates.frame
     needed = list(dict.fromkeys([*(c for law in laws for c in law.columns), "compute"]))
@@ -132,8 +139,13 @@ def candidate_pool(
     for column in needed:
         pool[column] = positive(pool[column], f"candidates, column {column!r}")
     compute = pool["compute"]
+    if compute.min() > budget:
+        raise BudgetError(
+            f"the cheapest of {len(pool)} candidates costs {compute.min():.3g} FLOP, and the budget is "
+            f"{budget:.3g}; change the budget, or the unit of the column compute"
+        )
     least = compute[compute <= budget].max() / _MOST_RUNS
-    cheap = compute < least  # of none, if nothing is affordable
+    cheap = compute < least
     if not cheap.any():
         return pool, []
     note = (

@@ -151,7 +151,7 @@ def forecast(
     new = expected * np.exp(_noise(fit, expected.shape, known, rng) + _offset(fit, expected.shape, rng))
     shape = (*fit.z.shape[:2], ratios.shape[1])
     outside = decades_outside(fit, targets)
-    warnings = _warnings(fit, outside)
+    warnings = fit.warnings + told_far(outside)
     if any(inputs.get(column) is None for column in fit.law.columns):
         warnings += fit.table.counting.warnings
     return Forecast(
@@ -318,9 +318,7 @@ def _offset(fit: "Fit", shape: tuple[int, ...], rng: np.random.Generator) -> np.
     return rng.standard_normal(shape) * fit.parameters["group_sd"][:, None]
 
 
-def _warnings(fit: "Fit", outside: Mapping[str, np.ndarray]) -> list[str]:
+def told_far(outside: Mapping[str, np.ndarray]) -> list[str]:
+    """Return a warning for each quantity whose farthest value lies far outside the table, in decades."""
     far = {name: decades.max() for name, decades in outside.items() if decades.max() >= FAR}
-    return [
-        *fit.warnings,
-        *(f"{decades:.1f} decades outside the table's range: {name}" for name, decades in far.items()),
-    ]
+    return [f"{decades:.1f} decades outside the table's range: {name}" for name, decades in far.items()]

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 # A law less probable than this is out of the running.
 _MIN_PROBABILITY = 1e-3
-# Laws part where runs are unlike the table's; candidates go so far beyond its params and tokens.
-_REACH = 10.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -126,8 +124,8 @@ def _pool(
     laws = [fit.law for fit in fits.values()]
     if candidates is not None:
         return candidate_pool(candidates, laws, budget)
-    reach = {n: _REACH * float(table.column(n).max()) for n in ("params", "tokens") if n in table.frame}
-    pool = candidate_grid(table, laws, budget, most=reach, settle=settle)
+    # Laws part where runs are unlike the table's: candidates go beyond it.
+    pool = candidate_grid(table, laws, budget, settle=settle)
     return pool, table.counting.warnings if settle is None else []
 
 

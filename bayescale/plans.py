@@ -11,13 +11,17 @@ from bayescale.deadweight import deadweight
 from bayescale.design import Draws, belief_from
 from bayescale.errors import FitError
 from bayescale.fitting import Fit, require_fit
+from bayescale.forecasts import SIZES, complete_inputs, decades_outside, outside_range, told_far
 from bayescale.model.model import SHAPE_SCALES
+from bayescale.optimum import optimal_runs
 from bayescale.proposals import MOST_SEEDS, Proposal, positive_budget, propose, warnings_of
-from bayescale.runs import RunTable
+from bayescale.runs import RunTable, complete_compute
 from bayescale.targets import MAX_DRAWS, Target, band, joint_draws, parse_target, table_target
 
 # Laws with less probability than this change no plan.
 _MIN_PROBABILITY = 0.01
+# Draws of an allocation that tell how large candidates may be, and the share of them that they cover.
+_FEW_DRAWS, _NEARLY_ALL = 400, 0.95
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -117,6 +121,7 @@ def plan(
             f"target {target} is an allocation for laws in params N and tokens D, and a loss for others; "
             f"there are both among {', '.join(fits)}: plan from laws of one kind"
         )
+    far = _far(best, target)
     pool, notes = _candidates(fits, target, budget, candidates, settle)
     laws = _draws(fits, target, pool, seed)
     times = MOST_SEEDS if candidates is None else 1
@@ -138,7 +143,7 @@ def plan(
         "the fit is too sure of its law, and the plan with it",
     )  # fmt: skip
     words, unit = target.describe(best)
-    return Plan(runs=runs, candidates=pool, warnings=warnings + notes, failed=list(reasons),
+    return Plan(runs=runs, candidates=pool, warnings=warnings + far + notes, failed=list(reasons),
                 target=target, description=words, unit=unit, band=now, saved=saved)  # fmt: skip
 
 
@@ -156,6 +161,16 @@ def _reasons(posterior: "Fit | Comparison") -> dict[str, list[str]]:
     if isinstance(posterior, Comparison):
         return posterior.reasons
     return {posterior.law.name: posterior.diagnostics.failures} if posterior.diagnostics.failures else {}
+
+
+def _far(fit: Fit, target: Target) -> list[str]:
+    """Say how far the target lies outside the table; raise where that is absurd."""
+    if target.parameter:
+        return []
+    if target.is_allocation(fit.law):
+        compute = np.atleast_1d(target.inputs["compute"])
+        return told_far({"compute": outside_range("compute", fit.table.column("compute"), compute)})
+    return told_far(decades_outside(fit, complete_inputs(fit.law, fit.table.counting, target.inputs)))
 
 
 def _draws(
@@ -204,14 +219,25 @@ def _candidates(
     if candidates is not None:
         return candidate_pool(candidates, laws, budget)
     table = next(iter(fits.values()))[0].table
-    dearest = float(np.max(target.inputs.get("compute", np.inf)))
-    if target.inputs.keys() >= {"params", "tokens"}:
-        dearest = 0.999 * float(
-            np.max(table.counting.compute(target.inputs["params"], target.inputs["tokens"]))
-        )
-    most = {n: float(np.max(v)) for n, v in target.inputs.items() if n in ("params", "tokens")}
-    pool = candidate_grid(table, laws, budget, most=most, dearest=dearest, settle=settle)
+    sizes = _sizes([fit for fit, _ in fits.values()], target)
+    dearest = 0.999 * sizes.pop("compute", np.inf)
+    pool = candidate_grid(table, laws, budget, most=sizes or None, dearest=dearest, settle=settle)
     return pool, table.counting.warnings if settle is None else []
+
+
+def _sizes(fits: "list[Fit]", target: Target) -> dict[str, float]:
+    """Return the largest params, tokens and compute of the runs that the target is about.
+
+    Of an allocation, those of nearly all of the posterior's optimal runs; of a parameter none.
+    """
+    if target.is_allocation(fits[0].law):
+        compute = float(target.inputs["compute"])
+        runs = [optimal_runs(fit.thinned(_FEW_DRAWS), compute, seed=0) for fit in fits]
+        most = {n: max(float(np.quantile(r[n], _NEARLY_ALL)) for r in runs) for n in ("params", "tokens")}
+        return most | {"compute": compute}
+    sizes = {n: np.asarray(v, float) for n, v in target.inputs.items() if n in SIZES}
+    complete_compute(sizes, fits[0].table.counting)
+    return {name: float(np.max(values)) for name, values in sizes.items()}
 
 
 def _target(fit: "Fit", target: "str | Target | RunTable | pd.DataFrame") -> Target:
@@ -224,7 +250,8 @@ def _target(fit: "Fit", target: "str | Target | RunTable | pd.DataFrame") -> Tar
             f"target: found a {type(target).__name__}; expected text such as 'params=1e9,tokens=2e10', a "
             "Target, or a table of runs"
         )
-    return table_target(fit.law, target if isinstance(target, pd.DataFrame) else target.frame)
+    frame = target if isinstance(target, pd.DataFrame) else target.frame
+    return table_target(fit.law, frame, fit.table.counting)
 
 
 def _saved(

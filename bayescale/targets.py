@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bayescale.counting import Counting
 from bayescale.errors import FitError
-from bayescale.forecasts import complete_inputs, expected_loss
+from bayescale.forecasts import SIZES, complete_inputs, expected_loss
 from bayescale.laws import Law
 from bayescale.optimum import optimal_params, ratio_grid
+from bayescale.runs import complete_compute
 from bayescale.units import written_number
 
 if TYPE_CHECKING:
@@ -88,22 +90,25 @@ def parse_target(text: str) -> Target:
     return Target(inputs)
 
 
-def table_target(law: Law, rows: pd.DataFrame) -> Target:
-    """Return the losses at every row of a table as a target.
+def table_target(law: Law, rows: pd.DataFrame, counting: Counting) -> Target:
+    """Return the losses at every row of a table as a target; of params, tokens and compute two will do.
 
     Raises
     ------
     FitError
         If there is no row, or a row has no positive number for an input of the law.
     """
-    if missing := [c for c in law.columns if c not in rows]:
+    if rows.empty:
+        raise FitError("targets have no row; expected a row per run whose loss is to be forecast")
+    here = set(law.columns) <= set(rows)
+    read = [c for c in (law.columns if here else dict.fromkeys((*law.columns, *SIZES))) if c in rows]
+    inputs = {c: positive(rows[c], f"targets, column {c!r}") for c in read}
+    complete_compute(inputs, counting)
+    if missing := [c for c in law.columns if c not in inputs]:
         raise FitError(
             f"targets have no column {missing[0]!r}; law {law.name!r} needs {', '.join(law.columns)}"
         )
-    if rows.empty:
-        raise FitError("targets have no row; expected a row per run whose loss is to be forecast")
-    inputs = {c: positive(rows[c], f"targets, column {c!r}") for c in law.columns}
-    return Target(inputs)
+    return Target({c: inputs[c] for c in law.columns})
 
 
 def positive(column: pd.Series, where: str) -> np.ndarray:

@@ -24,14 +24,14 @@ from bayescale.counting import Counting
 from bayescale.errors import BayescaleError, BudgetError
 from bayescale.files import made_folder
 from bayescale.fitting import Fit, fit
-from bayescale.forecasts import complete_inputs
+from bayescale.forecasts import SIZES, complete_inputs
 from bayescale.ladders import read_ladder, run_groups, save_ladder
 from bayescale.laws import Law, Prior, find_law
 from bayescale.model.model import SCALE_PRIORS
 from bayescale.plans import Plan, plan
 from bayescale.proposals import positive_budget
 from bayescale.rounds import LOG, Tightening, inside, read_rounds, write_check, write_rounds
-from bayescale.runs import RunTable, TableMeta
+from bayescale.runs import RunTable, TableMeta, complete_compute
 from bayescale.targets import Target, band, joint_draws, parse_target
 
 # A round spends at most this share of the budget: what it teaches makes the next plan better.
@@ -136,6 +136,13 @@ def tighten(
 
 def _require_target(target: Target, law: Law) -> None:
     """Raise if fits of a law will not have a target's parameter or inputs."""
+    if other := sorted(set(law.columns) - set(SIZES)):
+        raise BayescaleError(
+            f"law {law.name!r} needs {other[0]}, which no ladder states run by run; expected a law in params "
+            "and tokens"
+        )
+    if target.count > 1:
+        raise BayescaleError(f"target: found {target.count} runs; expected one, an allocation or a parameter")
     if not target.parameter:
         if not target.is_allocation(law):
             complete_inputs(law, Counting(TableMeta().flops_per_param_token), target.inputs)
@@ -231,12 +238,14 @@ def _plan(
 
 def _check(fitted: Fit, target: Target, train: Train, folder: Path) -> dict[str, Any] | None:
     """Train the target run itself, and compare; the size trained is the nearest there is."""
-    if not target.inputs.keys() >= {"params", "tokens"}:
+    given = {name: float(np.squeeze(v)) for name, v in target.inputs.items() if name in SIZES}
+    complete_compute(given, fitted.table.counting)
+    if target.is_allocation(fitted.law) or not given.keys() >= {"params", "tokens"}:
         return None
+    sizes = {name: given[name] for name in ("params", "tokens")}
     place = folder / "check"
     place.mkdir(exist_ok=True)
     ladder = read_ladder(folder / "ladder-0.toml", place)
-    sizes = {name: float(target.inputs[name]) for name in ("params", "tokens")}
     ladder["runs"] = [sizes | {"seeds": [0]}]
     save_ladder(ladder, place / "ladder.toml")
     ended = _train_all(train, place / "ladder.toml", place)

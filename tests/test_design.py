@@ -13,7 +13,7 @@ import bayescale as bs
 from bayescale.candidates import candidate_grid, noise_variance
 from bayescale.deadweight import deadweight
 from bayescale.design import Draws, belief_from
-from bayescale.errors import BayescaleError, FitError
+from bayescale.errors import BayescaleError, BudgetError, FitError
 from bayescale.forecasts import expected_loss
 from bayescale.greedy import choose_runs
 from bayescale.ladders import write_ladder
@@ -502,8 +502,60 @@ def test_candidates_cost_what_their_table_counts():
     n, d = table.column("params"), table.column("tokens")
     counted = table.frame.assign(compute=3.1 * n**1.1 * d)  # attention makes larger models dearer per param
     dearer = bs.RunTable(counted, table.meta)
-    grid = candidate_grid(dearer, [BUILTIN["chinchilla"]], 1e21)
+    grid = candidate_grid(dearer, [BUILTIN["chinchilla"]], 1e21, most={})
     np.testing.assert_allclose(grid["compute"], 3.1 * grid["params"] ** 1.1 * grid["tokens"])
+
+
+def test_candidates_of_a_large_budget_are_the_dearest_there_are():
+    table, law = simulated_table(rows=40), [BUILTIN["chinchilla"]]
+    dearest = candidate_grid(table, law, 1e30, most={})["compute"]
+    assert dearest.min() >= dearest.max() / 50
+    beyond = candidate_grid(table, law, 1e30)
+    for name in ("params", "tokens"):
+        assert 7 < beyond[name].max() / table.column(name).max() <= 10
+    with pytest.raises(BudgetError, match=r"costs 1 FLOP or less: the cheapest costs .* FLOP; change the bu"):
+        candidate_grid(table, law, 1.0)
+
+
+@pytest.mark.parametrize("target", ["compute=1e24", "E"])
+def test_more_budget_makes_no_worse_a_plan(full_fit, target):
+    few = full_fit.thinned(1500)
+    most = few.table.column("compute").max()
+    small, large = (bs.plan(few, target, budget) for budget in (most, 30 * most))
+    assert large.predicted_width < small.predicted_width
+    assert large.candidates["params"].max() > few.table.column("params").max()
+
+
+def test_a_run_is_the_same_target_however_its_size_is_written(full_fit):
+    few = full_fit.thinned(300)
+    compute = float(few.table.counting.compute(70e9, 1.4e12))
+    written = (
+        "params=70e9,tokens=1.4e12",
+        f"params=70e9,compute={compute!r}",
+        f"tokens=1.4e12,compute={compute!r}",
+    )
+    plans = [bs.plan(few, target, 1e22) for target in written]
+    for other in plans[1:]:
+        pd.testing.assert_frame_equal(other.runs, plans[0].runs, rtol=1e-6)
+    rows = pd.DataFrame({"params": [70e9], "compute": [compute]})
+    np.testing.assert_allclose(bs.plan(few, rows, 1e22).runs["gain"], plans[0].runs["gain"], rtol=1e-6)
+
+
+def test_a_far_target_is_told_and_an_absurd_one_refused(full_fit):
+    few = full_fit.thinned(100)
+    (said,) = (w for w in bs.plan(few, "params=1e13,tokens=2e13", 1e22).warnings if "params" in w)
+    assert "decades outside the table's range: params" in said
+    for target in ("compute=1e60", "params=1e60,tokens=1e9"):
+        with pytest.raises(FitError, match="decades outside the table's"):
+            bs.plan(few, target, 1e22)
+
+
+def test_a_pool_that_the_budget_does_not_buy_is_refused(full_fit):
+    pool = pd.DataFrame({"params": [1e9, 2e9], "tokens": [2e10, 2e10], "compute": [1.2e20, 2.4e20]})
+    with pytest.raises(
+        BudgetError, match=r"the cheapest of 2 candidates costs 1.2e\+20 FLOP, and the budget"
+    ):
+        bs.plan(full_fit.thinned(100), "E", 1e19, candidates=pool)
 
 
 def test_a_plan_stays_below_target_and_budget_and_counts_gain_per_flop(small_fit):

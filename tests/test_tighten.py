@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from bayescale.plots import plot_rounds
 from bayescale.proposals import Proposal
 from bayescale.rounds import Tightening, inside, read_tightening
 from bayescale.tablefiles import write_runs
+from bayescale.targets import Target
 from bayescale.tightening import tighten
 from tests.conftest import simulated_table
 from tests.test_plots import rounds_of
@@ -92,6 +94,23 @@ def test_killed_at_several_moments_it_ends_the_same(tmp_path):
     assert read.check == report["check"]
     assert "target run trained" in read.verdict()
     assert not list(folder.glob(".*.part"))[3:]  # a kill in mid-write leaves its own aside file, no more
+
+
+@pytest.mark.parametrize(
+    ("law", "target", "said"),
+    [
+        ("muennighoff", "params=1e9,tokens=2e10,unique_tokens=1e9", "needs unique_tokens, which no ladder"),
+        (
+            "chinchilla",
+            Target({"params": np.array([1e9, 2e9]), "tokens": np.array([2e10] * 2)}),
+            "found 2 runs",
+        ),
+    ],
+)
+def test_what_no_loop_can_aim_at_is_told_before_anything_is_trained(tmp_path, law, target, said):
+    with pytest.raises(bs.BayescaleError, match=said):
+        tighten(tmp_path / "start.toml", target, 1e20, 0.01, tmp_path / "out", train=None, law=law)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_keeps_to_its_ladder_and_target(tmp_path):
@@ -182,6 +201,37 @@ def test_a_target_run_that_blows_up_is_told_and_costs_no_round(tmp_path, status)
     assert read_tightening(folder).check == found.check
     assert "target run (1e+09 params, 2e+10 tokens) blew up" in found.verdict()
     assert not plot_rounds(found).get_lines()  # no line for a loss that is not there
+
+
+@pytest.mark.parametrize(("target", "budget"), [("E", 1e26), ("compute=1e24", 1e26)])
+def test_a_budget_beyond_all_candidates_buys_the_dearest(tmp_path, target, budget):
+    """It was said that no run could be afforded."""
+    (tmp_path / "start.toml").write_text(START)
+
+    def once(ladder, folder):
+        if ladder.name == "ladder-1.toml":
+            raise KeyboardInterrupt
+        write_runs(simulated_table(rows=12), folder / "runs.csv")
+        return 0
+
+    with pytest.raises(KeyboardInterrupt):
+        tighten(tmp_path / "start.toml", target, budget, 1e-4, tmp_path / "out", train=once)
+    assert (tmp_path / "out/ladder-1.toml").is_file()
+
+
+def test_the_target_run_is_trained_however_its_size_is_written(tmp_path):
+    (tmp_path / "start.toml").write_text(START)
+    table = simulated_table(rows=12)
+
+    def train(ladder, folder):
+        write_runs(table.where(np.arange(12) < (1 if folder.name == "check" else 12)), folder / "runs.csv")
+        return 0
+
+    out = tmp_path / "out"
+    found = tighten(tmp_path / "start.toml", "params=1e9,compute=1.2e20", 1e21, 10.0, out, train=train)
+    assert found.check is not None
+    (run,) = tomllib.loads((out / "check/ladder.toml").read_text())["runs"]
+    assert (run["params"], run["tokens"]) == pytest.approx((1e9, 2e10))
 
 
 def test_interrupted_training_is_no_failure_and_a_budget_that_buys_nothing_an_end(tmp_path):

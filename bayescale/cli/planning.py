@@ -76,7 +76,9 @@ def plan(
     from bayescale.comparison import Comparison
     from bayescale.files import require_writable
     from bayescale.ladders import write_ladder
+    from bayescale.proposals import positive_budget
     from bayescale.tablefiles import read_inputs
+    from bayescale.targets import parse_target
 
     _require_one_aim(target, target_table, laws)
     if (output is None) != (ladder is None):
@@ -91,6 +93,9 @@ def plan(
         require_picture(plot, source=str(ladder or ""))
     if laws and how.law != FitOptions.law:
         raise BayescaleError("--law and --laws: expected one of them")
+    positive_budget(budget)
+    if target and target != "law":
+        parse_target(target)
     pool = read_inputs(candidates) if candidates else None
     aim: Any = read_inputs(target_table) if target_table else target
     posterior = _compared(source, reading, how, laws) if laws else fit_of(source, reading, how)
