@@ -120,8 +120,12 @@ def _isoflop(table: RunTable, optimum: Callable[[np.ndarray, np.ndarray], float 
 
 def _budgets(compute: np.ndarray) -> Iterator[np.ndarray]:
     order = np.argsort(compute)
-    steps = np.flatnonzero(np.diff(np.log(compute[order])) > SAME_BUDGET) + 1
-    yield from np.split(order, steps)
+    logs = np.log(compute[order])
+    start = 0
+    while start < len(order):
+        end = int(np.searchsorted(logs, logs[start] + SAME_BUDGET, side="right"))
+        yield order[start:end]
+        start = end
 
 
 def _vertex(log_params: np.ndarray, loss: np.ndarray) -> float | None:

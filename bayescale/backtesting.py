@@ -135,7 +135,7 @@ def backtest(
     require_table(table)
     if unknown := set(methods) - _METHODS.keys():
         raise FitError(f"method {sorted(unknown)[0]!r} is unknown; expected some of {', '.join(_METHODS)}")
-    found = find_law(law, columns=list(map(str, table.frame.columns)))
+    found = find_law(law, **table.names_for_laws())
     seed = int(seed)
     how: dict[str, Any] = {"priors": dict(priors or {}), "noise": noise, "group_effect": group_effect}
     written = how | {"priors": {name: str(prior) for name, prior in how["priors"].items()}}

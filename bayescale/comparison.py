@@ -337,9 +337,8 @@ def _fit_all(
 ) -> "list[Fit]":
     from bayescale.fitting import fit
 
-    columns = list(map(str, table.frame.columns))
     for law in laws:  # the last one's mistake is told before the first one's fit
-        find_law(law, columns=columns)
+        find_law(law, **table.names_for_laws())
     if len(laws) < 2:
         raise FitError(f"a comparison needs at least two laws, found {len(laws)}")
     priors, fits = _shared_out(options.get("priors") or {}, laws), []

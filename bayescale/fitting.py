@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from bayescale.errors import FitError
+from bayescale.errors import FitError, LawError
 from bayescale.inference.diagnostics import Diagnostics, diagnose
 from bayescale.inference.evidence import Evidence
 from bayescale.laws import BUILTIN, Law, Prior, find_law, parse_priors
@@ -447,13 +447,25 @@ def _how_long(model: Model) -> str:
 
 def law_for(table: RunTable, law: str | Law, priors: Mapping[str, Prior | str] | None) -> Law:
     """Return the law with the priors given, and the table's own where none was given."""
-    found = find_law(law, columns=list(map(str, table.frame.columns)), priors=priors)
+    found = find_law(law, **table.names_for_laws(), priors=priors)
     if not found.has_floor:  # without one, a term has to explain the whole loss
         return found
     _require_known_priors(table, found)
     floor, names = table.meta.floor_prior, {p.name for p in found.parameters} - (priors or {}).keys()
     own = table.meta.priors | ({found.floor: floor} if floor else {})
+    if own and isinstance(law, Law):
+        names &= _as_usual(table, law)
     return found.with_priors({name: prior for name, prior in own.items() if name in names})
+
+
+def _as_usual(table: RunTable, law: Law) -> set[str]:
+    """Return the parameters of a law whose priors it has by default: others were given with it."""
+    try:
+        usual = find_law(law.name if law.name in BUILTIN else law.formula, **table.names_for_laws())
+    except LawError:  # a formula that has no default priors
+        return set()
+    defaults = {p.name: p.prior for p in usual.parameters}
+    return {p.name for p in law.parameters if defaults.get(p.name) == p.prior}
 
 
 def _require_known_priors(table: RunTable, law: Law) -> None:

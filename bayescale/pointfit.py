@@ -111,7 +111,7 @@ def point_fit(
     require_table(table)
     if starts < 1 or bootstrap < 0:
         raise FitError(f"starts is {starts}, bootstrap {bootstrap}; expected at least 1 and 0")
-    found = find_law(law, columns=list(map(str, table.frame.columns))).with_constants(fixed or {})
+    found = find_law(law, **table.names_for_laws()).with_constants(fixed or {})
     model = make_model(table, found, discrepancy=False)
     problem = _Huber(model)
     rng = np.random.default_rng(seed)

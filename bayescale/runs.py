@@ -7,7 +7,7 @@ params/tokens/compute, and detects the precision that losses were printed with.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -91,6 +91,13 @@ class TableMeta(pydantic.BaseModel):
     entropy_rate: float | None = None
     seeds_taken: int = pydantic.Field(default=0, ge=0)
     notes: str = ""
+
+
+class NamesForLaws(TypedDict):
+    """Columns whose names a formula may use, and those of them that are at most one in every run."""
+
+    columns: list[str]
+    shares: list[str]
 
 
 @dataclass(frozen=True)
@@ -177,6 +184,14 @@ class RunTable:
                 "in each row: mend or remove it"
             )
         return values
+
+    def names_for_laws(self) -> "NamesForLaws":
+        """Return the names that a formula may use, as `bayescale.laws.find_law` takes them."""
+        most = self.frame.select_dtypes("number").max()
+        return {
+            "columns": list(map(str, self.frame.columns)),
+            "shares": [str(name) for name, value in most.items() if value <= 1],
+        }
 
     def known_noise(self) -> np.ndarray:
         """Return each run's known relative standard deviation of loss, shape (rows,).

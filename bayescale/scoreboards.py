@@ -75,7 +75,7 @@ def scoreboard(
 def _require_scorable(table: RunTable, law: str | Law) -> None:
     if table.meta.loss_unit == "other":
         raise FitError("its losses have no unit that a scaling law's priors know")
-    law = find_law(law, columns=list(map(str, table.frame.columns)))
+    law = find_law(law, **table.names_for_laws())
     if not set(law.columns) <= set(table.frame):
         return  # `backtest` says which is missing
     known = {column for other in BUILTIN.values() for column in other.columns}

@@ -18,7 +18,7 @@ from bayescale.errors import FitError, LawError, TableError
 from bayescale.fitting import law_for, prepare
 from bayescale.forecasts import _noise, outside_range
 from bayescale.inference.diagnostics import Diagnostics, diagnose
-from bayescale.laws import BUILTIN
+from bayescale.laws import BUILTIN, law_from_formula
 from bayescale.model.coordinates import Whitened
 from bayescale.model.making import make_model
 from bayescale.optimum import RATIO_RANGE, positive_numbers, ratio_grid
@@ -391,7 +391,7 @@ def test_an_allocation_a_fifth_of_a_decade_beyond_the_table_says_so(law_only_fit
 @pytest.mark.parametrize("asked", [0.0, -1.0, np.inf, np.nan, [], [1e20, 0.0], [[1e20]]])
 def test_what_is_asked_for_is_a_positive_number(asked):
     with pytest.raises(FitError, match="expected positive numbers"):
-        positive_numbers(asked)
+        positive_numbers(asked, "compute")
 
 
 def test_nothing_is_asked_thirty_decades_beyond_a_table(law_only_fit):
@@ -840,6 +840,23 @@ def test_a_prior_of_an_amplitude_as_papers_print_it_is_refused():
         bs.fit(table, priors={"A": "LogNormal(406.4, 0.5)"}, discrepancy=False, method="fast")
     with pytest.raises(FitError, match="'A': it is of the loss"):
         bs.fit(table, "A*N**-a", priors={"A": "LogNormal(406.4, 0.5)"}, discrepancy=False, method="fast")
+
+
+def test_a_laws_own_priors_are_kept_where_a_table_states_others():
+    table = simulated_table(rows=20)
+    stated = bs.RunTable(table.frame, table.meta.model_copy(update={"priors": {"A": "LogNormal(0.1, 1.4)"}}))
+    how = {"discrepancy": False, "method": "fast", "draws": 50}
+    mine = BUILTIN["chinchilla"].with_priors({"A": "LogNormal(0.3, 0.1)"})
+    for law, prior in (
+        (mine, "LogNormal(0.3, 0.1)"),
+        (BUILTIN["chinchilla"], "LogNormal(0.1, 1.4)"),
+        ("E + A*N**-a", "LogNormal(0.1, 1.4)"),
+        (law_from_formula("E + A*N**-a"), "LogNormal(0.1, 1.4)"),
+        (law_from_formula("E + A*N**-a", priors={"A": "LogNormal(0.3, 0.1)"}), "LogNormal(0.3, 0.1)"),
+    ):
+        fit = bs.fit(stated, law, **how)
+        assert str(fit.law.parameter("A").prior) == prior
+        assert str(bs.fit(stated, fit.law, **how).law.parameter("A").prior) == prior
 
 
 def test_inputs_that_all_runs_share_are_told():

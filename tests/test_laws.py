@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+import bayescale as bs
 from bayescale.errors import LawError
 from bayescale.laws import (
     BUILTIN,
@@ -22,6 +23,7 @@ from bayescale.laws import (
 from bayescale.laws.derived import derive, is_taken_away
 from bayescale.laws.formula import compile_formula, names_in, parse_formula, with_numbers
 from bayescale.laws.priors import marginal
+from tests.conftest import simulated_table
 
 positive = st.floats(0.05, 3)
 
@@ -362,3 +364,29 @@ def test_what_is_taken_away_is_so_at_every_size():
     assert is_taken_away(parse_formula("-log(N)"), {"N"})
     for slope in ("log(N)", "log(N) - 12", "20 - log(N)", "N**-a"):  # of which two change their sign
         assert not is_taken_away(parse_formula(slope), {"N"})
+
+
+def test_eulers_number_is_no_parameter():
+    law = law_from_formula("E + A*log(steps/1e3 + exp(1))**-a", columns=["steps"])
+    centred, centre = CentredLaw(law), {"steps": 3e4}
+    x = np.log(np.array([1e3, 1e5]) / 3e4)
+    loss = centred.function(centre)(0.5, 0.2, 1.3, x)
+    steps = np.array([1e3, 1e5])
+    term = (np.log(steps / 1e3 + np.e) / np.log(30 + np.e)) ** -1.3
+    assert centred.names == ("A_centre", "E", "a")
+    np.testing.assert_allclose(loss, 0.2 + 0.5 * term)
+    bare = CentredLaw(law_from_formula("A*log(steps/1e3 + exp(1))**-a", columns=["steps"]))
+    np.testing.assert_allclose(bare.function(centre)(0.5, 1.3, x), 0.5 * term)
+
+
+def test_what_is_left_of_a_share_adds_to_the_loss():
+    table = simulated_table(rows=20)
+    shared = bs.RunTable(table.frame.assign(share=np.linspace(0.1, 0.9, 20)), table.meta)
+    for term in ("B*D**-b*(1 - share)", "B*(1 - share)", "B*D**-b*share*(1 - share)", "-B*log(share)"):
+        law = find_law(f"E + A*N**-a + {term}", **shared.names_for_laws())
+        assert (law.floor, law.shares) == ("E", ("share",))
+        assert "B_centre" in CentredLaw(law).names
+        assert Law.from_dict(law.to_dict()) == law
+    grown = bs.RunTable(table.frame.assign(share=np.linspace(1, 9, 20)), table.meta)
+    taken = find_law("E + A*N**-a - B*log(share)", **grown.names_for_laws(), priors={"B": "LogNormal(1, 1)"})
+    assert taken.floor is None

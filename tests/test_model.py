@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bayescale.errors import FitError
 from bayescale.fitting import prepare
 from bayescale.laws import BUILTIN, CentredLaw, find_law
 from bayescale.laws.priors import parse_prior
@@ -109,6 +110,38 @@ def test_a_positive_floors_vague_prior_has_no_mass_below_zero(law, prior):
     log_density = model.law_log_prior(sampled.values, sampled.logs) + sampled.log_jacobian - z[:, 0]
     density = np.exp(log_density - log_density.max())
     assert density[sampled.values["E"] <= 0].sum() < 1e-3 * density.sum()
+
+
+@pytest.mark.parametrize(
+    "prior", ["LogNormal(1e-4, 1)", "LogNormal(1e-3, 1)", "Gamma(0.5, 10)", "Gamma(1, 10)"]
+)
+def test_a_small_floors_prior_has_all_of_its_mass(prior):
+    """Also where that is next to nothing beside the loss, as of error rates."""
+    model = make_model(
+        simulated_table(rows=20), find_law("chinchilla").with_priors({"E": parse_prior(prior)})
+    )
+    z = model.coordinates.from_sampled({name: 0.4 for name in model.centred.names})
+    rest = np.exp(z[0]) - 0.4
+    log_floors = np.linspace(-40.0, 3.0, 200_001)
+    floors = np.exp(log_floors)
+    z = np.column_stack([np.log(rest + floors), np.tile(z[1:], (len(floors), 1))])
+    sampled = model.coordinates.to_sampled(z, np)
+    others = {name: p for name, p in model.centred.priors.items() if name != "E"}
+    assert set(others) == {"A_centre", "B_centre", "alpha", "beta"}
+    known = sum(p.logpdf(0.4, np.log(0.4), np) for p in (q.given({"alpha": 0.4}) for q in others.values()))
+    log_density = model.law_log_prior(sampled.values, sampled.logs) + sampled.log_jacobian - z[:, 0]
+    # d E = rest + E less rest: of the other coordinates the Jacobian is that of logarithms at .4.
+    mass = np.trapezoid(np.exp(log_density - known - 4 * np.log(0.4)) * floors, log_floors)
+    assert mass == pytest.approx(1, abs=2e-4)
+
+
+def test_knots_lie_no_further_apart_than_a_prior_expects_misfits_to_reach():
+    table = simulated_table(rows=30)
+    law, short = BUILTIN["chinchilla"], {"discrepancy_length": parse_prior("LogNormal(0.4, 0.2)")}
+    usual, fine = (make_model(table, law, scale_priors=p).discrepancy.knots for p in ({}, short))
+    assert max(np.diff(k).max() for k in fine) <= 0.4 < max(np.diff(k).max() for k in usual) <= 1
+    with pytest.raises(FitError, match=r"'discrepancy_length': a misfit of 0.01 decades, its middle, takes"):
+        make_model(table, law, scale_priors={"discrepancy_length": parse_prior("LogNormal(0.01, 0.2)")})
 
 
 def test_discrepancy_weights_map_has_its_jacobian():

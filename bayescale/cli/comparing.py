@@ -94,7 +94,7 @@ def _require_inputs(table: "RunTable", laws: list[str], inputs: dict[str, Any]) 
     from bayescale.forecasts import complete_inputs
     from bayescale.laws import find_law
 
-    found = {law: find_law(law, columns=list(map(str, table.frame.columns))) for law in laws}
+    found = {law: find_law(law, **table.names_for_laws()) for law in laws}
     for name, law in found.items() if inputs else ():
         complete_inputs(law, table.counting, own_inputs(found, name, inputs))
 

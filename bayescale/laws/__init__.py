@@ -84,6 +84,7 @@ def find_law(
     law: str | Law,
     *,
     columns: Iterable[str] = (),
+    shares: Iterable[str] = (),
     priors: Mapping[str, Prior | str] | None = None,
 ) -> Law:
     """Return the law meant by a name, a formula or a `Law`, with some priors replaced.
@@ -94,6 +95,8 @@ def find_law(
         A built-in law's name, a formula such as ``"E + A*N**-a"``, or a law.
     columns : iterable of str
         Columns of the run table, whose names a formula may use as inputs.
+    shares : iterable of str
+        Those of them that are at most one in every run.
     priors : mapping, optional
         Parameter to prior.
 
@@ -124,4 +127,4 @@ def find_law(
             f"cannot be told. Call the parameter {both[0]}0, say, or the column otherwise (--columns "
             f"'other_name={both[0]}')"
         )
-    return law_from_formula(law, columns=columns, priors=priors)
+    return law_from_formula(law, columns=columns, shares=shares, priors=priors)

@@ -5,6 +5,7 @@ need no SymPy. The texts are formulas like a user's own and are checked as such 
 """
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 # Raised when what is derived of a formula changes: what was kept before is then derived anew.
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -70,20 +71,23 @@ def derive(law: "Law") -> Derived:
         If an amplitude cannot be found from the value of its term at the centre.
     """
     parameters = tuple((p.name, p.prior.positive, p.at_centre) for p in law.parameters)
-    return _kept(law.formula, parameters, law.inputs)
+    return _kept(law.formula, parameters, law.inputs, law.shares)
 
 
 @cache
 def _kept(
-    formula: str, parameters: tuple[tuple[str, bool, str | None], ...], inputs: tuple[str, ...]
+    formula: str,
+    parameters: tuple[tuple[str, bool, str | None], ...],
+    inputs: tuple[str, ...],
+    shares: tuple[str, ...],
 ) -> Derived:
-    what = json.dumps([formula, parameters, inputs, _FORMAT, version("sympy")])
+    what = json.dumps([formula, parameters, inputs, shares, _FORMAT, version("sympy")])
     path = cache_folder() / "laws" / f"{sha256(what.encode()).hexdigest()[:32]}.json"
     try:
         data = json.loads(path.read_text("utf-8"))
         return Derived(**(data | {"linear": tuple(data["linear"])}))
     except (OSError, ValueError, TypeError, KeyError):
-        derived = _Derivation(formula, parameters, inputs).result()
+        derived = _Derivation(formula, parameters, inputs, shares).result()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(path) as aside:
@@ -113,18 +117,19 @@ def find_linear(expression: "sp.Expr", names: Iterable[str]) -> tuple[str, ...]:
     return tuple(linear)
 
 
-def is_taken_away(slope: "sp.Expr", inputs: Collection[str]) -> bool:
+def is_taken_away(slope: "sp.Expr", inputs: Collection[str], shares: Collection[str] = ()) -> bool:
     """Whether what a parameter is multiplied by is negative, whatever the size of the inputs: -log(N), say.
 
     Where SymPy cannot tell, numbers do: of repeated data, 1 - exp(-(D/U - 1)/R) is never negative, for a run
-    has no more unique tokens than tokens.
+    has no more unique tokens than tokens; of a share, 1 - share is not, either.
     """
     if slope.is_positive:
         return False
     symbols = sorted(slope.free_symbols, key=str)
-    for size in (1e4, 1e7, 1e10):
+    for size, part in ((1e4, 0.1), (1e7, 0.5), (1e10, 0.9)):
         # U, the last of N, D, C, U by name, is the least.
         at = {s: size / (1 + i) if s.name in inputs else 0.4 + 0.1 * i for i, s in enumerate(symbols)}
+        at |= {s: part for s in symbols if s.name in shares}
         value = slope.subs(at).evalf()
         if not (value.is_real and value < 0):
             return False
@@ -137,6 +142,7 @@ def find_floor(
     inputs: Collection[str],
     real: Collection[str],
     told: Collection[str] = (),
+    shares: Collection[str] = (),
 ) -> str | None:
     """Return the linear parameter that stands alone, and that all else adds to; None where there is none.
 
@@ -153,10 +159,12 @@ def find_floor(
         whatever the other parameters.
     told : collection of str
         Parameters whose terms are stated, and so known to add to the loss.
+    shares : collection of str
+        Inputs that are at most one.
     """
     symbols = {s.name: s for s in expression.free_symbols}
     slopes = {name: expression.diff(symbols[name]) for name in linear}
-    if any(is_taken_away(slope, inputs) for name, slope in slopes.items() if name not in told):
+    if any(is_taken_away(slope, inputs, shares) for name, slope in slopes.items() if name not in told):
         return None
     alone = [name for name, slope in slopes.items() if slope == 1]
     floors = [n for n in alone if n not in real]
@@ -174,19 +182,21 @@ class _Derivation:
     """The steps of `derive`."""
 
     def __init__(
-        self, formula: str, parameters: tuple[tuple[str, bool, str | None], ...], inputs: tuple[str, ...]
+        self,
+        formula: str,
+        parameters: tuple[tuple[str, bool, str | None], ...],
+        inputs: tuple[str, ...],
+        shares: tuple[str, ...],
     ) -> None:
-        self.parameters, self.inputs, self.text = parameters, inputs, formula
+        self.parameters, self.inputs, self.shares, self.text = parameters, inputs, shares, formula
         self.real = frozenset(name for name, positive, _ in parameters if not positive)
         self.expression = parse_formula(formula, self.real)
         self.symbols = {s.name: s for s in self.expression.free_symbols}
         self.linear = find_linear(self.expression, [name for name, _, _ in parameters])
         told = {name for name, _, at_centre in parameters if at_centre is not None}
-        self.floor = find_floor(self.expression, self.linear, inputs, self.real, told)
+        self.floor = find_floor(self.expression, self.linear, inputs, self.real, told, shares)
 
     def result(self) -> Derived:
-        import sympy as sp
-
         terms = self._terms()
         solved = {name: self._solved(name, term) for name, term in terms.items()}
         centred = {name: f"{name}_centre" if name in terms else name for name, _, _ in self.parameters}
@@ -197,8 +207,8 @@ class _Derivation:
             self.floor,
             held_floor(self.expression),
             centred,
-            sp.sstr(expression, full_prec=True),
-            {name: sp.sstr(value, full_prec=True) for name, value in solved.items()},
+            _text(expression),
+            {name: _text(value) for name, value in solved.items()},
             power_terms,
             self._single_input_terms(expression, power_terms),
         )
@@ -214,7 +224,7 @@ class _Derivation:
                 if not {s.name for s in coefficient.free_symbols} & set(self.inputs):
                     continue
                 # What is taken away, as by -a*log(N), has no value at the centre for a positive prior.
-                if not is_taken_away(coefficient, self.inputs):
+                if not is_taken_away(coefficient, self.inputs, self.shares):
                     terms[name] = self.symbols[name] * coefficient
         return terms
 
@@ -282,6 +292,13 @@ def _bends(second_derivative: "sp.Expr") -> bool:
     symbols = sorted(second_derivative.free_symbols, key=str)
     value = second_derivative.subs({s: 1.1 + 0.137 * i for i, s in enumerate(symbols)}).evalf()
     return bool(value.is_number and value.is_finite and abs(value) > 1e-6)
+
+
+def _text(expression: "sp.Expr") -> str:
+    """Return a formula as text; SymPy would write Euler's number as E, which is a floor's name."""
+    import sympy as sp
+
+    return sp.sstr(expression.xreplace({sp.E: sp.Float(math.e, 17)}), full_prec=True)
 
 
 def _centre(name: str) -> Any:

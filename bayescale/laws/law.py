@@ -81,6 +81,8 @@ class Law:
         For people; the citation holds the arXiv id.
     nests : tuple of str
         Names of laws that this one contains as special cases.
+    shares : tuple of str
+        Inputs that are at most one: a term times 1 - share adds to the loss.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Law:
     title: str = ""
     citation: str = ""
     nests: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [p.name for p in self.parameters]
@@ -240,13 +243,15 @@ class Law:
             "title": self.title,
             "citation": self.citation,
             "nests": list(self.nests),
+            "shares": list(self.shares),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping) -> "Law":
         """Inverse of `to_dict`."""
         parameters = tuple(Parameter(**(p | {"prior": parse_prior(p["prior"])})) for p in data["parameters"])
-        return cls(**(dict(data) | {"parameters": parameters, "nests": tuple(data["nests"])}))
+        names = {key: tuple(data[key]) for key in ("nests", "shares")}
+        return cls(**(dict(data) | {"parameters": parameters} | names))
 
 
 def as_used(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,6 +270,7 @@ def law_from_formula(
     formula: str,
     *,
     columns: Iterable[str] = (),
+    shares: Iterable[str] = (),
     priors: Mapping[str, Prior | str] | None = None,
 ) -> Law:
     """Make a law of a user's own formula, with default priors where its structure tells them.
@@ -276,6 +282,8 @@ def law_from_formula(
         N, D, C and U.
     columns : iterable of str
         Names that mean a column of the run table, beside these.
+    shares : iterable of str
+        Those of them that are at most one in every run.
     priors : mapping, optional
         Parameter to prior, as `Prior` or as text (``"LogNormal(0.4, 0.35)"``).
 
@@ -298,8 +306,9 @@ def law_from_formula(
     names = sorted(symbols.keys() - inputs)
     if unknown := given.keys() - set(names):
         raise LawError(f"prior given for {sorted(unknown)}, but {formula!r} has {', '.join(names)}")
+    parts = tuple(sorted(inputs & set(shares)))
     linear = find_linear(expression, names)
-    floor = find_floor(expression, linear, inputs, real)
+    floor = find_floor(expression, linear, inputs, real, shares=parts)
     has_floor = floor is not None or held_floor(expression) > 0
     parameters = []
     for parameter in names:
@@ -307,7 +316,7 @@ def law_from_formula(
             prior, meaning = given.get(parameter, FLOOR_PRIOR), "irreducible loss"
         elif parameter in given:
             prior, meaning = given[parameter], ""
-        elif parameter in linear and not is_taken_away(expression.diff(symbols[parameter]), inputs):
+        elif parameter in linear and not is_taken_away(expression.diff(symbols[parameter]), inputs, parts):
             prior, meaning = (TERM_PRIOR if has_floor else BARE_TERM_PRIOR), "amplitude"
         elif _only_in_exponents(expression, symbols[parameter], {symbols[i] for i in inputs}):
             prior, meaning = (EXPONENT_PRIOR if has_floor else BARE_EXPONENT_PRIOR), "exponent"
@@ -319,7 +328,7 @@ def law_from_formula(
             )
         unit = "nats/token" if parameter == floor else ""
         parameters.append(Parameter(parameter, prior, unit, meaning))
-    law = Law("custom", formula, tuple(parameters), title="user's formula")
+    law = Law("custom", formula, tuple(parameters), title="user's formula", shares=parts)
     _refuse_growth(law, given)
     return law
 

@@ -21,6 +21,8 @@ import numpy as np
 from bayescale.errors import LawError
 
 _LOG_2PI = math.log(2 * math.pi)
+# The mass of a prior that is hardly any.
+_HARDLY = 1e-4
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class Prior:
         """Return the median, of each of the priors that are joined."""
         raise NotImplementedError
 
+    def least(self) -> float:
+        """Return a value, of a positive parameter, below which the prior has hardly any mass."""
+        raise NotImplementedError
+
 
 def _exact(number: float) -> str:
     """Write a number in full: what is written is read back, from saved fits among others."""
@@ -93,6 +99,9 @@ class LogNormal(Prior):
     def middles(self) -> tuple[float, ...]:
         return (self.median,)
 
+    def least(self) -> float:
+        return self.median * math.exp(NormalDist().inv_cdf(_HARDLY) * self.sigma)
+
 
 @dataclass(frozen=True)
 class Gamma(Prior):
@@ -115,6 +124,11 @@ class Gamma(Prior):
 
     def middles(self) -> tuple[float, ...]:
         return (self.shape / self.rate * max(1 - 1 / (9 * self.shape), 0.1) ** 3,)
+
+    def least(self) -> float:
+        # Below its quantile, and near it where that is small: the density is at most x^(shape - 1) there.
+        log_mass = math.log(_HARDLY) + math.lgamma(self.shape + 1)
+        return math.exp(log_mass / self.shape) / self.rate
 
 
 @dataclass(frozen=True)
@@ -164,6 +178,9 @@ class Either(Prior):
 
     def middles(self) -> tuple[float, ...]:
         return self.first.middles() + self.second.middles()
+
+    def least(self) -> float:
+        return min(self.first.least(), self.second.least())
 
 
 def sample_priors(priors: Mapping[str, Prior], rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:

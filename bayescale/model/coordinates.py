@@ -12,11 +12,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from bayescale.laws import CentredLaw
+from bayescale.laws.priors import marginal
 
-# Below this share of the level, log E continues along its tangent, and the density falls by so many nats a
-# share more: a leapfrog step that overshoots E = 0 meets a steep finite slope instead of NaN, and a vague
-# prior of E, whose density grows towards 0 and on, has no mass there. The default prior is 1e-30 and less.
-_FLOOR_SHARE, _WALL = 1e-3, 10.0
+# Where a positive floor has hardly any prior mass, between these shares of the level, log E continues along
+# its tangent, and the density falls by so many nats whenever E falls by what it is there: a leapfrog step
+# that overshoots E = 0 meets a steep finite slope instead of NaN, and a vague prior of E, whose density grows
+# towards 0 and on, has no mass beyond. The default prior is 1e-30 and less there.
+_MOST_SHARE, _LEAST_SHARE, _WALL = 1e-3, 1e-9, 10.0
 
 
 class Sampled(NamedTuple):
@@ -51,6 +53,7 @@ class LevelSlope:
 
     floor: str
     power_terms: Mapping[str, str]
+    least_floor: float
 
     @property
     def exponents(self) -> tuple[str, ...]:
@@ -74,8 +77,7 @@ class LevelSlope:
         # |d(E, a, p)/dz| = L0 prod a_k prod p_k
         log_jacobian = z[..., 0] + sum(logs.values())
         values[self.floor] = floor
-        below = _shares_below(floor, level, xp)
-        logs[self.floor] = _log_with_tangent(floor, level, below, xp)
+        logs[self.floor], below = _log_floor(floor, level, self.least_floor, xp)
         return Sampled(values, logs, log_jacobian + _WALL * below)
 
     def from_sampled(self, values: Mapping[str, Any]) -> np.ndarray:
@@ -139,8 +141,8 @@ class Level:
         floor = level - self._reducible(rest.values, xp)
         logs, log_jacobian = dict(rest.logs), rest.log_jacobian + z[..., 0]
         if self.law.priors[self.floor].positive:
-            below = _shares_below(floor, level, xp)
-            logs[self.floor] = _log_with_tangent(floor, level, below, xp)
+            least = marginal(self.law.priors, self.floor).least()
+            logs[self.floor], below = _log_floor(floor, level, least, xp)
             log_jacobian = log_jacobian + _WALL * below
         return Sampled({self.floor: floor, **rest.values}, logs, log_jacobian)
 
@@ -238,7 +240,7 @@ def natural_coordinates(
 ) -> LevelSlope | Level | LevelRatios | LogParameters:
     """Return level/slope coordinates where the law's terms allow them, else the level, else logarithms."""
     if law.power_terms is not None and law.floor is not None:
-        return LevelSlope(law.floor, law.power_terms)
+        return LevelSlope(law.floor, law.power_terms, marginal(law.priors, law.floor).least())
     if law.floor is not None:
         return Level(law.floor, law, centre)
     if len(amplitudes := _amplitudes(law, centre)) > 1:
@@ -257,10 +259,8 @@ def _amplitudes(law: CentredLaw, centre: Mapping[str, float]) -> tuple[str, ...]
     return found if np.allclose(twice, 2 * once, rtol=1e-9) else ()
 
 
-def _shares_below(floor: Any, level: Any, xp: Any) -> Any:
-    """Return by how many of the shares of the level, below which log E continues, E lies below: negative."""
-    return xp.minimum(floor / (_FLOOR_SHARE * level) - 1.0, 0.0)
-
-
-def _log_with_tangent(floor: Any, level: Any, below: Any, xp: Any) -> Any:
-    return xp.log(xp.maximum(floor, _FLOOR_SHARE * level)) + below
+def _log_floor(floor: Any, level: Any, least: float, xp: Any) -> tuple[Any, Any]:
+    """Return log E, continued along its tangent, and by how many times its start E lies below: negative."""
+    start = xp.maximum(xp.minimum(_MOST_SHARE * level, least), _LEAST_SHARE * level)
+    below = xp.minimum(floor / start - 1.0, 0.0)
+    return xp.log(xp.maximum(floor, start)) + below, below

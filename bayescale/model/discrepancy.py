@@ -21,12 +21,16 @@ from typing import Any
 
 import numpy as np
 
+from bayescale.errors import FitError
 from bayescale.model.linear import log_diagonal, solve_lower, solve_upper
 
 _JITTER = 1e-8
-# Knots no further apart than this (decades): at a length of 1 decade, about the shortest that tables ask for,
-# they leave 1.5% of the process's variance between them unexplained.
+# Knots no further apart than this (decades), or than the length that a prior expects, if that is less: at a
+# length of 1 decade, about the shortest that tables ask for, they leave 1.5% of the process's variance
+# between them unexplained.
 _SPACING = 1.0
+# More of them take minutes and gigabytes.
+_MOST_KNOTS = 400
 # Random features of one drawn function: enough that values at a point are Gaussian for all purposes.
 _FEATURES = 128
 
@@ -180,11 +184,22 @@ def stretch_of(inputs: Sequence[str]) -> np.ndarray:
     return powers
 
 
-def knots_over(axes: np.ndarray) -> tuple[tuple[float, ...], ...]:
-    """Place knots over a table's axes, shape (axis, run)."""
-    knots = []
-    for x in axes:
-        low, high = float(x.min()), float(x.max())
-        count = 1 + int(np.ceil((high - low) / _SPACING - 1e-9))
+def knots_over(axes: np.ndarray, length: float = _SPACING) -> tuple[tuple[float, ...], ...]:
+    """Place knots over a table's axes, shape (axis, run), for misfits of an expected length, decades.
+
+    Raises
+    ------
+    FitError
+        If that takes too many.
+    """
+    spacing, knots = min(length, _SPACING), []
+    ends = [(float(x.min()), float(x.max())) for x in axes]
+    counts = [1 + int(np.ceil((high - low) / spacing - 1e-9)) for low, high in ends]
+    if np.prod(counts) > _MOST_KNOTS:
+        raise FitError(
+            f"prior of 'discrepancy_length': a misfit of {length:g} decades, its middle, takes "
+            f"{np.prod(counts)} knots over this table; expected a length that takes at most {_MOST_KNOTS}"
+        )
+    for (low, high), count in zip(ends, counts, strict=True):
         knots.append(tuple(np.linspace(low, high, count).tolist()))
     return tuple(knots)

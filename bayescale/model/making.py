@@ -71,6 +71,9 @@ def make_model(
     centre = {s: float(np.exp(np.mean(np.log(v)))) for s, v in inputs.items()}
     ratios = np.stack([np.log(v / centre[s]) for s, v in inputs.items()])
     group, names = _groups(table, group_effect)
+    priors = SCALE_PRIORS | dict(scale_priors or {})
+    length = min(priors["discrepancy_length"].middles())
+    knots = knots_over(axes_of(law.inputs, ratios), length) if discrepancy else None
     return Model(
         law=law,
         centre=centre,
@@ -78,10 +81,10 @@ def make_model(
         log_loss=np.log(table.column("loss")),
         known_noise=table.known_noise(),
         noise=noise,
-        discrepancy=Discrepancy(knots_over(axes_of(law.inputs, ratios))) if discrepancy else None,
+        discrepancy=None if knots is None else Discrepancy(knots),
         group=group,
         group_names=names,
-        all_scale_priors=SCALE_PRIORS | dict(scale_priors or {}),
+        all_scale_priors=priors,
         coordinates=natural_coordinates(CentredLaw(law), centre),
     )
 
