@@ -146,7 +146,7 @@ def _checkpoints(table: RunTable) -> Iterator[Finding]:
     names = [c for called, c in _name_columns(table).items() if called != "model"]  # of one, many are trained
     if not ways or not names:
         return
-    runs = table.frame.groupby(table.frame[names[0]])
+    runs = table.frame.groupby(_labels(table.frame[names[0]]))
     one_model = runs["params"].nunique() == 1 if "params" in table.frame else True
     several = (runs[ways[0]].nunique() > 1) & one_model
     if several.any():
@@ -195,20 +195,25 @@ def _outliers(table: RunTable) -> Iterator[Finding]:
 
 def _mixed(table: RunTable) -> Iterator[Finding]:
     for name, what in (("tokenizer", "tokenizers"), ("unit", "units"), ("corpus", "corpora")):
-        if name in table.frame and (count := table.frame[name].nunique()) > 1:
+        if name in table.frame and (count := _labels(table.frame[name]).nunique()) > 1:
             yield Finding(
                 f"mixed-{what}",
                 f"{count} {what} in one table; their losses share no floor and cannot be pooled in one law "
                 "(split the table)",
                 "arXiv:2010.14701",
             )
-    if "group" in table.frame and (count := table.frame["group"].nunique()) > 1:
+    if "group" in table.frame and (count := _labels(table.frame["group"]).nunique()) > 1:
         yield Finding(
             "groups",
             f"{count} groups in one table; if they differ in corpus, tokenizer or recipe, fit them apart, or "
             "with a group effect (--group-effect group)",
             "arXiv:2406.19146",
         )
+
+
+def _labels(column: pd.Series) -> pd.Series:
+    """Return a column as text, lists and the like among it; what is missing stays so."""
+    return column.astype(object).where(column.isna(), column.map(str))
 
 
 def _repeated_data(table: RunTable) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 Trackers and papers name columns as they like. What a name suggests is said, never assumed.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -37,12 +38,29 @@ _WORDS = {
 }
 _UNIT_SIGNS = {
     "bits per byte": "bits/byte",
+    "bit per byte": "bits/byte",
     "bpb": "bits/byte",
     "bits per token": "bits/token",
+    "bits per tok": "bits/token",
+    "bpt": "bits/token",
     "nats per byte": "nats/byte",
+    "byte perplexity": "",
+    "word perplexity": "",
     "perplexity": "perplexity",
     "ppl": "perplexity",
+    "bpc": "",
+    "bit": "",
+    "bits": "",
 }
+# In what units names of columns say that they count: "Params (M)", "tokens_in_billions".
+_SCALES = {
+    ("k", "thousand", "thousands"): 1e3,
+    ("m", "million", "millions"): 1e6,
+    ("b", "bn", "billion", "billions"): 1e9,
+    ("t", "trillion", "trillions"): 1e12,
+}
+# More millions, billions ... than any run has.
+_MOST_OF_UNITS = 1e5
 
 
 def renamed(frame: pd.DataFrame, mapping: Mapping[str, str], path: Path) -> pd.DataFrame:
@@ -81,8 +99,26 @@ def renamed(frame: pd.DataFrame, mapping: Mapping[str, str], path: Path) -> pd.D
         ours: frame[theirs] if factor == 1 else as_numbers(frame[theirs], ours, str(path), factor=factor)
         for ours, (theirs, factor) in split.items()
     }
-    # A mapped column replaces one that already has our name.
-    return frame.drop(columns=[c for c in have if c in mapping or c in mapping.values()]).assign(**found)
+    _require_scales(split, found, path)
+    # A mapped column replaces one that already has our name; one that has our name is no other's alone.
+    read = set(mapping.values()) - COLUMNS.keys()
+    return frame.drop(columns=[c for c in have if c in mapping or c in read]).assign(**found)
+
+
+def _require_scales(
+    split: Mapping[str, tuple[str, float]], found: Mapping[str, pd.Series], path: Path
+) -> None:
+    """Raise for counts whose column's name says thousands to trillions, and whose mapping has no factor."""
+    for ours, (theirs, factor) in split.items():
+        scale = _scale_of(theirs) if ours in ("params", "tokens", "unique_tokens") else 1.0
+        numbers = pd.to_numeric(found[ours], errors="coerce")
+        # Where one is large, it is a count, whatever the name says: of variant b, say.
+        if scale > 1 and factor == 1 and numbers.max() < _MOST_OF_UNITS:
+            unit = _power(scale)
+            raise TableError(
+                f"{path}, column {theirs!r}: its name says that it counts in units of {unit}, and values go "
+                f'up to {numbers.max():g}; say so: --columns "{ours}={theirs} * {unit}"'
+            )
 
 
 def refuse_other_unit(column: str, path: Path) -> None:
@@ -91,11 +127,17 @@ def refuse_other_unit(column: str, path: Path) -> None:
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z]+", " ", spoken)  # evalPPL and eval_ppl are two words each
     words = f" {apart.lower()} "
     for sign, unit in _UNIT_SIGNS.items():
-        if f" {sign} " in words:
-            raise TableError(
-                f"{path}, column {column!r}: its name says {unit}, and no unit is stated; say which: "
-                f"--loss-unit {unit}, or --loss-unit nats/token"
-            )
+        if f" {sign} " not in words:
+            continue
+        which = (
+            f"say which: --loss-unit {unit}, or --loss-unit nats/token"
+            if unit
+            else "if that is one that --loss-unit takes, say so; else convert the column to bits/byte or "
+            "nats/token"
+        )
+        raise TableError(
+            f"{path}, column {column!r}: its name says {unit or sign}, and no unit is stated; {which}"
+        )
 
 
 def suggested_mapping(have: Sequence[str]) -> str:
@@ -105,8 +147,29 @@ def suggested_mapping(have: Sequence[str]) -> str:
         if ours not in have and (theirs := likely_column(ours, [h for h in have if h not in found.values()])):
             found[ours] = theirs
     found.setdefault("loss", "NAME")
-    pairs = ",".join(f"{ours}={theirs}" for ours, theirs in found.items())
+    pairs = ",".join(f"{ours}={theirs}{_factor_of(ours, theirs)}" for ours, theirs in found.items())
     return f'Say which column is which: --columns "{pairs}"'
+
+
+def _factor_of(ours: str, theirs: str) -> str:
+    scale = _scale_of(theirs) if ours in ("params", "tokens") else 1.0
+    return f" * {_power(scale)}" if scale > 1 else ""
+
+
+def _power(scale: float) -> str:
+    return f"1e{round(math.log10(scale))}"
+
+
+def _scale_of(name: str) -> float:
+    """Return the unit that a column's name says it counts in: in brackets, or as a last word of its own."""
+    bracketed = re.search(r"[(\[]\s*(?:in\s+)?(\w+)\s*[)\]]\s*$", name)
+    last = re.findall(r"[A-Za-z]+", name)[-1:] if "_" in name or " " in name else []
+    word = (bracketed[1] if bracketed else "".join(last)).lower()
+    for words, scale in _SCALES.items():
+        # A letter alone is a unit in brackets, or after an underscore: config.n_params_M.
+        if word in words and (bracketed or len(word) > 1 or f"_{word}" in name.lower()[-2:]):
+            return scale
+    return 1.0
 
 
 def split_factor(theirs: str, have: Sequence[str]) -> tuple[str, float]:

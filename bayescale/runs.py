@@ -4,6 +4,7 @@
 params/tokens/compute, and detects the precision that losses were printed with.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,10 @@ COLUMNS: dict[str, str] = {
 }
 _POSITIVE = ("params", "tokens", "unique_tokens", "compute", "loss", "loss_se", "loss_rounding")
 _COUNTS = ("params", "tokens", "unique_tokens")
+# Fewer params or tokens than this, in the largest run, are in another unit.
+_LEAST_COUNT = 1000.0
+# What a missing number may be called, in small letters.
+MISSING_WORDS = ("nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 
 
 class TableMeta(pydantic.BaseModel):
@@ -153,7 +158,9 @@ class RunTable:
     def where(self, keep: np.ndarray) -> "RunTable":
         """Return the rows where the boolean array `keep`, shape (rows,), is true."""
         keep = np.asarray(keep, bool)
-        rows = None if self.rows is None else tuple(np.compress(keep, self.rows).tolist())
+        # A frame that was put in the place of the one read has rows of its own.
+        known = () if self.rows is None or len(self.rows) != len(self) else self.rows
+        rows = tuple(np.compress(keep, known).tolist()) if known else None
         return RunTable(self.frame[keep].reset_index(drop=True), self.meta, rows)
 
     def row(self, place: int) -> str:
@@ -265,12 +272,15 @@ def make_table(
     frame = _numbers(raw.set_axis(list(numbers), axis=0), where)
     needed = [c for c in ("params", "tokens", "compute", "loss") if c in frame]
     if drop_missing:
+        whole = RunTable(frame, meta)
         frame = frame[frame[needed].notna().all(axis=1) & ~np.isposinf(frame["loss"].to_numpy())]
+        if len(frame) < len(whole):
+            meta = meta.model_copy(update={"seeds_taken": whole.first_new_seed()})
     if frame.empty:
         raise TableError(f"{where}: no runs; expected a row per trained model")
     _validate(frame, needed, meta, where)
     for name in (c for c in ("params", "tokens") if c in frame):
-        if (largest := frame[name].max()) < 1000:
+        if (largest := frame[name].max()) < _LEAST_COUNT:
             raise TableError(
                 f"{where}, column {name!r}: the largest value is {largest:g}; expected a count. If it is in "
                 f'millions or billions, say so: --columns "{name}=NAME * 1e6" (or 1e9)'
@@ -279,15 +289,20 @@ def make_table(
         frame["outlier"] = _flags(frame["outlier"], where)
     kept = tuple(map(int, frame.index))
     frame = frame.reset_index(drop=True)
+    given = set(frame)
     complete_compute(frame, Counting(meta.flops_per_param_token))
+    for name in {"params", "tokens"} & (set(frame) - given):
+        if (largest := frame[name].max()) < _LEAST_COUNT:
+            raise TableError(
+                f"{where}, column 'compute': by it the largest number of {name} is {largest:.3g}; expected "
+                'compute in FLOP. If it is in PF-days, say so: --columns "compute=NAME * 8.64e19"'
+            )
     step = detect_step(frame["loss"].to_numpy(float)) if meta.loss_step is None else meta.loss_step
     losses = frame["loss"].to_numpy(float)
     unit, per_byte = meta.loss_unit, meta.tokens_per_byte
-    for name, error in (("loss_se", None), ("loss_rounding", step / np.sqrt(12))):
-        if name in frame:
-            error = frame[name].to_numpy(float)
-        if error is not None and np.any(error):
-            error = np.broadcast_to(error, losses.shape)
+    for name, known in (("loss_se", 0.0), ("loss_rounding", rounding_error(step))):
+        error = frame[name].to_numpy(float) if name in frame else np.full(losses.shape, known)
+        if np.any(error):
             frame[name] = error_to_nats_per_token(error, losses, unit, per_byte)
     frame["loss"] = to_nats_per_token(losses, unit, per_byte)
     return RunTable(frame, meta.model_copy(update={"loss_step": step}), kept)
@@ -305,6 +320,11 @@ def complete_compute(columns: Any, counting: Counting) -> None:
         columns["params"] = counting.params(columns["compute"], tokens=columns["tokens"])
 
 
+def rounding_error(step: float | None) -> float:
+    """Return the standard deviation of what rounding to a step, 0 or None for none, adds."""
+    return (step or 0.0) / math.sqrt(12)
+
+
 def detect_step(loss: np.ndarray) -> float:
     """Return the decimal step that all of `loss` are rounded to, 0 where none coarser than 1e-5 is.
 
@@ -318,8 +338,8 @@ def detect_step(loss: np.ndarray) -> float:
     if len(loss) < 3:
         return 0.0
     for decimals in range(6):
-        # Half of a unit in the eighth digit: what a decimal survives in 32-bit storage.
-        if np.all(np.abs(np.round(loss, decimals) - loss) <= 5e-8 * np.abs(loss)):
+        # Half of a unit in the last place of 32 bits, in which files may have stored a decimal.
+        if np.all(np.abs(np.round(loss, decimals) - loss) <= 6e-8 * np.abs(loss)):
             return float(10.0**-decimals)
     return 0.0
 
@@ -327,7 +347,8 @@ def detect_step(loss: np.ndarray) -> float:
 def _flags(values: pd.Series, where: str) -> np.ndarray:
     """Return a column of yes and no as booleans; what is missing is no."""
     text = values.astype(object).where(values.notna(), "").astype(str).str.strip().str.lower()
-    yes, no = text.isin(["true", "1", "1.0", "yes"]), text.isin(["false", "0", "0.0", "no", ""])
+    no = text.isin(["false", "0", "0.0", "no", "", *MISSING_WORDS])
+    yes = text.isin(["true", "1", "1.0", "yes"])
     if not (yes | no).all():
         row = int(np.flatnonzero(~(yes | no))[0])
         raise TableError(
@@ -365,6 +386,7 @@ def as_numbers(values: pd.Series, name: str, where: str, *, factor: float = 1.0)
     TableError
         If a value is no number.
     """
+    values = values.mask(values.astype(str).str.strip().str.lower().isin(MISSING_WORDS))
     numbers = pd.to_numeric(values, errors="coerce")
     unread = numbers.isna() & values.notna()
     if unread.any() and name in (*_COUNTS, "compute"):

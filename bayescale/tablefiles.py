@@ -19,7 +19,16 @@ import pydantic
 from bayescale.columns import refuse_other_unit, renamed, split_factor, suggested_mapping
 from bayescale.errors import TableError
 from bayescale.files import written_aside
-from bayescale.runs import RunTable, TableMeta, as_numbers, detect_step, make_table, require_table
+from bayescale.runs import (
+    MISSING_WORDS,
+    RunTable,
+    TableMeta,
+    as_numbers,
+    detect_step,
+    make_table,
+    require_table,
+    rounding_error,
+)
 from bayescale.units import check_unit, error_to_nats_per_token, from_nats_per_token
 
 # A run table has a row per trained model. More rows than this is a training log, or the wrong file.
@@ -84,7 +93,7 @@ def read_runs(
     _, factor = split_factor(mapping.get("loss", "loss"), list(map(str, numbered.columns)))
     if factor != 1 and meta.loss_step is None:  # what was rounded is what the file holds
         step = detect_step(raw["loss"].to_numpy(float)[np.isfinite(raw["loss"])] / factor)
-        meta = meta.model_copy(update={"loss_step": step * factor})
+        meta = meta.model_copy(update={"loss_step": step * abs(factor)})
     return make_table(raw, meta, where=str(path), drop_missing=drop_missing, rows=list(raw.index))
 
 
@@ -122,16 +131,19 @@ def write_runs(table: RunTable, path: str | Path) -> None:
     if path.suffix.lower() != ".csv":
         raise TableError(f"{path}: tables are written as .csv; found a name that ends in {path.suffix!r}")
     meta = table.meta
-    frame = table.frame.drop(columns=["loss_rounding"], errors="ignore").copy()
+    frame = table.frame.copy()
     nats = frame["loss"].to_numpy(float)
     frame["loss"] = from_nats_per_token(nats, meta.loss_unit, meta.tokens_per_byte)
     if meta.loss_step:
         frame["loss"] = (frame["loss"] / meta.loss_step).round() * meta.loss_step
-    if "loss_se" in frame:
-        unit_in_nats = error_to_nats_per_token(
-            np.ones(len(frame)), frame["loss"].to_numpy(float), meta.loss_unit, meta.tokens_per_byte
-        )
-        frame["loss_se"] = frame["loss_se"] / unit_in_nats
+    unit_in_nats = error_to_nats_per_token(
+        np.ones(len(frame)), frame["loss"].to_numpy(float), meta.loss_unit, meta.tokens_per_byte
+    )
+    for name in (n for n in ("loss_se", "loss_rounding") if n in frame):
+        frame[name] = frame[name] / unit_in_nats
+    # What the step tells anyway is found again when the file is read.
+    if "loss_rounding" in frame and np.allclose(frame["loss_rounding"], rounding_error(meta.loss_step)):
+        frame = frame.drop(columns="loss_rounding")
     written = tomli_w.dumps(meta.model_dump(exclude_none=True, exclude_defaults=True))
     with written_aside(path.with_suffix(".toml")) as meta_aside, written_aside(path) as aside:
         meta_aside.write_text(written, "utf-8")
@@ -231,9 +243,20 @@ def _read_delimited(path: Path, separator: str) -> pd.DataFrame:
                 f"{len(header)}; is a name missing in the header, or a comma too many in the line?"
             )
     frame = pd.read_csv(
-        path, sep=separator, nrows=MAX_ROWS + 1, encoding="utf-8-sig", index_col=False, skipinitialspace=True
-    ).rename(columns=str.strip)
+        path, sep=separator, nrows=MAX_ROWS + 1, encoding="utf-8-sig", index_col=False, skipinitialspace=True,
+        keep_default_na=False, na_values=[""],
+    ).rename(columns=str.strip).apply(_with_words_missing)  # fmt: skip
     return frame.set_axis(lines if len(lines) == len(frame) else range(2, len(frame) + 2), axis=0)
+
+
+def _with_words_missing(column: pd.Series) -> pd.Series:
+    """Return a column of numbers with NaN for words such as "NA"; among labels None is one of them."""
+    if not (pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column)):
+        return column
+    words = column.astype(str).str.strip().str.lower().isin(MISSING_WORDS)
+    numbers = pd.to_numeric(column.mask(words), errors="coerce")
+    told = numbers.notna() | column.isna() | words
+    return numbers if told.all() and numbers.notna().any() else column
 
 
 def _read_json_lines(path: Path) -> pd.DataFrame:

@@ -224,3 +224,16 @@ def test_a_trainers_records_are_checked_as_they_are():
 def test_runs_that_lack_unique_tokens_are_no_reason_to_refuse_a_table():
     unique = np.where(np.arange(25) < 12, np.nan, 1e9)
     assert "in 13 of 25 runs" in found_in(grid(unique_tokens=unique, tokens=1e10), "repeated-data")
+
+
+def test_settings_that_trackers_nest_are_labels():
+    frame = simulated_table(rows=12).frame
+    nested = frame.assign(
+        corpus=[["c4", "pile"]] * 6 + [["c4"]] * 6,
+        tokenizer=[{"name": "a"}] * 12,
+        group=[["a"]] * 6 + [["b"]] * 6,
+        run=[{"id": i} for i in range(12)],
+    )
+    codes = {f.code for f in bs.check(make_table(nested))}
+    assert {"mixed-corpora", "groups"} <= codes
+    assert "mixed-tokenizers" not in codes

@@ -63,8 +63,8 @@ def test_a_column_may_be_read_twice_and_a_misspelt_name_of_ours_is_told(tmp_path
     np.testing.assert_allclose(table.column("tokens"), 20 * table.column("params"))
     path = written(tmp_path, "N,a*3,loss\n1e8,2,3.1\n2e8,4,2.9\n4e8,8,2.7\n", "stars.csv")
     for typed, first in (("a*3", 2.0), ("a*3 * 1e9", 2e9)):
-        found = read_runs(path, columns={"params": "N", "compute": typed})
-        assert found.column("compute")[0] == first
+        found = read_runs(path, columns={"params": "N", "width": typed})
+        assert found.column("width")[0] == first
     path = written(tmp_path, "N,loss\n1e8,3.1\n2e8,2.9\n4e8,2.7\n")
     with pytest.raises(TableError, match="did you mean 'params'"):
         read_runs(path, columns={"parms": "N"})
@@ -91,14 +91,18 @@ def test_export_of_a_tracker(tmp_path):
     typed = str(caught.value).partition("--columns ")[2].strip('"')
     columns = dict(pair.split("=") for pair in typed.split(","))
     assert columns == {
-        "params": "Model/Non-Embedding Params", "tokens": "Tokens (B)", "loss": "val/bits_per_byte (min)",
-    }  # fmt: skip
+        "params": "Model/Non-Embedding Params",
+        "tokens": "Tokens (B) * 1e9",
+        "loss": "val/bits_per_byte (min)",
+    }
     with pytest.raises(TableError, match=r"says bits/byte, and no unit is stated"):
         read_runs(path, columns=columns, drop_missing=True)
     how = {"loss_unit": "bits/byte", "tokens_per_byte": 0.25, "drop_missing": True}
-    with pytest.raises(TableError, match=r"largest value is 8; expected a count.*1e9"):
-        read_runs(path, columns=columns, **how)
-    columns["tokens"] += " * 1e9"
+    plain = columns | {"tokens": "Tokens (B)"}
+    with pytest.raises(
+        TableError, match=r'units of 1e9, and values go up to 24; say so: .*"tokens=Tok.* \* 1e9"'
+    ):
+        read_runs(path, columns=plain, **how)
     table = read_runs(path, columns=columns, **how)
     assert table.column("params").tolist() == [21e6, 58e6, 1.1e9]
     assert table.column("tokens").tolist() == [5e8, 2e9, 8e9]
@@ -110,7 +114,6 @@ def test_the_hint_for_names_with_commas_can_be_pasted(tmp_path):
     with pytest.raises(TableError) as caught:
         read_runs(path)
     typed = str(caught.value).partition("--columns ")[2].strip('"')
-    typed = typed.replace("(M)", "(M) * 1e6")
     table = FileOptions(columns=typed).load_all(str(path))
     assert table.column("params").tolist() == [1e8, 2e8]
     assert table.column("loss").tolist() == [3.5, 3.2]
@@ -137,3 +140,47 @@ def test_a_factor_multiplies_numbers_alone(tmp_path, cell, match):
     path = written(tmp_path, 'params,Tokens (B),loss\n1e8,"1,000",3.5\n2e8,,3.2\n')
     table = read_runs(path, columns={"tokens": "Tokens (B) * 1e9"}, drop_missing=True)
     assert table.column("tokens").tolist() == [1e12]
+
+
+def test_a_column_with_our_name_is_read_as_another_too(tmp_path):
+    path = written(tmp_path, "params,tokens,compute,loss\n1e8,1e9,9e17,3.1\n2e8,2e9,3.6e18,2.9\n")
+    for ours, theirs in (("group", "params"), ("unique_tokens", "tokens"), ("width", "params")):
+        table = read_runs(path, columns={ours: theirs})
+        assert table.column("params").tolist() == [1e8, 2e8]
+        assert table.column("tokens").tolist() == [1e9, 2e9]
+        assert table.column(ours).tolist() == table.column(theirs).tolist()
+
+
+@pytest.mark.parametrize(
+    "name", ["val_bpc", "bpt", "loss (bits)", "loss_bits", "bits/char", "byte_perplexity"]
+)
+def test_losses_in_bits_or_of_bytes_are_not_taken_for_nats(tmp_path, name):
+    path = written(tmp_path, f"params,tokens,{name}\n1e8,2e9,1.1\n2e8,4e9,1.05\n4e8,8e9,1.0\n")
+    with pytest.raises(TableError, match="no unit is stated") as caught:
+        read_runs(path, columns={"loss": name})
+    assert ("--loss-unit perplexity" in str(caught.value)) is False
+    assert len(read_runs(path, columns={"loss": name}, loss_unit="nats/token")) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "scale"),
+    [
+        ("Params (M)", (131, 2000, 9640), "1e6"),
+        ("params_in_millions", (131, 2000, 9640), "1e6"),
+        ("config.n_params_M", (131, 2000, 9640), "1e6"),
+        ("size [B]", (1, 7, 1300), "1e9"),
+        ("Params (M)", (131e6, 2e9, 9e9), None),
+        ("model_b", (131e6, 2e9, 9e9), None),
+        ("params", (131e6, 2e9, 9e9), None),
+    ],
+)
+def test_counts_whose_name_states_a_unit_need_its_factor(tmp_path, name, values, scale):
+    rows = "".join(f"{v},{v * 1e9},{3 - i / 10}\n" for i, v in enumerate(values))
+    path = written(tmp_path, f"{name},tokens,loss\n" + rows)
+    if scale is None:
+        assert read_runs(path, columns={"params": name}).column("params").tolist() == list(values)
+        return
+    with pytest.raises(TableError, match=f"units of {scale}, and values go up to"):
+        read_runs(path, columns={"params": name})
+    table = read_runs(path, columns={"params": f"{name} * {scale}"})
+    assert table.column("params").tolist() == [v * float(scale) for v in values]

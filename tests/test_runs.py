@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -110,3 +112,32 @@ def test_seeds_of_runs_left_out_are_no_new_ones(tmp_path):
     write_runs(kept, tmp_path / "kept.csv")
     assert bs.load(tmp_path / "kept.csv").first_new_seed() == 12
     assert simulated_table(rows=12).first_new_seed() == 0
+
+
+@given(st.integers(2, 4), st.floats(0.5, 8), st.integers(0, 10_000))
+def test_rounding_is_found_in_losses_stored_in_32_bits(decimals, least, seed):
+    losses = np.round(least * np.random.default_rng(seed).uniform(1, 1.3, 20), decimals)
+    step = detect_step(losses)
+    assert detect_step(losses.astype(np.float32).astype(float)) == step > 0
+
+
+def test_compute_in_another_unit_is_told_by_what_follows_from_it():
+    frame = pd.DataFrame({"params": [1e8, 2e8], "compute": [0.1, 0.4], "loss": [3.1, 2.9]})
+    with pytest.raises(
+        TableError, match=r"column 'compute': by it the largest number of tokens is .* PF-days"
+    ):
+        make_table(frame)
+
+
+def test_seeds_of_runs_without_a_loss_are_taken():
+    frame = simulated_table(rows=12).frame.assign(seed=range(12))
+    crashed = frame.assign(loss=[*frame["loss"][:11], np.nan])
+    assert make_table(crashed, drop_missing=True).first_new_seed() == 12
+
+
+def test_rows_of_another_frame_are_its_own():
+    table = make_table(simulated_table(rows=12).frame, rows=range(2, 14))
+    for rows in (20, 8):
+        other = replace(table, frame=simulated_table(rows=rows).frame)
+        assert other.where(np.arange(rows) > 3).rows is None
+    assert table.where(np.arange(12) > 9).rows == (12, 13)

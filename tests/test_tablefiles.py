@@ -257,3 +257,44 @@ def test_a_table_that_cannot_be_written_leaves_no_metadata(tmp_path):
     with pytest.raises(BayescaleError, match=r"runs\.csv"):
         write_runs(bs.load("opt"), tmp_path / "runs.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
+
+
+def test_words_for_what_is_missing_are_labels_among_labels(tmp_path):
+    rows = [
+        f"{i + 1}e8,{i + 1}e9,{3 - i / 10:.2f},{g},{w},no"
+        for i, g, w in zip(range(6), ["C4", "None"] * 3, ["NA", *"12345"], strict=True)
+    ]
+    path = written(
+        tmp_path,
+        "\n".join(
+            ["params,tokens,loss,group,width,outlier", *rows, "7e8,7e9,2.3,,NaN,NaN", "nan,7e9,2.3,C4,4,no"]
+        ),
+    )
+    table = read_runs(path, drop_missing=True)
+    assert table.frame["group"].value_counts().to_dict() == {"C4": 3, "None": 3}
+    assert table.frame["group"].isna().sum() == 1
+    assert np.isnan(table.frame["width"].to_numpy(float)).tolist() == [True, *[False] * 5, True]
+    assert not table.frame["outlier"].any()
+    assert len(table) == 7
+    with pytest.raises(TableError, match="row 9, column 'params': the value is missing"):
+        read_runs(path)
+
+
+def test_a_loss_times_a_negative_factor_has_a_positive_step(tmp_path):
+    rows = "\n".join(f"{i}e8,{i}e9,{-3 + i / 100:.3f}" for i in range(1, 7))
+    table = read_runs(written(tmp_path, "params,tokens,ll\n" + rows), columns={"loss": "ll * -1"})
+    assert table.meta.loss_step == pytest.approx(0.01)
+    assert (table.frame["loss_rounding"] > 0).all()
+
+
+def test_rounding_errors_that_were_given_are_written_and_read(tmp_path):
+    frame = pd.DataFrame(
+        {"params": [1e8, 2e8, 4e8], "tokens": [2e9, 4e9, 8e9], "loss": [3.51234, 3.22345, 3.01299]}
+    )
+    table = bs.make_table(frame.assign(loss_rounding=[0.01, 0.02, 0.0]))
+    write_runs(table, tmp_path / "runs.csv")
+    np.testing.assert_allclose(read_runs(tmp_path / "runs.csv").known_noise(), table.known_noise(), rtol=1e-6)
+    rounded = bs.make_table(frame.round({"loss": 2}))
+    write_runs(rounded, tmp_path / "rounded.csv")
+    assert "loss_rounding" not in (tmp_path / "rounded.csv").read_text()
+    np.testing.assert_allclose(read_runs(tmp_path / "rounded.csv").known_noise(), rounded.known_noise())
