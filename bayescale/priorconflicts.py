@@ -62,9 +62,6 @@ def prior_conflicts(fit: "Fit") -> list[PriorConflict]:
     fit : Fit
         Of any law.
     """
-    from bayescale.fitting import require_fit
-
-    require_fit(fit)
     centred = fit.model.centred
     medians = {name: float(np.median(fit.parameters[name])) for name in centred.names}
     found = []

@@ -782,7 +782,6 @@ def test_what_is_no_table_and_no_number_is_told(law_only_fit):
         (lambda fit: bs.plan_between(fit, 1e20), "found a Fit; expected a comparison"),
         (lambda fit: bs.report(fit.table), "found a RunTable; expected a fit"),
         (lambda fit: bs.lack_of_fit(fit.table), "found a RunTable; expected a fit"),
-        (lambda fit: bs.prior_conflicts(fit.table), "found a RunTable; expected a fit"),
         (lambda fit: bs.make_table(fit.table.frame, {"name": "x"}), "meta: found a dict; expected a Tab"),
         (lambda fit: bs.write_runs(fit, "runs.csv"), "table: found a Fit; expected a RunTable"),
     ],
