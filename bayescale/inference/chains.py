@@ -42,8 +42,9 @@ _BETWEEN, _FEWEST_LOOKS, _MOST_LOOKS, _STILL = 4, 8, 200, 0.02
 _LOOKS_TO_FILL = 24
 # Looks after which chains that still remember, where others have forgotten, will not cross between modes.
 _PATIENCE = 16
-# Looks after which chains have left draws that missed half of the mass, and by how many sds at least.
-_LOOKS_TO_LEAVE, _LEFT = 4, 0.04
+# Looks after which chains have left draws that missed half of the mass, and by how many sds at least. (After
+# four or five some such draws are not found out.)
+_LOOKS_TO_LEAVE, _LEFT = 6, 0.04
 # Looks that it takes, with all that follows, and seconds that are worth a word.
 _TYPICAL, _LONG = 16, 20.0
 # Steps of the noise's scales given residuals, which cost little, and their sizes in logs, times these.
