@@ -79,7 +79,7 @@ class Comparison:
         """The laws whose fit or evidence is not to be relied on."""
         return list(self.reasons)
 
-    @property
+    @cached_property
     def reasons(self) -> dict[str, list[str]]:
         """Why not to rely on the fit or evidence of a law, of those laws where there is a reason."""
         found = {name: _reasons(self.fits[name], self.evidences[name]) for name in self.labels}

@@ -11,11 +11,11 @@ from bayescale.deadweight import deadweight
 from bayescale.design import Draws, belief_from
 from bayescale.errors import FitError
 from bayescale.fitting import Fit, require_fit
-from bayescale.forecasts import SIZES, complete_inputs, decades_outside, outside_range, told_far
+from bayescale.forecasts import complete_inputs, decades_outside, outside_range, told_far
 from bayescale.model.model import SHAPE_SCALES
 from bayescale.optimum import optimal_runs
 from bayescale.proposals import MOST_SEEDS, Proposal, positive_budget, propose, warnings_of
-from bayescale.runs import RunTable, complete_compute
+from bayescale.runs import RunTable
 from bayescale.targets import MAX_DRAWS, Target, band, joint_draws, parse_target, table_target
 
 # Laws with less probability than this change no plan.
@@ -235,9 +235,7 @@ def _sizes(fits: "list[Fit]", target: Target) -> dict[str, float]:
         runs = [optimal_runs(fit.thinned(_FEW_DRAWS), compute, seed=0) for fit in fits]
         most = {n: max(float(np.quantile(r[n], _NEARLY_ALL)) for r in runs) for n in ("params", "tokens")}
         return most | {"compute": compute}
-    sizes = {n: np.asarray(v, float) for n, v in target.inputs.items() if n in SIZES}
-    complete_compute(sizes, fits[0].table.counting)
-    return {name: float(np.max(values)) for name, values in sizes.items()}
+    return {name: float(np.max(v)) for name, v in target.sizes(fits[0].table.counting).items()}
 
 
 def _target(fit: "Fit", target: "str | Target | RunTable | pd.DataFrame") -> Target:

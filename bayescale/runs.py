@@ -42,7 +42,7 @@ _COUNTS = ("params", "tokens", "unique_tokens")
 # Fewer params or tokens than this, in the largest run, are in another unit.
 _LEAST_COUNT = 1000.0
 # What a missing number may be called, in small letters.
-MISSING_WORDS = ("nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none")
+_MISSING_WORDS = ("nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 
 
 class TableMeta(pydantic.BaseModel):
@@ -347,7 +347,7 @@ def detect_step(loss: np.ndarray) -> float:
 def _flags(values: pd.Series, where: str) -> np.ndarray:
     """Return a column of yes and no as booleans; what is missing is no."""
     text = values.astype(object).where(values.notna(), "").astype(str).str.strip().str.lower()
-    no = text.isin(["false", "0", "0.0", "no", "", *MISSING_WORDS])
+    no = text.isin(["false", "0", "0.0", "no", "", *_MISSING_WORDS])
     yes = text.isin(["true", "1", "1.0", "yes"])
     if not (yes | no).all():
         row = int(np.flatnonzero(~(yes | no))[0])
@@ -386,7 +386,7 @@ def as_numbers(values: pd.Series, name: str, where: str, *, factor: float = 1.0)
     TableError
         If a value is no number.
     """
-    values = values.mask(values.astype(str).str.strip().str.lower().isin(MISSING_WORDS))
+    values = values.mask(are_missing_words(values))
     numbers = pd.to_numeric(values, errors="coerce")
     unread = numbers.isna() & values.notna()
     if unread.any() and name in (*_COUNTS, "compute"):
@@ -403,6 +403,11 @@ def as_numbers(values: pd.Series, name: str, where: str, *, factor: float = 1.0)
             f"{_why_no_number(str(found), factor)}"
         )
     return numbers * factor
+
+
+def are_missing_words(values: pd.Series) -> pd.Series:
+    """Return whether each value is a word such as "NA", by which files call a missing number."""
+    return values.astype(str).str.strip().str.lower().isin(_MISSING_WORDS)
 
 
 def _why_no_number(text: str, factor: float) -> str:

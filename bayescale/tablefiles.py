@@ -20,9 +20,9 @@ from bayescale.columns import refuse_other_unit, renamed, split_factor, suggeste
 from bayescale.errors import TableError
 from bayescale.files import written_aside
 from bayescale.runs import (
-    MISSING_WORDS,
     RunTable,
     TableMeta,
+    are_missing_words,
     as_numbers,
     detect_step,
     make_table,
@@ -253,7 +253,7 @@ def _with_words_missing(column: pd.Series) -> pd.Series:
     """Return a column of numbers with NaN for words such as "NA"; among labels None is one of them."""
     if not (pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column)):
         return column
-    words = column.astype(str).str.strip().str.lower().isin(MISSING_WORDS)
+    words = are_missing_words(column)
     numbers = pd.to_numeric(column.mask(words), errors="coerce")
     told = numbers.notna() | column.isna() | words
     return numbers if told.all() and numbers.notna().any() else column

@@ -52,6 +52,12 @@ class Target:
         """Of the runs whose losses are the target; 1 for any other target."""
         return max((np.size(v) for v in self.inputs.values()), default=1)
 
+    def sizes(self, counting: Counting) -> dict[str, np.ndarray]:
+        """Return the params, tokens and compute that are given, and the third of them where two are."""
+        found = {name: np.asarray(v, float) for name, v in self.inputs.items() if name in SIZES}
+        complete_compute(found, counting)
+        return found
+
     def is_allocation(self, law: Law) -> bool:
         """Whether the target is the optimal split of a compute."""
         return self.inputs.keys() == {"compute"} and law.inputs == ("N", "D")

@@ -31,7 +31,7 @@ from bayescale.model.model import SCALE_PRIORS
 from bayescale.plans import Plan, plan
 from bayescale.proposals import positive_budget
 from bayescale.rounds import LOG, Tightening, inside, read_rounds, write_check, write_rounds
-from bayescale.runs import RunTable, TableMeta, complete_compute
+from bayescale.runs import RunTable, TableMeta
 from bayescale.targets import Target, band, joint_draws, parse_target
 
 # A round spends at most this share of the budget: what it teaches makes the next plan better.
@@ -238,11 +238,10 @@ def _plan(
 
 def _check(fitted: Fit, target: Target, train: Train, folder: Path) -> dict[str, Any] | None:
     """Train the target run itself, and compare; the size trained is the nearest there is."""
-    given = {name: float(np.squeeze(v)) for name, v in target.inputs.items() if name in SIZES}
-    complete_compute(given, fitted.table.counting)
+    given = target.sizes(fitted.table.counting)
     if target.is_allocation(fitted.law) or not given.keys() >= {"params", "tokens"}:
         return None
-    sizes = {name: given[name] for name in ("params", "tokens")}
+    sizes = {name: float(np.squeeze(given[name])) for name in ("params", "tokens")}
     place = folder / "check"
     place.mkdir(exist_ok=True)
     ladder = read_ladder(folder / "ladder-0.toml", place)
