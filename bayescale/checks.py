@@ -114,8 +114,8 @@ def _called(table: RunTable, place: int) -> str:
 
 
 def _near_duplicates(table: RunTable) -> Iterator[Finding]:
-    names = [c for c in ("params", "tokens", "unique_tokens") if c in table.frame]
-    if len(names) < 2:
+    names = [c for c in ("params", "tokens", "unique_tokens") if c in table.frame] or ["compute"]
+    if not set(names) <= set(table.frame):
         return
     rows = pd.DataFrame({c: np.round(np.log(table.frame[c].to_numpy(float)), 3) for c in names})
     rows["loss"] = np.round(np.log(table.column("loss")), 4)

@@ -268,6 +268,8 @@ def make_table(
         raise TableError(f"meta: found a {type(meta).__name__}; expected a TableMeta")
     if "loss" not in raw:
         raise TableError(f"{where}: no column 'loss'; found {', '.join(map(str, raw.columns))}")
+    if twice := list(raw.columns[raw.columns.duplicated()]):
+        raise TableError(f"{where}: column {str(twice[0])!r} stands twice; rename or remove one")
     numbers = range(1, len(raw) + 1) if rows is None else rows
     frame = _numbers(raw.set_axis(list(numbers), axis=0), where)
     needed = [c for c in ("params", "tokens", "compute", "loss") if c in frame]

@@ -222,7 +222,8 @@ def _read_delimited(path: Path, separator: str) -> pd.DataFrame:
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
-        rows = dict(islice(((reader.line_num, row) for row in reader if row), MAX_ROWS + 2))
+        written = ((reader.line_num, row) for row in reader if row not in ([], [""]))  # as pandas has it
+        rows = dict(islice(written, MAX_ROWS + 2))
     if not rows or not any(next(iter(rows.values()))):
         raise TableError(f"{path}: the file is empty; expected a header line and a row per run")
     first, *lines = rows
@@ -260,7 +261,7 @@ def _with_words_missing(column: pd.Series) -> pd.Series:
 
 
 def _read_json_lines(path: Path) -> pd.DataFrame:
-    frame = pd.read_json(path, lines=True, nrows=MAX_ROWS + 1, dtype=False)
+    frame = pd.read_json(path, lines=True, nrows=MAX_ROWS + 1, dtype=False, encoding="utf-8-sig")
     # JSON knows no NaN, and trackers write it as text.
     return frame.mask(frame.isin(["NaN", "nan"]))
 

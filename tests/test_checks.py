@@ -192,6 +192,13 @@ def test_runs_are_named_by_their_rows_in_the_file(tmp_path):
     assert ": 4 (row 27 of row 7, row 28 of row 8, row 29 of row 7, ...);" in messages["near-duplicates"]
 
 
+@pytest.mark.parametrize("column", ["params", "tokens", "compute"])
+def test_repeats_are_found_in_tables_with_one_input(column):
+    table = make_table(pd.DataFrame({column: [1e20, 2e20, 2e20, 2e20], "loss": [3.0, 2.5, 2.5, 2.6]}))
+    messages = {finding.code: finding.message for finding in bs.check(table)}
+    assert ": 1 (row 3 of row 2);" in messages["near-duplicates"]
+
+
 def test_runs_of_a_frame_put_in_place_are_named_by_their_number():
     table = make_table(grid(), bs.TableMeta(loss_step=0.0))
     table = replace(table, frame=pd.concat([table.frame, table.frame[:1]], ignore_index=True))

@@ -64,6 +64,11 @@ def test_a_frame_alone_is_read_as_a_file_is():
         bs.make_table(raw.to_dict())
 
 
+def test_a_frame_with_a_column_twice_is_refused():
+    with pytest.raises(TableError, match="table: column 'loss' stands twice; rename or remove one"):
+        make_table(pd.DataFrame([[1e8, 2e9, 3.5, 3.4]], columns=["params", "tokens", "loss", "loss"]))
+
+
 def test_a_frame_without_losses_is_not_told_what_to_type():
     with pytest.raises(TableError) as error:
         make_table(pd.DataFrame({"params": [1e8], "val_loss": [3.1]}), TableMeta())

@@ -107,6 +107,11 @@ def test_a_nan_in_json_lines_is_a_missing_value(tmp_path, nothing):
     assert read_runs(path, drop_missing=True).column("loss").tolist() == [3.5]
 
 
+def test_json_lines_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "runs.jsonl").write_text('{"params": 1e8, "tokens": 2e9, "loss": 3.5}\n', "utf-8-sig")
+    assert read_runs(tmp_path / "runs.jsonl").column("params").tolist() == [1e8]
+
+
 BAD = {
     "millions twice": ("params,tokens,loss\n1,2,3\n", "column 'params': the largest value is 1;"),
     "missing column": ("params,tokens,val_loss\n1e8,2e9,3\n", '--columns "loss=val_loss"'),
@@ -117,6 +122,7 @@ BAD = {
         "row 2, column 'loss': found inf; expected a finite number above 0",
     ),
     "perplexity as nats": ("params,tokens,loss\n1e8,2e9,30.1\n", "--loss-unit perplexity"),
+    "loss missing after lines of spaces": (GOOD + "\n  \n8e8,2e10,\n", "row 7, column 'loss': the value"),
     "missing value": (GOOD + "8e8,2e10,\n", "row 5, column 'loss': the value is missing"),
     "empty file": ("", "the file is empty"),
     "header only": ("params,tokens,loss\n", "no runs"),
