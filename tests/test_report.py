@@ -360,6 +360,10 @@ def test_browser_shows_it_whole(browser, page, tmp_path, width):
             .map(e => e.outerHTML.slice(0, 200))"""
     )
     assert wide == []
+    # Formulas may scroll sideways; up and down they would be cut off.
+    heights = tab.eval_on_selector_all("math", "all => all.map(e => [e.scrollHeight, e.clientHeight])")
+    assert heights
+    assert all(inside <= seen for inside, seen in heights), heights
     tab.close()
 
 

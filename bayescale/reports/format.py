@@ -70,7 +70,7 @@ def law_mathml(law: "Law") -> Markup:
     right = mathml(law.expression, printer="presentation")
     return Markup(
         '<math display="block" xmlns="http://www.w3.org/1998/Math/MathML"><mrow>'
-        f"<mi>L</mi><mo>(</mo>{inputs}<mo>)</mo><mo>=</mo>{right}</mrow></math>"
+        f"<mi>L</mi><mrow><mo>(</mo>{inputs}<mo>)</mo></mrow><mo>=</mo>{right}</mrow></math>"
     )
 
 
