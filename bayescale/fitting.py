@@ -519,6 +519,7 @@ def _fit_fast(table: RunTable, model: Model, options: dict[str, Any], progress: 
 
     chains, draws = options["chains"], options["draws"]
     sampled = sample_fast(model, draws=chains * draws, seed=options["seed"], progress=progress)
+    plain = model.with_plain_weights()
     diagnostics = Diagnostics(
         "fast",
         min(sampled.ess, float(chains * draws)),  # no more than are kept
@@ -526,11 +527,21 @@ def _fit_fast(table: RunTable, model: Model, options: dict[str, Any], progress: 
         memory=sampled.memory,
         drift=sampled.drift,
         latent_variance=sampled.latent_variance,
+        floor_decades=_floor_decades(plain, sampled.z),
         seconds=sampled.seconds,
     )
     options = options | {"method": "fast", "versions": _versions("bayescale", "numpy")}
     z = sampled.z.reshape(chains, draws, -1)
-    return Fit(table, model.with_plain_weights(), z, diagnostics, options, sampled.evidence)
+    return Fit(table, plain, z, diagnostics, options, sampled.evidence)
+
+
+def _floor_decades(model: Model, z: np.ndarray) -> float | None:
+    """Return over how many decades 90% of the draws of a positive floor spread."""
+    floor = model.centred.floor
+    if floor is None or not model.centred.priors[floor].positive:
+        return None
+    low, high = np.quantile(model.parameters_at(z)[0][floor], [0.05, 0.95])
+    return float(np.log10(high / low)) if low > 0 else math.inf
 
 
 def _fit_nuts(table: RunTable, model: Model, options: dict[str, Any]) -> Fit:

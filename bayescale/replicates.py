@@ -42,8 +42,8 @@ class LackOfFit:
     degrees_of_freedom : int
         Of the pure error.
     lack_of_fit : float
-        Root mean square of the configurations' mean residuals about the law alone, relative to the loss,
-        after their pure error is taken out; zero where that explains them.
+        Root mean square of the configurations' mean residuals about the law alone and groups' offsets,
+        relative to the loss, after their pure error is taken out; zero where that explains them.
     failures : tuple of str
         Why the fit of the law alone is not to be relied on, nor then the lack of fit.
     """
@@ -72,8 +72,8 @@ def lack_of_fit(fit: "Fit") -> LackOfFit | None:
     Parameters
     ----------
     fit : Fit
-        Its law is taken at the posterior's mean loss of each run; of a fit with discrepancy, that of the law
-        fitted alone: what a discrepancy explains, the law does not try to.
+        Its law is taken at the posterior's mean loss of each run, its group's offset in it; of a fit with
+        discrepancy, that of the law fitted alone: what a discrepancy explains, the law does not try to.
 
     Returns
     -------
@@ -97,9 +97,7 @@ def lack_of_fit(fit: "Fit") -> LackOfFit | None:
     if freedom == 0:
         return None
     alone = refit(fit, _ALONE) if fit.options["discrepancy"] else fit
-    law = model.law_loss(alone.parameters, model.ratios)
-    law = np.broadcast_to(law, (len(alone.parameters["noise_sd"]), len(model.log_loss)))
-    expected = law.mean(axis=0)[once]
+    expected = np.exp(alone.model.log_mean_at(alone.z.reshape(-1, alone.model.size))).mean(axis=0)[once]
     if not np.all(expected > 0):
         raise FitError(f"law {fit.law.name!r} has no positive loss at some run of table {fit.table.name!r}")
     residual = model.log_loss[once] - np.log(expected)

@@ -406,6 +406,36 @@ def test_noise_of_next_to_nothing_gives_a_marked_fit_and_no_crash():
     assert not fitted.diagnostics.passed
 
 
+@pytest.mark.parametrize(
+    ("law", "priors"),
+    [
+        ("chinchilla", {"E": "LogNormal(0.01, 4)"}),
+        ("E + A*N**-a", {"E": "Gamma(0.2, 0.2)", "a": "LogNormal(0.1, 0.7)", "A": "LogNormal(1, 0.7)"}),
+    ],
+)
+def test_a_floor_anywhere_near_zero_gives_a_marked_fit(law, priors):
+    """Weights of .15 nats too little evidence looked good: what lies near zero is hardly ever drawn."""
+    table = simulated_table(rows=20)
+    rng = np.random.default_rng(3)
+    loss = 20 * table.column("params") ** -0.12 * np.exp(0.01 * rng.standard_normal(20))
+    table = replace(table, frame=table.frame.assign(loss=loss))
+    fit = bs.fit(table, law, priors=priors, discrepancy=False, method="fast")
+    assert any("decades towards zero" in reason for reason in fit.diagnostics.failures)
+    low, high = np.quantile(fit.parameters["E"], [0.05, 0.95])
+    assert fit.diagnostics.floor_decades == pytest.approx(np.log10(high / low))
+    known = bs.fit(table, law, priors=priors | {"E": "LogNormal(0.1, 0.5)"}, discrepancy=False, method="fast")
+    assert known.diagnostics.passed
+
+
+def test_components_that_points_leave_flat_stay_as_they_were():
+    rng = np.random.default_rng(0)
+    line = np.outer(rng.standard_normal(400), [1.0, 1.0])
+    before = Mixture(np.ones(1), [StudentT(np.zeros(2), np.eye(2))])
+    after = before.refitted(line, np.full(400, 1 / 400))
+    np.testing.assert_array_equal(after.components[0].scale, np.eye(2))
+    assert np.all(np.isfinite(after.logpdf(line)))
+
+
 def test_small_losses_have_the_mode_of_large_ones():
     """Losses scaled together with the priors of what adds up to them are the same problem."""
     table = simulated_table(rows=40)

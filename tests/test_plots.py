@@ -350,9 +350,9 @@ def test_residuals_are_measured_over_expected_where_the_runs_are(passing):
     table = passing.table
     points = plots.plot_residuals(passing).collections[0]
     n, d = table.column("params"), table.column("tokens")
-    np.testing.assert_allclose(
-        points.get_array(), 100 * np.log(table.column("loss") / median_of(passing, params=n, tokens=d))
-    )
+    over = 100 * np.log(table.column("loss") / median_of(passing, params=n, tokens=d))
+    # A forecast draws the discrepancy at its targets, where the knots leave it open by a trifle.
+    np.testing.assert_allclose(points.get_array(), over, atol=0.005)
     np.testing.assert_allclose(points.get_offsets(), np.stack([table.column("compute"), d / n], axis=1))
 
 

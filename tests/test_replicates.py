@@ -91,6 +91,21 @@ def test_runs_of_other_groups_are_no_replicates(effect):
     assert found.interval[0] < NOISE < found.interval[1]
 
 
+@pytest.mark.parametrize("discrepancy", [False, True])
+def test_offsets_of_groups_are_no_lack_of_fit(discrepancy):
+    single = repeated_table()
+    group = np.arange(len(single)) % 5
+    frame = single.frame.assign(group=[f"study {g}" for g in group])
+    frame["loss"] *= np.exp(np.array([0.05, -0.04, 0.01, -0.05, 0.03])[group])
+    table = replace(single, frame=frame)
+    fit = bs.fit(table, discrepancy=discrepancy, method="fast", group_effect="group")
+    found = bs.lack_of_fit(fit)
+    assert found.interval[0] < NOISE < found.interval[1]
+    assert found.lack_of_fit < NOISE
+    expected = fit.model.log_mean_at(fit.z.reshape(-1, fit.model.size)[:200])
+    assert np.std(fit.model.log_loss - np.median(expected, axis=0)) == pytest.approx(NOISE, rel=0.3)
+
+
 @pytest.mark.parametrize("seeds", [None, [0.0] * 12, [np.nan] * 12])
 def test_a_run_listed_twice_is_no_replicate(seeds):
     single = simulated_table(rows=12)

@@ -1,5 +1,6 @@
 """Climbs of a log-density from many starts at once, to its modes: where they are, and how wide."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -93,7 +94,8 @@ def _is_new(point: np.ndarray, found: list[tuple[Mode, bool]]) -> bool:
 
 def _distance(point: np.ndarray, mode: Mode) -> float:
     difference = point - mode.point
-    return float(np.sqrt(difference @ np.linalg.solve(mode.covariance, difference)))
+    squared = float(difference @ np.linalg.solve(mode.covariance, difference))
+    return math.sqrt(max(squared, 0.0))  # below zero by rounding
 
 
 def _arrived(log_density: LogDensity, point: np.ndarray, step: float) -> tuple[Mode, bool]:

@@ -16,6 +16,9 @@ MIN_ESS_FAST = 200.0
 MAX_K_HAT = 0.7
 # Chains of the fast path go on until they remember less, and drift far less.
 MAX_MEMORY, MAX_DRIFT = 0.3, 0.1
+# Over more decades, down towards a floor of zero, importance misses mass, and its weights do not tell: there
+# the level of the loss, which is what is sampled, hardly changes.
+MAX_FLOOR_DECADES = 2.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Diagnostics:
     latent_variance : float or None
         Relative variance of the importance weights that integrate discrepancy and offsets out; of the fast
         path, which moves its draws on where it is large.
+    floor_decades : float or None
+        Between the 5% and the 95% quantile of a positive floor; of the fast path.
     seconds : dict
         Wall-clock seconds by stage.
     """
@@ -61,6 +66,7 @@ class Diagnostics:
     memory: float | None = None
     drift: float | None = None
     latent_variance: float | None = None
+    floor_decades: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -78,6 +84,11 @@ class Diagnostics:
             reasons.append(
                 f"chains still drift: a mean or spread moved by {self.drift:.2f} sd beyond its error, "
                 f"not below {MAX_DRIFT}"
+            )
+        if self.floor_decades is not None and not self.floor_decades < MAX_FLOOR_DECADES:
+            reasons.append(
+                f"the floor spreads over {self.floor_decades:.1f} decades towards zero, not under "
+                f"{MAX_FLOOR_DECADES:g}: fit a law without one, or give it a prior with less mass there"
             )
         if self.max_rhat is not None and not self.max_rhat < MAX_RHAT:
             reasons.append(f"R-hat of {self.worst_rhat} is {self.max_rhat:.3f}, not below {MAX_RHAT}")

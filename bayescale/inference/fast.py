@@ -311,9 +311,12 @@ def _counted_round(
 
 def _about(modes: list[Mode]) -> Mixture:
     mass = shares(modes)
-    kept = [i for i in range(len(modes)) if mass[i] > MIN_SHARE / 10]
-    components = [StudentT(modes[i].point, 1.3 * modes[i].covariance) for i in kept]
-    return Mixture(np.maximum(mass[kept], 0.02) / np.maximum(mass[kept], 0.02).sum(), components)
+    components = [StudentT(mode.point, 1.3 * mode.covariance) for mode in modes]
+    kept = [i for i, c in enumerate(components) if mass[i] > MIN_SHARE / 10 and c.is_proper]
+    if not kept:
+        raise _too_narrow()
+    shared = np.maximum(mass[kept], 0.02)
+    return Mixture(shared / shared.sum(), [components[i] for i in kept])
 
 
 class _Rounds:
@@ -342,11 +345,15 @@ class _Rounds:
         logs = [math.log(len(points) / len(theta)) + q.logpdf(theta) for points, q in parts]
         smooth, _ = smoothed_weights(log_p - np.logaddexp.reduce(logs, axis=0))
         if not np.isfinite(smooth.max()):
-            raise FitError(
-                "the posterior is too narrow to draw from; instead of a prior that fixes a parameter, write "
-                "its value into the law's formula"
-            )
+            raise _too_narrow()
         return theta, _tempered(smooth)
+
+
+def _too_narrow() -> FitError:
+    return FitError(
+        "the posterior is too narrow to draw from; instead of a prior that fixes a parameter, write its "
+        "value into the law's formula, and instead of one that has it at zero, leave it out"
+    )
 
 
 def _tempered(log_weights: np.ndarray) -> np.ndarray:

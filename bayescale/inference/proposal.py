@@ -10,6 +10,8 @@ import numpy as np
 
 # At four degrees of freedom the quantiles have a closed form (Shaw 2006).
 _DF = 4.0
+# What rounding leaves of the height above a plane, as a share of an axis.
+_FLAT = 1e-7
 # Points that share values on some axes: their matrices are made at once.
 _GROUP = 12
 # Of expectation-maximisation: later ones move a mixture by less than its weights' noise.
@@ -34,6 +36,15 @@ class StudentT:
     @cached_property
     def _factor(self) -> np.ndarray:
         return np.linalg.cholesky(self.scale)
+
+    @property
+    def is_proper(self) -> bool:
+        """Whether the scale has a factor by more than rounding: points that lie in a plane have none."""
+        try:
+            heights = np.diagonal(self._factor)
+        except np.linalg.LinAlgError:
+            return False
+        return bool(np.all(heights > _FLAT * np.sqrt(np.diagonal(self.scale))))
 
     def logpdf(self, points: np.ndarray) -> np.ndarray:
         """Return the log density at points, shape (point, size)."""
@@ -151,7 +162,8 @@ class Mixture:
             centred = points - mean
             covariance = (centred.T * mine) @ centred / total
             prior = component.scale if typical is None else typical
-            components.append(StudentT(mean, trust * covariance + (1 - trust) * prior))
+            moved = StudentT(mean, trust * covariance + (1 - trust) * prior)
+            components.append(moved if moved.is_proper else component)
         return Mixture(np.array(shares) / sum(shares), components)
 
     def split(

@@ -273,6 +273,13 @@ class Model:
             lambda part: self.log_likelihood(part, self._log_mean(part, self.point_at(part))), z
         )
 
+    def log_mean_at(self, z: np.ndarray) -> np.ndarray:
+        """Return each run's expected log loss at points z, (point, size), shape (point, run).
+
+        Discrepancy and group effects are in it.
+        """
+        return _in_chunks(lambda part: self._log_mean(part, self.point_at(part)), z)
+
     def _log_mean(self, z: np.ndarray, point: "Point") -> np.ndarray:
         """Return expected log losses, group effects and all, shape (point, run)."""
         log_mean = np.log(point.loss)

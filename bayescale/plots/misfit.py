@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 def plot_residuals(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
     """Draw each run's residual as colour over compute and tokens per parameter.
 
-    Residuals are log loss minus the median of the expected loss, discrepancy included, in per cent. They
-    should look like noise; neighbours that share a colour are misfit that nothing in the model takes up.
+    Residuals are log loss minus the median of the expected one, discrepancy and groups' offsets included, in
+    per cent. They should look like noise; neighbours that share a colour are misfit that nothing in the model
+    takes up.
 
     Parameters
     ----------
@@ -44,8 +45,9 @@ def plot_residuals(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
     require_params_and_tokens(fit, "a map of residuals")
     ax = axes_or_new(ax)
     params, tokens = fit.table.column("params"), fit.table.column("tokens")
-    expected = forecast(fit.thinned(ENOUGH_DRAWS), params=params, tokens=tokens).draws["expected_loss"]
-    percent = 100 * np.log(fit.table.column("loss") / expected.median(("chain", "draw")).values)
+    few = fit.thinned(ENOUGH_DRAWS)
+    expected = few.model.log_mean_at(few.z.reshape(-1, few.model.size))
+    percent = 100 * (few.model.log_loss - np.median(expected, axis=0))
     # A few outliers must not wash the colours out.
     most = np.quantile(np.abs(percent), 0.97)
     points = ax.scatter(

@@ -12,7 +12,7 @@ from bayescale.checks import check
 from bayescale.comparison import Comparison
 from bayescale.fitting import Fit, require_fit
 from bayescale.forecasts import Forecast
-from bayescale.inference.diagnostics import MAX_DRIFT, MAX_K_HAT, MAX_MEMORY, MAX_RHAT
+from bayescale.inference.diagnostics import MAX_DRIFT, MAX_FLOOR_DECADES, MAX_K_HAT, MAX_MEMORY, MAX_RHAT
 from bayescale.priorconflicts import prior_conflicts
 from bayescale.publishedfits import published_fits_of
 from bayescale.replicates import lack_of_fit
@@ -36,6 +36,7 @@ _DIAGNOSTICS = {
     "memory": f"largest rank correlation of a parameter with its chain's start (below {MAX_MEMORY} passes)",
     "drift": f"sds by which chains' means or spreads still moved, beyond errors (below {MAX_DRIFT} passes)",
     "latent_variance": "relative variance of the weights that integrate the misfit out",
+    "floor_decades": f"decades between the floor's 5% and 95% quantiles (below {MAX_FLOOR_DECADES:g} passes)",
     "max_rhat": f"largest R-hat (below {MAX_RHAT} passes)",
     "worst_rhat": "whose R-hat that is",
     "min_ess": "smallest effective sample size",
