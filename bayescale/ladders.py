@@ -49,9 +49,9 @@ def read_ladder(path: str | Path, folder: str | Path) -> dict[str, Any]:
     if not isinstance(ladder.get("source"), dict):
         raise BayescaleError(f"{path}: no [source]; expected a ladder such as those in ladders/")
     for option in ("paths", "validation_paths"):
-        if option in ladder["source"]:
-            found = (path.parent / p for p in ladder["source"][option])
-            ladder["source"][option] = [os.path.relpath(p, folder) for p in found]
+        found = ladder["source"].get(option)
+        if isinstance(found, list) and all(isinstance(p, str) for p in found):  # others the trainer refuses
+            ladder["source"][option] = [os.path.relpath(path.parent / p, folder) for p in found]
     return ladder
 
 

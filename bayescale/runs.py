@@ -41,6 +41,8 @@ _POSITIVE = ("params", "tokens", "unique_tokens", "compute", "loss", "loss_se", 
 _COUNTS = ("params", "tokens", "unique_tokens")
 # Fewer params or tokens than this, in the largest run, are in another unit.
 _LEAST_COUNT = 1000.0
+# What seeds the bundled trainer takes lie below.
+_MOST_SEEDS = 2**20
 # What a missing number may be called, in small letters.
 _MISSING_WORDS = ("nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none")
 
@@ -151,8 +153,12 @@ class RunTable:
         return RunTable(left.frame, taken, left.rows)
 
     def first_new_seed(self) -> int:
-        """Return the least seed from which on none is that of a run, be it in the table or left out."""
+        """Return the least seed from which on none is that of a run, be it in the table or left out.
+
+        Seeds that the bundled trainer does not take, dates for example, are none that a plan may repeat.
+        """
         seeds = pd.to_numeric(self.frame.get("seed", pd.Series(dtype=float)), errors="coerce").dropna()
+        seeds = seeds[seeds < _MOST_SEEDS]
         return max(self.meta.seeds_taken, int(seeds.max()) + 1 if len(seeds) else 0)
 
     def where(self, keep: np.ndarray) -> "RunTable":

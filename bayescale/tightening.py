@@ -161,10 +161,12 @@ def _begin(ladder: Path, asked: dict[str, Any], folder: Path) -> list[dict[str, 
     if not given.get("runs"):
         raise BayescaleError(f"{ladder}: no [[runs]]; the first fit needs some, such as 3 params x 3 tokens")
     first = folder / "ladder-0.toml"
-    if not first.is_file():
+    rounds = read_rounds(folder)
+    # Of a ladder that the trainer refused, to be mended, no run was trained.
+    begun = first.is_file() and (rounds or (folder / "runs.jsonl").is_file() or _last_ladder(folder))
+    if not begun:
         save_ladder(given, made_folder(folder) / first.name)
         return []
-    rounds = read_rounds(folder)
     other = ["ladder"] if read_ladder(first, folder) != given else []
     other += [name for name in asked if rounds and rounds[0].get(name, asked[name]) != asked[name]]
     if other:

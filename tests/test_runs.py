@@ -119,6 +119,11 @@ def test_seeds_of_runs_left_out_are_no_new_ones(tmp_path):
     assert simulated_table(rows=12).first_new_seed() == 0
 
 
+def test_seeds_that_no_trainer_takes_leave_new_ones_that_it_does():
+    frame = simulated_table(rows=3).frame.assign(seed=[20_240_101, 2, 20_240_103])
+    assert make_table(frame).first_new_seed() == 3
+
+
 @given(st.integers(2, 4), st.floats(0.5, 8), st.integers(0, 10_000))
 def test_rounding_is_found_in_losses_stored_in_32_bits(decimals, least, seed):
     losses = np.round(least * np.random.default_rng(seed).uniform(1, 1.3, 20), decimals)

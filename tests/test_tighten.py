@@ -140,6 +140,11 @@ def test_a_folder_keeps_to_its_ladder_and_target(tmp_path):
         tighten(ladder, "E", 1e9, 0.1, folder, train=fails)
     (folder / "ladder-1.toml").unlink()
     ladder.write_text(START + "seeds = [0, 1]\n")
+    with pytest.raises(BayescaleError, match="training failed"):  # nothing was trained: it may be mended
+        tighten(ladder, "E", 1e9, 0.1, folder, train=fails)
+    assert tomllib.loads((folder / "ladder-0.toml").read_text())["runs"][0]["seeds"] == [0, 1]
+    ladder.write_text(START)
+    (folder / "runs.jsonl").touch()
     with pytest.raises(BayescaleError, match="another ladder"):
         tighten(ladder, "E", 1e9, 0.1, folder, train=fails)
     ladder.write_text("x = 1\n")
@@ -159,6 +164,17 @@ def test_a_folder_keeps_to_its_ladder_and_target(tmp_path):
     with pytest.raises(BayescaleError, match="gamma"):
         tighten(ladder, "E", 1e9, 0.1, folder, train=fails, priors={"gamma": "LogNormal(1, 1)"})
     assert not (tmp_path / "other").exists() or os.listdir(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize("paths", ["5", "[5]", '"a.txt"'])
+def test_paths_that_are_no_list_of_names_are_for_the_trainer_to_refuse(tmp_path, paths):
+    ladder = tmp_path / "start.toml"
+    ladder.write_text(f'[source]\nkind = "files"\npaths = {paths}\n[[runs]]\nparams = 1e3\ntokens = 1e4\n')
+    command = [sys.executable, "-m", "bayescale", "tighten", ladder, *OPTIONS, "-o", tmp_path / "out"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "paths" in done.stderr
 
 
 def test_runs_that_blow_up_are_paid_for_and_end_the_loop(tmp_path):

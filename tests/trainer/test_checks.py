@@ -80,6 +80,7 @@ def _last(path, value):
         (_every(["training", "final_share"], 0.5), "schedule-not-ended"),
         (_last(["training", "warmup_steps"], 10_000), "warm-up-too-long"),
         (_last(["training", "gradient_noise_scale_tokens"], 10.0), "batch-above-critical"),
+        (_last(["training", "gradient_noise_scale_tokens"], 0.0), "batch-above-critical"),
         (_one_seed, "too-few-seeds"),
         (_last(["training", "optimiser"], "muon"), "mixed-optimiser"),
         (_last(["source", "tokenizer"], "bpe-1"), "mixed-tokenizer"),

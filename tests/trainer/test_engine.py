@@ -274,6 +274,8 @@ def test_noise_scale_of_gradients_with_known_noise(batch):
     late = [(2_000 + step, norms) for step, norms in _Linear().probes(batch, 2_000)]
     assert noise_scale(early + late, run) == pytest.approx(25 / 5, rel=0.2)
     assert noise_scale(early, run) is None
+    alike = [(2_000, torch.tensor([1.0 - 1e-9, 1.0], dtype=torch.float64))]  # by rounding, less than none
+    assert noise_scale(alike, run) == 0
 
 
 @pytest.mark.parametrize("source", [SOURCE, ZipfBigram(12, symbols=16, validation_tokens=9_600)])

@@ -55,6 +55,23 @@ def test_groups_multiply_out_and_equal_runs_are_one(write_ladder, tmp_path):
     assert read_ladder(write_ladder(RUNS + RUNS + again)).asked == 8 + 8 + 2
 
 
+def test_whole_numbers_written_without_a_point_make_no_other_runs(write_ladder, tmp_path):
+    sweep = RUNS + "learning_rate_factor = [0.5, {}, 2{}]\n"
+    recipe = (
+        "[recipe]\nends_at = {0}\nclip = {0}\nbatch_tokens = 1024{1}\n[model]\ncontext = 12\naspect = 64{1}\n"
+    )
+    tiny = '[source]\nkind = "zipf-bigram"\nsymbols = 16\nexponent = {}\nvalidation_tokens = 9600\n'
+    ids = []
+    for one, point in (("1", ""), ("1.0", ".0")):
+        text = tiny.format(one) + recipe.format(one, point) + sweep.format(one, point)
+        (tmp_path / "written.toml").write_text(text)
+        ids.append([run.id for run in _runs(tmp_path / "written.toml", tmp_path)])
+    assert ids[0] == ids[1]
+    plain = (tmp_path / "written.toml").read_text() + RUNS
+    (tmp_path / "written.toml").write_text(plain)
+    assert [run.id for run in _runs(tmp_path / "written.toml", tmp_path)] == ids[1]
+
+
 def test_rows_of_a_stack_are_alike_and_no_run_is_left_out(write_ladder, tmp_path):
     runs = _runs(write_ladder(RUNS), tmp_path)
     for stack, expected in ((1, 8), (2, 4), (32, 4)):
@@ -435,8 +452,8 @@ def test_a_source_that_changes_while_its_ladder_runs_is_told(write_ladder, tmp_p
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (BrokenProcessPool(), r"died 3 times.* 1 tasks are left.*a script must train under `if __name__"),
-        (torch.AcceleratorError("launch\nhelp"), r"lost its GPU \(launch\).* 1 tasks are left.*are kept$"),
+        (BrokenProcessPool(), r"died 3 times.* 2 tasks are left.*a script must train under `if __name__"),
+        (torch.AcceleratorError("launch\nhelp"), r"lost its GPU \(launch\).* 2 tasks are left.*are kept$"),
     ],
 )
 def test_tasks_of_a_worker_that_fails_are_begun_again(error, words, write_ladder, tmp_path, monkeypatch):
@@ -445,17 +462,18 @@ def test_tasks_of_a_worker_that_fails_are_begun_again(error, words, write_ladder
     tasks = tasks_of(_runs(ladder.path, tmp_path), 2)
     asked = []
 
-    def one_each(left, *_):
+    def one_each_of_two(left, *_):
         asked.append(len(left))
-        yield left[0], []
+        if len(left) > 2:
+            yield left[0], []
         raise error
 
-    monkeypatch.setattr(executors, "_one_pool", one_each)
+    monkeypatch.setattr(executors, "_one_pool", one_each_of_two)
     trained = executors.run_in_processes(tasks, place, print)
-    assert [next(trained)[0] for _ in range(3)] == tasks[:3]
+    assert [next(trained)[0] for _ in range(2)] == tasks[:2]
     with pytest.raises(executors.ExecutorError, match=words):
         next(trained)
-    assert asked == [4, 3, 2]
+    assert asked == [4, 3, 2, 2]  # only those in a row count, before which no task ended
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,15 +72,20 @@ def test_mup_lowers_the_inner_rates_in_proportion_to_width():
 
 
 def test_published_rules_at_a_hand_computed_point():
-    shape = shape_of_width(512, vocabulary=256, context=48, aspect=128)
+    shape = shape_of_width(512, vocabulary=4096, context=48, aspect=128)
     size = shape.parameters()["non_embedding"]
     porian = Recipe(learning_rate_rule="porian", batch_rule="porian")
-    assert rules.learning_rates(porian, shape, 1e9)["matrix"] == pytest.approx(3.7 / size**0.36)
+    with_head = size + 4096 * 512
+    for tied in (True, False):
+        rates = rules.learning_rates(porian, replace(shape, tied=tied), 1e9)
+        assert rates["matrix"] == pytest.approx(3.7 / with_head**0.36)
     step_law = Recipe(learning_rate_rule="step-law", batch_rule="step-law")
     rate = rules.learning_rates(step_law, shape, 1e9)["matrix"]
     assert rate == pytest.approx(1.79 * size**-0.713 * 1e9**0.307)
     assert rules.batch_tokens(step_law, shape, 1e9) == pytest.approx(0.58 * 1e9**0.571, rel=0.01)
-    assert rules.batch_tokens(porian, shape, 1e9) == pytest.approx(0.00037 * size**0.703 * 2048, rel=0.01)
+    assert rules.batch_tokens(porian, shape, 1e9) == pytest.approx(
+        0.00037 * with_head**0.703 * 2048, rel=0.01
+    )
     few = Recipe(batch_rule="fixed", batch_tokens=100, least_batch_tokens=960)
     assert rules.batch_tokens(few, shape, 1e9) == 960
 

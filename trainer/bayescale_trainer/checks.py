@@ -161,10 +161,10 @@ def _warmup(records: Sequence[Record]) -> Iterator[Finding]:
 
 
 def _batch(records: Sequence[Record]) -> Iterator[Finding]:
-    known = [r for r in records if r["training"].get("gradient_noise_scale_tokens")]
+    known = [r for r in records if r["training"].get("gradient_noise_scale_tokens") is not None]
     above = [r for r in known if r["batch_tokens"] > r["training"]["gradient_noise_scale_tokens"]]
     if above:
-        worst = max(above, key=lambda r: r["batch_tokens"] / r["training"]["gradient_noise_scale_tokens"])
+        worst = min(above, key=lambda r: r["training"]["gradient_noise_scale_tokens"] / r["batch_tokens"])
         scale = worst["training"]["gradient_noise_scale_tokens"]
         yield Finding(
             "batch-above-critical",

@@ -27,7 +27,7 @@ from .task import Progress, Task
 from .train import CheckpointError, train
 
 LOOK_SECONDS = 0.2
-ATTEMPTS = 3  # a task whose worker dies so often is not unlucky
+ATTEMPTS = 3  # workers that die so often before any task ends are not unlucky
 
 
 class ExecutorError(RuntimeError):
@@ -109,6 +109,7 @@ def run_in_processes(
         try:
             for task, records in _one_pool(left, place, report):
                 left.remove(task)
+                attempts = 0
                 yield task, records
         except (BrokenProcessPool, torch.AcceleratorError) as error:
             attempts += 1

@@ -235,7 +235,7 @@ def _model(table: Mapping[str, Any]) -> dict[str, Any]:
         raise LadderError(f"[model] mlp = {model['mlp']!r}: use relu2 or swiglu")
     if model["head_width"] % 8:
         raise LadderError(f"[model] head_width = {model['head_width']}: use a multiple of 8")
-    return model
+    return model | {"aspect": float(model["aspect"])}  # 64 and 64.0 are one shape
 
 
 def _engine(table: Mapping[str, Any]) -> Engine:
@@ -272,7 +272,7 @@ def _group(group: Any, context: int) -> dict[str, Any]:
             raise LadderError(
                 f"[[runs]] {option} = {value!r}: expected a number from {least:g} to {most:.10g}, or several"
             )
-        found[option] = values
+        found[option] = [float(v) for v in values] if option == "learning_rate_factor" else values
     unique = found["unique_tokens"]
     if unique is not None and (type(unique) not in (int, float) or not 1 <= unique < math.inf):
         raise LadderError(f"[[runs]] unique_tokens = {unique!r}: expected a positive number")

@@ -7,7 +7,7 @@ as the size (arXiv:2406.19146), so nothing here is a constant that ought to grow
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -40,13 +40,15 @@ class Recipe:
     ----------
     learning_rate_rule : {"mup", "porian", "step-law", "fixed"}
         `mup`: `learning_rate` for embeddings at every width; for matrices and head it falls as
-        `reference_width / width` (arXiv:2203.03466). `porian`: 3.7 N^-.36 (arXiv:2406.19146).
+        `reference_width / width` (arXiv:2203.03466). `porian`: 3.7 N^-.36, N with the head and without
+        the embedding, tied or not (arXiv:2406.19146).
         `step-law`: 1.79 N^-.713 D^.307, N without embeddings (arXiv:2503.04715). `fixed`:
         `learning_rate` for all.
     learning_rate, reference_width
         See the rules.
     batch_rule : {"step-law", "porian", "fixed"}
-        Tokens per step. `step-law`: .58 D^.571; `porian`: .00037 N^.703 sequences of 2048 tokens;
+        Tokens per step. `step-law`: .58 D^.571; `porian`: .00037 N^.703 sequences of 2048 tokens, N as in
+        its learning rate;
         `fixed`: `batch_tokens`.
     batch_tokens, least_batch_tokens : int
         See the rule; `least_batch_tokens` bounds all three from below.
@@ -123,10 +125,10 @@ class Recipe:
         for name, value in table.items():
             if name not in known:
                 raise RecipeError(f"[recipe] option {name!r} is unknown; known are {', '.join(known)}")
-            wanted = str if known[name] == "str" else (int, float)
-            if not isinstance(value, wanted) or isinstance(value, bool):
+            if not _is_of(str(known[name]), value):
                 raise RecipeError(f"[recipe] {name} = {value!r}: expected {known[name]}")
-        recipe = cls(**table)
+        # A run's id is of its settings as they are written: 1 and 1.0 are one setting.
+        recipe = cls(**{name: _KINDS[str(known[name])](value) for name, value in table.items()})
         for name, instead in _UNUSED[recipe.schedule].items():
             if name in table:
                 found, schedule = table[name], recipe.schedule
@@ -134,6 +136,15 @@ class Recipe:
                     f'[recipe] {name} = {found} does nothing with schedule = "{schedule}": {instead}'
                 )
         return recipe
+
+
+_KINDS: dict[str, Callable[[Any], Any]] = {"str": str, "int": int, "float": float}
+
+
+def _is_of(kind: str, value: Any) -> bool:
+    if kind == "str":
+        return isinstance(value, str)
+    return type(value) in (int, float) and (kind == "float" or float(value).is_integer())
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
@@ -146,22 +157,26 @@ def batch_tokens(recipe: Recipe, shape: Shape, tokens: float) -> int:
     if recipe.batch_rule == "step-law":
         wanted = 0.58 * tokens**0.571
     elif recipe.batch_rule == "porian":
-        wanted = 0.00037 * shape.parameters()["non_embedding"] ** 0.703 * 2048
+        wanted = 0.00037 * _size_with_head(shape) ** 0.703 * 2048
     else:
         wanted = recipe.batch_tokens
     return shape.context * max(1, round(max(wanted, recipe.least_batch_tokens) / shape.context))
 
 
+def _size_with_head(shape: Shape) -> int:
+    """Return N as arXiv:2406.19146 counts it: all matrices that tokens are multiplied by."""
+    return shape.parameters()["non_embedding"] + shape.vocabulary * shape.width
+
+
 def learning_rates(recipe: Recipe, shape: Shape, tokens: float) -> dict[str, float]:
     """Return the peak learning rate by kind of weight: `embedding`, `matrix` and `head`."""
-    size = shape.parameters()["non_embedding"]
     if recipe.learning_rate_rule == "mup":
         inner = recipe.learning_rate * recipe.reference_width / shape.width
         return {"embedding": recipe.learning_rate, "matrix": inner, "head": inner}
     if recipe.learning_rate_rule == "porian":
-        rate = 3.7 * size**-0.36
+        rate = 3.7 * _size_with_head(shape) ** -0.36
     elif recipe.learning_rate_rule == "step-law":
-        rate = 1.79 * size**-0.713 * tokens**0.307
+        rate = 1.79 * shape.parameters()["non_embedding"] ** -0.713 * tokens**0.307
     else:
         rate = recipe.learning_rate
     return dict.fromkeys(("embedding", "matrix", "head"), rate)

@@ -244,11 +244,12 @@ def noise_scale(probes: Sequence[tuple[int, Any]], run: Run) -> float | None:
     Returns
     -------
     float or None
-        trace(covariance) / |gradient|^2 in tokens; None where noise hides the gradient altogether.
+        trace(covariance) / |gradient|^2 in tokens; None where noise hides the gradient altogether, 0 where
+        there is none to be seen.
     """
     late = [norms for step, norms in probes if step >= run.steps // 2]
     if not late:
         return None
     half, whole = torch.stack(late).double().mean(dim=0).tolist()
     trace, gradient = (half - whole) * run.batch_tokens, 2 * whole - half
-    return trace / gradient if gradient > 0 and math.isfinite(trace) else None
+    return max(trace, 0.0) / gradient if gradient > 0 and math.isfinite(trace) else None

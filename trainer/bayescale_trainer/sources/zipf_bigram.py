@@ -58,7 +58,7 @@ class ZipfBigram:
         self.validation_windows = max(1, round(validation_tokens / context))
         validation = self.windows(np.arange(self.validation_windows), "validation")
         self.validation_fingerprint = digest(validation)
-        self.fingerprint = digest(self.kind, self._successor, exponent, self.validation_fingerprint)
+        self.fingerprint = digest(self.kind, self._successor, float(exponent), self.validation_fingerprint)
 
     def windows(self, index: Tokens, split: Split) -> Tokens:
         """Return windows by index: (n,) to (n, context + 1)."""

@@ -105,7 +105,7 @@ class ZipfFacts:
         self._tabulate()
         validation = self.windows(np.arange(self.validation_windows), "validation")
         self.validation_fingerprint = digest(validation)
-        self.fingerprint = digest(self.kind, self._tokens, exponent, self.validation_fingerprint)
+        self.fingerprint = digest(self.kind, self._tokens, float(exponent), self.validation_fingerprint)
 
     def windows(self, index: Tokens, split: Split) -> Tokens:
         """Return windows by index: (n,) to (n, context + 1); a window begins where a block does."""
