@@ -51,7 +51,9 @@ def read_ladder(path: str | Path, folder: str | Path) -> dict[str, Any]:
     for option in ("paths", "validation_paths"):
         found = ladder["source"].get(option)
         if isinstance(found, list) and all(isinstance(p, str) for p in found):  # others the trainer refuses
-            ladder["source"][option] = [os.path.relpath(path.parent / p, folder) for p in found]
+            # Of folders that are links, ".." leads out of what they point to.
+            beside, start = path.resolve().parent, Path(folder).resolve()
+            ladder["source"][option] = [os.path.relpath(beside / p, start) for p in found]
     return ladder
 
 

@@ -286,6 +286,8 @@ def make_table(
             meta = meta.model_copy(update={"seeds_taken": whole.first_new_seed()})
     if frame.empty:
         raise TableError(f"{where}: no runs; expected a row per trained model")
+    if "outlier" in frame:
+        frame["outlier"] = _flags(frame["outlier"], where)
     _validate(frame, needed, meta, where)
     for name in (c for c in ("params", "tokens") if c in frame):
         if (largest := frame[name].max()) < _LEAST_COUNT:
@@ -293,8 +295,6 @@ def make_table(
                 f"{where}, column {name!r}: the largest value is {largest:g}; expected a count. If it is in "
                 f'millions or billions, say so: --columns "{name}=NAME * 1e6" (or 1e9)'
             )
-    if "outlier" in frame:
-        frame["outlier"] = _flags(frame["outlier"], where)
     kept = tuple(map(int, frame.index))
     frame = frame.reset_index(drop=True)
     given = set(frame)
@@ -440,7 +440,8 @@ def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: st
         if name == "loss_se" and not np.isnan(values).all():
             kinds["missing error"] = np.isnan(values)
         if name == "loss":
-            kinds["implausible"] = (values > worst) & np.isfinite(values)
+            flagged = frame["outlier"].to_numpy(bool) if "outlier" in frame else False  # of runs that blew up
+            kinds["implausible"] = (values > worst) & np.isfinite(values) & ~np.asarray(flagged)
         for kind, wrong in kinds.items():
             if wrong.any():
                 row = int(np.argmax(wrong))

@@ -82,7 +82,7 @@ def schedule_reduction(
 
 def _every_step(step: Any, learning_rate: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return rows' steps, and the learning rate and its drop at every step up to the last."""
-    rows, rate = np.asarray(step).astype(int), np.asarray(learning_rate, float)
+    rows, rate = np.nan_to_num(np.asarray(step, float)).astype(int), np.asarray(learning_rate, float)
     if rows.size == 0 or rows[0] < 1 or np.any(np.diff(rows) <= 0) or not np.all(rate >= 0):
         raise TableError("a schedule needs steps that rise from 1 or more, and learning rates of 0 or more")
     every = np.arange(1, rows[-1] + 1)

@@ -167,7 +167,7 @@ def _begin(ladder: Path, asked: dict[str, Any], folder: Path) -> list[dict[str, 
     if not begun:
         save_ladder(given, made_folder(folder) / first.name)
         return []
-    other = ["ladder"] if read_ladder(first, folder) != given else []
+    other = ["ladder"] if _trained(read_ladder(first, folder)) != _trained(given) else []
     other += [name for name in asked if rounds and rounds[0].get(name, asked[name]) != asked[name]]
     if other:
         raise BayescaleError(
@@ -179,11 +179,22 @@ def _begin(ladder: Path, asked: dict[str, Any], folder: Path) -> list[dict[str, 
             f"{folder}: has ladders of {_last_ladder(folder) + 1} rounds, and {LOG} tells of {len(rounds)}; "
             "it was changed by other hands: begin in another folder"
         )
+    last = folder / f"ladder-{_last_ladder(folder)}.toml"
+    going_on = read_ladder(last, folder)
+    if going_on.get("engine") != given.get("engine"):
+        save_ladder(going_on | {"engine": given.get("engine", {})}, last)
     return rounds
 
 
+def _trained(ladder: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides the results of a ladder: of its engine, the precision alone."""
+    engine = ladder.get("engine", {})
+    return ladder | {"engine": engine.get("precision") if isinstance(engine, dict) else engine}
+
+
 def _last_ladder(folder: Path) -> int:
-    return max(int(p.stem.removeprefix("ladder-")) for p in folder.glob("ladder-*.toml"))
+    numbers = (p.stem.removeprefix("ladder-") for p in folder.glob("ladder-*.toml"))
+    return max(int(n) for n in numbers if n.isdecimal())
 
 
 def _train_all(train: Train, ladder: Path, folder: Path) -> bool:

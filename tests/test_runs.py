@@ -95,6 +95,17 @@ def test_a_perplexity_worse_than_a_uniform_guess_is_refused_in_its_own_words():
         make_table(raw, TableMeta(loss_unit="perplexity"))
 
 
+@pytest.mark.parametrize("flags", [[False, False, True], ["false", "no", "true"]])
+def test_a_run_that_blew_up_and_is_flagged_does_not_stand_in_the_way(flags):
+    raw = pd.DataFrame({"params": [1e8, 2e8, 3e8], "tokens": 2e9, "loss": [3.5, 3.4, 2506.6]})
+    with pytest.raises(TableError, match=r"row 3, column 'loss': found 2506\.6 nats/token, worse than"):
+        make_table(raw)
+    assert len(make_table(raw.assign(outlier=flags)).without_outliers()) == 2
+    raw.loc[0, "loss"] = 30.0
+    with pytest.raises(TableError, match="row 1, column 'loss': found 30 nats/token, worse than"):
+        make_table(raw.assign(outlier=flags))
+
+
 @pytest.mark.parametrize("text", ["21,00", "1.2.3", "M", "ten", "5X", "1,000,00"])
 def test_what_is_no_number_stays_an_error(tmp_path, text):
     (tmp_path / "t.csv").write_text(f'params,tokens,loss\n"{text}",2e9,3.5\n')

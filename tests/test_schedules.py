@@ -76,7 +76,10 @@ def test_curves_of_a_table_have_their_own_schedules():
     np.testing.assert_allclose(table.column("lr_area")[3:], [5.5, 15.5, 25.5])
 
 
-@pytest.mark.parametrize(("step", "rate"), [([2, 1], [1, 1]), ([0, 1], [1, 1]), ([1, 2], [1, -1]), ([], [])])
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [([2, 1], [1, 1]), ([0, 1], [1, 1]), ([1, np.nan], [1, 1]), ([1, 2], [1, -1]), ([], [])],
+)
 def test_schedules_that_cannot_be_are_refused(step, rate):
     with pytest.raises(bs.BayescaleError, match="steps that rise"):
         bs.schedule_areas(step, rate)

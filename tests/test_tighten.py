@@ -20,6 +20,7 @@ from bayescale_trainer.records import MEASURED, read_records
 import bayescale as bs
 from bayescale.cli.training import settle_with
 from bayescale.errors import BayescaleError
+from bayescale.ladders import read_ladder as read_template
 from bayescale.ladders import run_groups
 from bayescale.plots import plot_rounds
 from bayescale.proposals import Proposal
@@ -145,6 +146,15 @@ def test_a_folder_keeps_to_its_ladder_and_target(tmp_path):
     assert tomllib.loads((folder / "ladder-0.toml").read_text())["runs"][0]["seeds"] == [0, 1]
     ladder.write_text(START)
     (folder / "runs.jsonl").touch()
+    (folder / "ladder-old.toml").write_text("none of ours")
+    with pytest.raises(BayescaleError, match="another ladder"):
+        tighten(ladder, "E", 1e9, 0.1, folder, train=fails)
+    # How fast it is trained is for whoever goes on to say, how precisely is not.
+    ladder.write_text(START.replace("workers = 1", "workers = 2") + "seeds = [0, 1]\n")
+    with pytest.raises(BayescaleError, match="training failed"):
+        tighten(ladder, "E", 1e9, 0.1, folder, train=fails)
+    assert tomllib.loads((folder / "ladder-0.toml").read_text())["engine"]["workers"] == 2
+    ladder.write_text(ladder.read_text().replace("workers = 2", 'precision = "bf16"'))
     with pytest.raises(BayescaleError, match="another ladder"):
         tighten(ladder, "E", 1e9, 0.1, folder, train=fails)
     ladder.write_text("x = 1\n")
@@ -164,6 +174,15 @@ def test_a_folder_keeps_to_its_ladder_and_target(tmp_path):
     with pytest.raises(BayescaleError, match="gamma"):
         tighten(ladder, "E", 1e9, 0.1, folder, train=fails, priors={"gamma": "LogNormal(1, 1)"})
     assert not (tmp_path / "other").exists() or os.listdir(tmp_path / "other") == []
+
+
+def test_a_folder_may_be_a_link(tmp_path):
+    (tmp_path / "text.txt").write_text("to train on")
+    (tmp_path / "start.toml").write_text('[source]\nkind = "files"\npaths = ["text.txt"]\n')
+    (tmp_path / "far" / "off").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "off")
+    (found,) = read_template(tmp_path / "start.toml", tmp_path / "link")["source"]["paths"]
+    assert (tmp_path / "far" / "off" / found).read_text() == "to train on"
 
 
 @pytest.mark.parametrize("paths", ["5", "[5]", '"a.txt"'])
