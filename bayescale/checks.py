@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bayescale.errorrates import counted_examples, sampling_error
+from bayescale.laws import BUILTIN
 from bayescale.runs import RunTable, require_table
 
 
@@ -45,6 +46,17 @@ def check(table: RunTable) -> list[Finding]:
     """
     require_table(table)
     return [finding for look in _CHECKS for finding in look(table)]
+
+
+def _no_inputs(table: RunTable) -> Iterator[Finding]:
+    if any(set(law.columns) <= set(table.frame) for law in BUILTIN.values()):
+        return
+    yield Finding(
+        "no-inputs",
+        f"no law built in can be fitted: found {', '.join(map(str, table.frame))}, expected params, tokens "
+        "or compute; say what they are called here (--columns 'params=NAME'), or fit a formula of your own",
+        "arXiv:2001.08361",
+    )
 
 
 def _collinear(table: RunTable) -> Iterator[Finding]:
@@ -344,6 +356,7 @@ def _counted(table: RunTable) -> Iterator[Finding]:
 
 
 _CHECKS: tuple[Callable[[RunTable], Iterator[Finding]], ...] = (
+    _no_inputs,
     _collinear,
     _single_budget,
     _few_rows,

@@ -27,6 +27,8 @@ INTERVALS = (0.5, 0.8, 0.9)
 _FEW = 64
 # Decades outside the table's range that are worth a word.
 FAR = 0.05
+# Nobody forecasts so many decades away but by mistake.
+_OTHER_UNIT = 5.0
 # Targets that a forecast shows when printed.
 _PRINTED = 10
 # Two of these give the third: they are told of any target, whatever the law takes.
@@ -321,4 +323,8 @@ def _offset(fit: "Fit", shape: tuple[int, ...], rng: np.random.Generator) -> np.
 def told_far(outside: Mapping[str, np.ndarray]) -> list[str]:
     """Return a warning for each quantity whose farthest value lies far outside the table, in decades."""
     far = {name: decades.max() for name, decades in outside.items() if decades.max() >= FAR}
-    return [f"{decades:.1f} decades outside the table's range: {name}" for name, decades in far.items()]
+    unit = "; is it, or the table's column, in another unit (millions, billions)?"
+    return [
+        f"{decades:.1f} decades outside the table's range: {name}{unit if decades >= _OTHER_UNIT else ''}"
+        for name, decades in far.items()
+    ]

@@ -55,7 +55,8 @@ class Plan(Proposal):
     @property
     def headline(self) -> str:
         """What the plan is expected to do, in a line."""
-        return f"{self.description}: 90% band {self.width:.3g} to {self.predicted_width:.3g} {self.unit}"
+        widths = f"{self.width:.3g} to {self.predicted_width:.3g} {self.unit}"
+        return f"{self.description}: width of the 90% band {widths}"
 
     @property
     def aim(self) -> dict[str, float | np.ndarray]:

@@ -41,6 +41,10 @@ _POSITIVE = ("params", "tokens", "unique_tokens", "compute", "loss", "loss_se", 
 _COUNTS = ("params", "tokens", "unique_tokens")
 # Fewer params or tokens than this, in the largest run, are in another unit.
 _LEAST_COUNT = 1000.0
+# Beside counts like these, those are in another unit.
+_MIXED = 1e6
+# Least and most FLOP of training a parameter on a token, by any count of either.
+_FLOP_PER_PARAM_TOKEN = 0.1, 1000.0
 # What seeds the bundled trainer takes lie below.
 _MOST_SEEDS = 2**20
 # What a missing number may be called, in small letters.
@@ -289,12 +293,7 @@ def make_table(
     if "outlier" in frame:
         frame["outlier"] = _flags(frame["outlier"], where)
     _validate(frame, needed, meta, where)
-    for name in (c for c in ("params", "tokens") if c in frame):
-        if (largest := frame[name].max()) < _LEAST_COUNT:
-            raise TableError(
-                f"{where}, column {name!r}: the largest value is {largest:g}; expected a count. If it is in "
-                f'millions or billions, say so: --columns "{name}=NAME * 1e6" (or 1e9)'
-            )
+    _require_units(frame, where)
     kept = tuple(map(int, frame.index))
     frame = frame.reset_index(drop=True)
     given = set(frame)
@@ -314,6 +313,32 @@ def make_table(
             frame[name] = error_to_nats_per_token(error, losses, unit, per_byte)
     frame["loss"] = to_nats_per_token(losses, unit, per_byte)
     return RunTable(frame, meta.model_copy(update={"loss_step": step}), kept)
+
+
+def _require_units(frame: pd.DataFrame, where: str) -> None:
+    """Raise for sizes and compute that cannot be counts and FLOP, or are some of them and some not."""
+    for name in (c for c in ("params", "tokens") if c in frame):
+        smallest, largest = frame[name].min(), frame[name].max()
+        if largest < _LEAST_COUNT:
+            raise TableError(
+                f"{where}, column {name!r}: the largest value is {largest:g}; expected a count. If it is in "
+                f'millions or billions, say so: --columns "{name}=NAME * 1e6" (or 1e9)'
+            )
+        if smallest < _LEAST_COUNT and largest >= _MIXED:
+            raise TableError(
+                f"{where}, row {frame[name].idxmin()}, column {name!r}: found {smallest:g}, and up to "
+                f"{largest:g} elsewhere; expected all in one unit: write out those that are in millions or "
+                "billions"
+            )
+    if {"params", "tokens", "compute"} <= set(frame):
+        factor = float((frame["compute"] / frame["params"] / frame["tokens"]).median())
+        least, most = _FLOP_PER_PARAM_TOKEN
+        if not least <= factor <= most:
+            raise TableError(
+                f"{where}, column 'compute': mostly {factor:.2g} times params x tokens; expected FLOP, about "
+                '6 times them. If a column is in another unit, say so: --columns "compute=NAME * 1e18" '
+                "(EFLOP; 8.64e19 for PF-days)"
+            )
 
 
 def complete_compute(columns: Any, counting: Counting) -> None:
@@ -395,6 +420,8 @@ def as_numbers(values: pd.Series, name: str, where: str, *, factor: float = 1.0)
         If a value is no number.
     """
     values = values.mask(are_missing_words(values))
+    if pd.api.types.is_bool_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
+        values = values.astype(str)  # which pandas would count as 0 and 1, and nanoseconds
     numbers = pd.to_numeric(values, errors="coerce")
     unread = numbers.isna() & values.notna()
     if unread.any() and name in (*_COUNTS, "compute"):
@@ -420,10 +447,12 @@ def are_missing_words(values: pd.Series) -> pd.Series:
 
 def _why_no_number(text: str, factor: float) -> str:
     """Say what to change in a text that people would read as a number, empty for any other."""
-    if factor != 1 and text.strip()[-1:] in "KMBT" and not np.isnan(written_number(text)):
+    if factor != 1 and text.strip()[-1:].upper() in "KMBT" and not np.isnan(written_number(text)):
         return f" without K, M, B or T, to multiply by {factor:g}; leave out the letters or the factor"
     # A comma in a loss may be the decimal one: 218,123 is no six-figure perplexity.
-    return " with a decimal point and without commas" if "," in text else ""
+    if "," in text:
+        return " with a decimal point and without commas"
+    return " such as 1.5 or 2e9, and nothing where there is none"
 
 
 def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: str) -> None:
@@ -439,6 +468,8 @@ def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: st
             kinds["missing"] = np.isnan(values)
         if name == "loss_se" and not np.isnan(values).all():
             kinds["missing error"] = np.isnan(values)
+        if name == "loss_se":
+            kinds["error above its loss"] = values >= frame["loss"].to_numpy(float)
         if name == "loss":
             flagged = frame["outlier"].to_numpy(bool) if "outlier" in frame else False  # of runs that blew up
             kinds["implausible"] = (values > worst) & np.isfinite(values) & ~np.asarray(flagged)
@@ -461,11 +492,16 @@ def _validate(frame: pd.DataFrame, needed: list[str], meta: TableMeta, where: st
             f"{place}: the value is missing ({missing} such rows); remove them, or pass "
             "--drop-missing (drop_missing=True) to leave them out"
         )
+    if kind == "error above its loss":
+        raise TableError(
+            f"{place}: found {value:g}, no less than the loss itself; expected a standard error in the "
+            "loss's unit. Is it in per cent, or of another column?"
+        )
     if kind == "implausible":
         hint = (
             "is a decimal point missing, or did the run diverge? Correct the value, or remove the row"
             if meta.loss_unit == "perplexity"
-            else "is this perplexity? State the unit: --loss-unit perplexity"
+            else "is this perplexity? State the unit: --loss-unit perplexity. A row of totals? Remove it"
         )
         guess = f"{round(worst, 1):,g}"
         raise TableError(

@@ -200,6 +200,8 @@ def _read_numbered(path: Path) -> pd.DataFrame:
         frame = readers[suffix]()
     except TableError:
         raise
+    except UnicodeDecodeError as error:
+        raise TableError(f"{path}: no UTF-8 text ({error.reason}); save it as UTF-8") from error
     except (OSError, ValueError, ArithmeticError, EOFError, zlib.error, csv.Error) as error:
         # errors of pandas and pyarrow are the first three; the others, of damaged .gz and .csv files
         raise TableError(f"{path}: cannot be read as {suffix}: {error}") from error
@@ -228,9 +230,9 @@ def _read_delimited(path: Path, separator: str) -> pd.DataFrame:
         raise TableError(f"{path}: the file is empty; expected a header line and a row per run")
     first, *lines = rows
     header = [name.strip() for name in rows[first]]
-    if len(header) == 1 and ";" in header[0]:
+    if len(header) == 1 and (others := [mark for mark in ";|\t," if mark in header[0]]):
         raise TableError(
-            f"{path}, line {first}: the file looks separated by ';'; save it with decimal points "
+            f"{path}, line {first}: the file looks separated by {others[0]!r}; save it with decimal points "
             "(3.1, not 3,1) and with commas (.csv) or tabs (.tsv) between columns"
         )
     twice = sorted({name for name in header if header.count(name) > 1})

@@ -23,8 +23,8 @@ _WORST_PLAUSIBLE: dict[str, float] = {
 _MOST_PER_BYTE = 1.2
 
 
-# "21,000,000", "410M" and "1.4T" are how people and trackers write counts.
-_WRITTEN_NUMBER = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*([KMBT]?)")
+# "21,000,000", "410M", "7b" and "1.4T" are how people and trackers write counts.
+_WRITTEN_NUMBER = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*([KMBTkmbt]?)")
 _MAGNITUDES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
@@ -39,12 +39,12 @@ def written_number(text: str, *, magnitudes: bool = True) -> float:
     text : str
         The number.
     magnitudes : bool
-        Whether K, M, B or T may end it, as in counts of params and tokens.
+        Whether K, M, B or T (or small letters) may end it, as in counts of params and tokens.
     """
     match = _WRITTEN_NUMBER.fullmatch(text.strip())
     if not match or not any(c.isdigit() for c in match[1]) or (match[2] and not magnitudes):
         return float("nan")
-    return float(match[1].replace(",", "")) * _MAGNITUDES[match[2]]
+    return float(match[1].replace(",", "")) * _MAGNITUDES[match[2].upper()]
 
 
 def check_unit(unit: str, tokens_per_byte: float | None) -> None:

@@ -97,6 +97,17 @@ def ratios(low, high):
     return {"tokens": grid()["params"] * np.geomspace(low, high, 25)}
 
 
+def about_one_budget(factor):
+    """Compute that spans a factor."""
+    return {"compute": np.geomspace(1, factor, 25) * FLOP[12]}
+
+
+def sizes_from(least):
+    """Params from a least number up, and compute."""
+    params = np.geomspace(least, 9e5, 25)
+    return {"params": params, "compute": 6 * params * grid()["tokens"]}
+
+
 def correlated(r):
     """Columns of a grid whose log params and log tokens have this correlation, at about 20 to 1."""
     n, d = (np.log(grid()[c]) - np.log(grid()[c]).mean() for c in ("params", "tokens"))
@@ -109,10 +120,10 @@ def correlated(r):
 @pytest.mark.parametrize(
     ("code", "inside", "outside", "meta"),
     [
-        ("single-budget", {"compute": np.geomspace(1, 2.1, 25)}, {"compute": np.geomspace(1, 1.9, 25)}, {}),
+        ("single-budget", about_one_budget(2.1), about_one_budget(1.9), {}),
         ("repeated-data", {"unique_tokens": 5.1e9}, {"unique_tokens": 4.9e9}, {}),
         ("wide-ratio", {"params": np.geomspace(9e7, 1e7, 25)}, {"params": np.geomspace(2e8, 1e7, 25)}, {}),
-        ("small-count", {"params": np.geomspace(1001, 1e6, 25)}, {"params": np.geomspace(999, 1e6, 25)}, {}),
+        ("small-count", sizes_from(1001), sizes_from(999), {}),
         ("checkpoints", {"run_id": ROWS}, {"run_id": ROWS % 5}, {}),
         ("checkpoints", {"run_id": ROWS // 5}, {"Name": ROWS % 5}, {}),
         ("checkpoints", {"run_id": ROWS % 5, "trunk": ROWS}, {"run_id": np.where(ROWS % 10, ROWS, 0)}, {}),
@@ -197,6 +208,12 @@ def test_repeats_are_found_in_tables_with_one_input(column):
     table = make_table(pd.DataFrame({column: [1e20, 2e20, 2e20, 2e20], "loss": [3.0, 2.5, 2.5, 2.6]}))
     messages = {finding.code: finding.message for finding in bs.check(table)}
     assert ": 1 (row 3 of row 2);" in messages["near-duplicates"]
+
+
+def test_a_table_that_no_law_can_be_fitted_to_is_told():
+    frame = pd.DataFrame({"Params (M)": [100, 200, 400], "loss": [3.0, 2.5, 2.3]})
+    assert "no law built in can be fitted: found Params (M), loss" in found_in(frame, "no-inputs")
+    assert found_in(grid(), "no-inputs") is None
 
 
 def test_runs_of_a_frame_put_in_place_are_named_by_their_number():

@@ -16,6 +16,7 @@ from bayescale.laws import BUILTIN
 from bayescale.optimum import optimal_runs
 from bayescale.plots.style import BLUE, ORANGE, draw_band
 from bayescale.rounds import Tightening
+from bayescale.runs import make_table
 from tests.conftest import simulated_table
 
 matplotlib.use("Agg")
@@ -352,8 +353,33 @@ def test_residuals_are_measured_over_expected_where_the_runs_are(passing):
     n, d = table.column("params"), table.column("tokens")
     over = 100 * np.log(table.column("loss") / median_of(passing, params=n, tokens=d))
     # A forecast draws the discrepancy at its targets, where the knots leave it open by a trifle.
-    np.testing.assert_allclose(points.get_array(), over, atol=0.005)
-    np.testing.assert_allclose(points.get_offsets(), np.stack([table.column("compute"), d / n], axis=1))
+    places = np.stack([table.column("compute"), d / n], axis=1)
+    order = np.lexsort(places.T[::-1])
+    np.testing.assert_allclose(points.get_array(), over[order], atol=0.005)
+    np.testing.assert_allclose(points.get_offsets(), places[order])
+
+
+def test_of_runs_that_share_inputs_the_mean_residual_is_seen(passing):
+    twice = replace(passing.table, frame=pd.concat([passing.table.frame] * 2, ignore_index=True))
+    model = passing.model
+    apart = np.repeat([0.01, -0.03], len(passing.table))
+    model = replace(model, log_loss=np.tile(model.log_loss, 2) + apart, ratios=np.tile(model.ratios, (1, 2)),
+                    known_noise=np.tile(model.known_noise, 2))  # fmt: skip
+    one = plots.plot_residuals(passing).collections[0].get_array()
+    both = plots.plot_residuals(replace(passing, table=twice, model=model)).collections[0].get_array()
+    np.testing.assert_allclose(both, one - 1.0, atol=0.01)
+
+
+def test_a_forecast_of_a_law_in_one_input_is_drawn_against_it():
+    frame = pd.DataFrame({"examples": np.geomspace(1e6, 1e9, 12)})
+    frame["loss"] = (2 + 50 * frame["examples"] ** -0.25) * np.exp(1e-3 * np.sin(np.arange(12)))
+    fit = bs.fit(make_table(frame), "E + A*examples**-a", discrepancy=False, method="fast")
+    target = fit.forecast(examples=[2e9, 5e10])
+    ax = plots.plot_forecast(fit, target)
+    assert ax.get_xlabel() == "examples"
+    assert ax.get_xlim()[1] > 5e10
+    diamonds = next(line for line in ax.lines if line.get_marker() == "D")
+    np.testing.assert_allclose(diamonds.get_xydata(), target.summary()[["examples", "loss"]])
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -106,6 +106,30 @@ def test_a_run_that_blew_up_and_is_flagged_does_not_stand_in_the_way(flags):
         make_table(raw.assign(outlier=flags))
 
 
+UNITS = {
+    "compute in EFLOP": ({"compute": [2.4e-2, 5e-2]}, "mostly 9.1e-20 times params x tokens; expected FLOP"),
+    "compute in watt hours": ({"compute": [2.4e21, 5e21]}, r"mostly 9.1e\+03 times params x tokens"),
+    "some in billions": (
+        {"tokens": [2.0, 4e9]},
+        "row 1, column 'tokens': found 2, and up to 4e\\+09 elsewhere",
+    ),
+    "errors in per cent": (
+        {"loss_se": [0.01, 5.0]},
+        "row 2, column 'loss_se': found 5, no less than the loss",
+    ),
+    "flags": ({"loss": [True, False]}, "row 1, column 'loss': found 'True'; expected a number such as 1.5"),
+    "dates": ({"tokens": pd.to_datetime(["2026-01-01"] * 2)}, "row 1, column 'tokens': found '2026-01-01"),
+}
+
+
+@pytest.mark.parametrize("case", UNITS)
+def test_what_cannot_be_in_the_unit_expected_is_refused(case):
+    columns, message = UNITS[case]
+    raw = pd.DataFrame({"params": [1e8, 2e8], "tokens": [2e9, 4e9], "loss": [3.5, 3.2]})
+    with pytest.raises(TableError, match=message):
+        make_table(raw.assign(**columns))
+
+
 @pytest.mark.parametrize("text", ["21,00", "1.2.3", "M", "ten", "5X", "1,000,00"])
 def test_what_is_no_number_stays_an_error(tmp_path, text):
     (tmp_path / "t.csv").write_text(f'params,tokens,loss\n"{text}",2e9,3.5\n')

@@ -107,12 +107,20 @@ def test_a_nan_in_json_lines_is_a_missing_value(tmp_path, nothing):
     assert read_runs(path, drop_missing=True).column("loss").tolist() == [3.5]
 
 
+def test_a_file_in_another_encoding_is_told_what_to_do(tmp_path):
+    (tmp_path / "runs.csv").write_bytes("params,tokens,loss,note\n1e8,2e9,3.5,déjà vu\n".encode("latin-1"))
+    with pytest.raises(TableError, match=r"runs\.csv: no UTF-8 text .*; save it as UTF-8"):
+        read_runs(tmp_path / "runs.csv")
+
+
 def test_json_lines_may_begin_with_a_byte_order_mark(tmp_path):
     (tmp_path / "runs.jsonl").write_text('{"params": 1e8, "tokens": 2e9, "loss": 3.5}\n', "utf-8-sig")
     assert read_runs(tmp_path / "runs.jsonl").column("params").tolist() == [1e8]
 
 
 BAD = {
+    "bars between columns": ("params|tokens|loss\n1e8|2e9|3.5\n", "line 1: the file looks separated by '|'"),
+    "tabs in a csv": ("params\ttokens\tloss\n1e8\t2e9\t3.5\n", r"line 1: the file looks separated by '\t'"),
     "millions twice": ("params,tokens,loss\n1,2,3\n", "column 'params': the largest value is 1;"),
     "missing column": ("params,tokens,val_loss\n1e8,2e9,3\n", '--columns "loss=val_loss"'),
     "negative loss": (GOOD + "8e8,2e10,-2\n", "row 5, column 'loss': found -2"),

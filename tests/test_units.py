@@ -61,6 +61,7 @@ def test_impossible_units_are_errors(unit, tokens_per_byte, match):
 
 
 def test_numbers_as_people_write_them():
-    assert [written_number(f"2.5{m}") for m in "KMBT"] == [2.5e3, 2.5e6, 2.5e9, 2.5e12]
+    for letters in ("KMBT", "kmbt"):
+        assert [written_number(f"2.5{m}") for m in letters] == [2.5e3, 2.5e6, 2.5e9, 2.5e12]
     assert np.isnan(written_number("2.5B", magnitudes=False))  # a billion of what, where it is no count
     assert written_number("2.5e9", magnitudes=False) == 2.5e9

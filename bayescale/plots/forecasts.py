@@ -36,10 +36,12 @@ _WIDTHS = (0, 0.25, 0.5, 1, 2, 4, 8, 16)
 def plot_forecast(fit: "Fit", target: Forecast, ax: "Axes | None" = None) -> "Axes":
     """Draw the runs, the targets, and the band at the first one's tokens per parameter and other inputs.
 
+    Loss is drawn against compute or, where a law's only input leaves it unknown, against that.
+
     Parameters
     ----------
     fit : Fit
-        Of a law in params and tokens.
+        Of a law in params and tokens, or in one input.
     target : Forecast
         Made from `fit`.
     ax : matplotlib axes, optional
@@ -48,20 +50,23 @@ def plot_forecast(fit: "Fit", target: Forecast, ax: "Axes | None" = None) -> "Ax
     Raises
     ------
     FitError
-        If the targets have no params and tokens.
+        If the targets of a law in several inputs have no params and tokens.
     """
-    if not {"params", "tokens", "compute"} <= set(target.draws.coords):
+    rows, sizes = target.summary(), ("params", "tokens", "compute")
+    against, ratio, held = "compute", None, dict[str, float]()
+    if set(sizes) <= set(target.draws.coords):
+        ratio = float(rows["tokens"].iloc[0] / rows["params"].iloc[0])
+        held = {c: float(rows[c].iloc[0]) for c in fit.law.columns if c not in sizes}
+    elif len(fit.law.columns) == 1:
+        (against,) = fit.law.columns
+    else:
         raise FitError(f"law {fit.law.name!r} has no params and tokens to draw loss against compute")
-    rows = target.summary()
-    ratio = float(rows["tokens"].iloc[0] / rows["params"].iloc[0])
-    sizes = ("params", "tokens", "compute")
-    held = {c: float(rows[c].iloc[0]) for c in fit.law.columns if c not in sizes}
     fit = fit.for_group(target.group)
-    ax = plot_bands(fit, "compute", ratio=ratio, held=held, upto=float(rows["compute"].max()), ax=ax)
+    ax = plot_bands(fit, against, ratio=ratio, held=held, upto=float(rows[against].max()), ax=ax)
     ends = rows["loss_90%_low"], rows["loss_90%_high"]
     errors = np.abs(np.stack(ends) - rows["loss"].to_numpy())
     ax.errorbar(
-        rows["compute"], rows["loss"], errors, fmt="D", ms=5, color=ORANGE, capsize=3, zorder=4,
+        rows[against], rows["loss"], errors, fmt="D", ms=5, color=ORANGE, capsize=3, zorder=4,
         label="forecast of a new run, 90%",
     )  # fmt: skip
     ax.legend()

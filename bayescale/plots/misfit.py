@@ -27,8 +27,8 @@ def plot_residuals(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
     """Draw each run's residual as colour over compute and tokens per parameter.
 
     Residuals are log loss minus the median of the expected one, discrepancy and groups' offsets included, in
-    per cent. They should look like noise; neighbours that share a colour are misfit that nothing in the model
-    takes up.
+    per cent; of runs that share inputs, their mean. They should look like noise; neighbours that share a
+    colour are misfit that nothing in the model takes up.
 
     Parameters
     ----------
@@ -48,10 +48,15 @@ def plot_residuals(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
     few = fit.thinned(ENOUGH_DRAWS)
     expected = few.model.log_mean_at(few.z.reshape(-1, few.model.size))
     percent = 100 * (few.model.log_loss - np.median(expected, axis=0))
+    # Of runs that share a place only the last would be seen.
+    (compute, ratio), where = np.unique(
+        [fit.table.column("compute"), tokens / params], axis=1, return_inverse=True
+    )
+    percent = np.bincount(where.ravel(), percent) / np.bincount(where.ravel())
     # A few outliers must not wash the colours out.
     most = np.quantile(np.abs(percent), 0.97)
     points = ax.scatter(
-        fit.table.column("compute"), tokens / params, c=percent, cmap="RdBu_r", vmin=-most, vmax=most, s=26,
+        compute, ratio, c=percent, cmap="RdBu_r", vmin=-most, vmax=most, s=26,
         edgecolors="grey", linewidths=0.3,
     )  # fmt: skip
     ax.figure.colorbar(points, ax=ax, label="measured above expected loss (%)", extend="both")

@@ -53,7 +53,7 @@ def plot_plan(fit: "Fit", plan: "Proposal", ax: "Axes | None" = None) -> "Axes":
     ax.set_title(plan.headline.replace(": ", ":\n", 1))
     bar = f"log10 of {plan.gain_meaning}\nper FLOP, as a first run"
     figure_of(ax).colorbar(points, ax=ax, label=bar)
-    ax.legend()
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)  # candidates fill the axes
     if plan.failed:
         write_mark(ax, FAILED)
     return ax
