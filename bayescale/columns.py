@@ -185,6 +185,8 @@ def split_factor(theirs: str, have: Sequence[str]) -> tuple[str, float]:
 
 def likely_column(ours: str, have: Sequence[str]) -> str | None:
     """Return the column that one of ours by name may be meant by: params, tokens, compute or loss."""
+    # Trackers write beside a number its step, and its least and most.
+    have = [name for name in have if not re.search(r"_step$|__(min|max)$", name.lower())]
     plain = {re.sub(r"[^a-z0-9]+", " ", name.lower()).strip(): name for name in have}
     for alias in _ALIASES.get(ours, ()):
         if (spaced := alias.replace("_", " ")) in plain:

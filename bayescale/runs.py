@@ -48,7 +48,7 @@ _FLOP_PER_PARAM_TOKEN = 0.1, 1000.0
 # What seeds the bundled trainer takes lie below.
 _MOST_SEEDS = 2**20
 # What a missing number may be called, in small letters.
-_MISSING_WORDS = ("nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none")
+_MISSING_WORDS = ("nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none", "-", "#value!")
 
 
 class TableMeta(pydantic.BaseModel):
@@ -317,7 +317,7 @@ def make_table(
 
 def _require_units(frame: pd.DataFrame, where: str) -> None:
     """Raise for sizes and compute that cannot be counts and FLOP, or are some of them and some not."""
-    for name in (c for c in ("params", "tokens") if c in frame):
+    for name in (c for c in _COUNTS if c in frame):
         smallest, largest = frame[name].min(), frame[name].max()
         if largest < _LEAST_COUNT:
             raise TableError(

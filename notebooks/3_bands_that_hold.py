@@ -67,6 +67,6 @@ _ = plots.plot_residuals(plain)
 #
 # Runs of one split miss together, since they share one fit and one discrepancy, so a coverage over a
 # few splits of one table is a noisy number. Over fourteen splits of five published tables the
-# default's 90% bands held .94 of the time, the plain law's .60 and the bootstrap's .49; on one split
+# default's 90% bands held .94 of the time, the plain law's .59 and the bootstrap's .49; on one split
 # the default's held .84 of the time. A backtest of your own table says more about your
 # forecasts than any of these: `bayescale backtest runs.csv`.

@@ -120,7 +120,14 @@ def test_the_hint_for_names_with_commas_can_be_pasted(tmp_path):
 
 
 def test_what_has_our_name_needs_no_mapping():
-    have = ["tokens", "model_size", "train/loss", "eval/loss"]
+    have = [
+        "tokens",
+        "model_size",
+        "train/loss",
+        "eval/loss - _step",
+        "eval/loss - eval/loss__MIN",
+        "eval/loss",
+    ]
     assert suggested_mapping(have).endswith('--columns "params=model_size,loss=eval/loss"')
 
 

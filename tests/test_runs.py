@@ -113,6 +113,7 @@ UNITS = {
         {"tokens": [2.0, 4e9]},
         "row 1, column 'tokens': found 2, and up to 4e\\+09 elsewhere",
     ),
+    "unique tokens in billions": ({"unique_tokens": [2.0, 4.0]}, "'unique_tokens': the largest value is 4;"),
     "errors in per cent": (
         {"loss_se": [0.01, 5.0]},
         "row 2, column 'loss_se': found 5, no less than the loss",

@@ -161,10 +161,11 @@ def plot_surface(fit: "Fit", ax: "Axes | None" = None) -> "Axes":
     half_width = 50 * (high - low) / loss
     norm = BoundaryNorm(_WIDTHS, 256, extend="max")
     shades = ax.contourf(n, d, half_width, levels=_WIDTHS, cmap="Blues", norm=norm, extend="max")
+    # Labels cut gaps into lines as long as they are on the axes' present scale.
+    ax.set(xscale="log", yscale="log", xlabel=label("params"), ylabel=label("tokens"))
     lines = ax.contour(n, d, loss, levels=10, colors="black", linewidths=0.7)
     ax.clabel(lines, fmt="%.2f", fontsize="small")
     ax.scatter(params, tokens, s=8, color=ORANGE, zorder=3, label="runs")
-    ax.set(xscale="log", yscale="log", xlabel=label("params"), ylabel=label("tokens"))
     ax.set_title(f"{plain(fit.table.name)}: expected loss (lines, nats/token)")
     ax.figure.colorbar(shades, ax=ax, label="half-width of the 90% band (% of loss)")
     ax.legend(loc="lower right", frameon=True)

@@ -55,9 +55,7 @@ def plot_rounds(
     ax.set_title(title)
     if any(r["failures"] for r in rounds):
         write_mark(ax, "diagnostics failed in some rounds: do not rely on those")
-    bottom, top = ax.get_ylim()
-    ax.set_ylim(bottom - 0.2 * (top - bottom), top)  # room for the legend
-    ax.legend(loc="lower left", ncols=3)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     return ax
 
 
