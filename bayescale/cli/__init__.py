@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 done, but the fit's diagnostics failed and every output sa
 or output that cannot be written; 130 interrupted; 141 nobody reads the output any more.
 """
 
+import gc
 import os
 import sys
 
@@ -39,6 +40,7 @@ def main() -> None:
     from bayescale.errors import BayescaleError
 
     resend_lost_interrupts()
+    gc.set_threshold(50_000)  # imports and fits make hardly any cycles, and to look for them takes a twentieth
     try:
         try:
             app()
