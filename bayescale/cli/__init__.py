@@ -40,7 +40,7 @@ def main() -> None:
     from bayescale.errors import BayescaleError
 
     resend_lost_interrupts()
-    gc.set_threshold(50_000)  # imports and fits make hardly any cycles, and to look for them takes a twentieth
+    gc.set_threshold(50_000)  # imports and fits make hardly any cycles; to look for them takes a twentieth
     try:
         try:
             app()
