@@ -494,18 +494,29 @@ def _model(table: RunTable, law: str | Law, priors: Mapping[str, Prior], **optio
             "prior of 'group_sd': no runs share an offset in this fit; leave it out, or name the column of "
             "those that do (group_effect, --group-effect)"
         )
-    _require_terms_below_losses(table, model, of_law)
+    # A law's own priors come back with it where a fit is made again in another setting.
+    own = {p.name: p.prior for p in law.parameters} if isinstance(law, Law) else {}
+    _require_terms_below_losses(table, model, of_law, own)
     return model
 
 
-def _require_terms_below_losses(table: RunTable, model: Model, priors: Mapping[str, Prior]) -> None:
-    """Raise for a prior of an amplitude as papers print it: it is on what the term adds at the centre."""
+def _require_terms_below_losses(
+    table: RunTable, model: Model, priors: Mapping[str, Prior], own: Mapping[str, Prior]
+) -> None:
+    """Raise for a prior of an amplitude as papers print it: it is on what the term adds at the centre.
+
+    Not where the law's own lies there, too.
+    """
     centred, most = model.centred, float(table.column("loss").max())
+
+    def is_above(prior: Prior) -> bool:
+        return not prior.about and min(prior.middles()) > most
+
     for name, prior in priors.items():
         sampled = centred.derived.centred[name]
-        if sampled == name or centred.units[sampled] != "nats/token" or prior.about:
+        if sampled == name or centred.units[sampled] != "nats/token":
             continue
-        if min(prior.middles()) > most:
+        if is_above(prior) and not (name in own and is_above(own[name])):
             inputs = ", ".join(f"{s} {v:.3g}" for s, v in model.centre.items())
             raise FitError(
                 f"prior {prior} of {name!r}: it is of the loss that the term adds at the table's centre "

@@ -548,3 +548,16 @@ def test_priors_given_for_all_laws_reach_those_that_have_the_parameter():
     assert compared.fits["kaplan"].options["priors"] == {"noise_sd": "LogNormal(0.005, 1)"}
     with pytest.raises(FitError, match="'gamma', which is no parameter of any of the laws"):
         bs.compare(table, ["chinchilla", "kaplan"], priors={"gamma": "LogNormal(1, 1)"}, **how)
+
+
+def test_a_laws_own_priors_above_all_losses_do_not_stop_a_refit():
+    """Of losses near one, Kaplan's terms have by default medians of two."""
+    table = simulated_table(rows=20)
+    table = replace(table, frame=table.frame.assign(loss=table.frame["loss"] / 2.5))
+    assert table.column("loss").max() < 2
+    for setting in settings_beside("student-t", False):
+        assert np.isfinite(
+            refit(bs.fit(table, "kaplan", discrepancy=False, method="fast"), setting).evidence.log
+        )
+    with pytest.raises(bs.BayescaleError, match="of 'N_c': it is of the loss that the term adds"):
+        bs.fit(table, "kaplan", priors={"N_c": "LogNormal(2.5, 0.7)"}, method="fast")

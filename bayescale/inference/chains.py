@@ -151,9 +151,10 @@ def stay(latent: LatentNormals, z: np.ndarray, rng: np.random.Generator) -> bool
     for look in range(1, _LOOKS_TO_LEAVE + 1):
         after = chains.learn_and_sweep(_BETWEEN)
         chains.move_far()
-        moved, error = _mean_move(before, after)
-        if look >= _LOOKS_TO_SETTLE and np.all(np.abs(moved) < _CALM * error):
-            return True
+        if look >= _LOOKS_TO_SETTLE:
+            moved, error = _mean_move(before, after)
+            if np.all(np.abs(moved) < _CALM * error):
+                return True
     return _moved(before, after, chains.moments()) < _LEFT
 
 
